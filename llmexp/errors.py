@@ -1,0 +1,43 @@
+"""What can go wrong outside a measurement, and the exit status each becomes.
+
+    LlmexpError
+    ├── ConfigError        a config value or the environment is wrong     exit 2, nothing sent
+    ├── JobError           one job could not be measured                  exit 1, other jobs go on
+    └── RecordingError     measured, but the tracking store refused it    exit 4, files complete
+
+A failed *request* is none of these: it is data (see `llmexp.records`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+OK, FAILED, WRONG, MISSED, UNRECORDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+_SEVERITY = (INTERRUPTED, WRONG, FAILED, MISSED, UNRECORDED, OK)
+
+
+class LlmexpError(Exception):
+    """Base of all errors that reach a user as one message without a traceback."""
+
+    exit_status = FAILED
+
+
+class ConfigError(LlmexpError):
+    """A config key or the environment is wrong; the message names key, value and remedy."""
+
+    exit_status = WRONG
+
+
+class JobError(LlmexpError):
+    """A job could not be measured; the message says why."""
+
+
+class RecordingError(LlmexpError):
+    """The numbers are in files, but the tracking store did not take them."""
+
+    exit_status = UNRECORDED
+
+
+def worst(statuses: Iterable[int]) -> int:
+    """The exit status of several outcomes: 130, 2, 1, 3, 4, in that order, else 0."""
+    return min(statuses, key=_SEVERITY.index, default=OK)
