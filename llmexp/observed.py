@@ -1,0 +1,238 @@
+"""What was observed, as numpy arrays: one entry a request, and the chunks of all requests in flat pieces.
+
+The step between Arrow batches and numbers. It copies out of each batch what the numbers need, so a job of millions of
+chunks costs 12 bytes a chunk and its texts are never held. Times are integers in ns of the workers' clock; a time that
+does not exist is `MISSING`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmexp import records
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+MISSING = np.iinfo(np.int64).min
+"""Stands for a time or a count that does not exist."""
+EXAMPLES = 3
+
+_INTEGERS = (
+    "index",
+    "intended_ns",
+    "dispatched_ns",
+    "sent_ns",
+    "first_byte_ns",
+    "first_token_ns",
+    "first_answer_token_ns",
+    "last_token_ns",
+    "end_ns",
+    "input_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cached_tokens",
+    "input_tokens_counted",
+    "output_tokens_counted",
+    "max_tokens",
+    "stale_connections",
+    "turn",
+)
+_REALS = ("wait_s", "connect_s", "server_latency_s")
+_FLAGS = ("completed", "failed", "unfinished", "reasoning_streamed")
+_TOTALS = ("streamed_tokens", "first_chunk_tokens")
+_COUNTED = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "chunk_tokens")
+
+
+class Chunks(NamedTuple):
+    """Chunks of consecutive requests, flat."""
+
+    lengths: Ints
+    """Chunks of each request."""
+    at_ns: Ints
+    tokens: NDArray[np.int32]
+
+    @property
+    def owners(self) -> Ints:
+        """Which of these requests each chunk belongs to."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    @property
+    def is_first(self) -> Bools:
+        """True at the first chunk of each request."""
+        flags = np.zeros(len(self.at_ns), dtype=bool)
+        filled = self.lengths > 0
+        flags[(np.cumsum(self.lengths) - self.lengths)[filled]] = True
+        return flags
+
+
+@dataclass
+class Failures:
+    """Failed requests of one class."""
+
+    count: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    """The first few that differ in code or message."""
+
+    def add(self, index: int, code: str | None, message: str | None) -> None:
+        """Count one more."""
+        self.count += 1
+        self.codes[code or "none"] += 1
+        seen = {(one["code"], one["message"]) for one in self.examples}
+        if len(self.examples) < EXAMPLES and (code, message) not in seen:
+            self.examples.append({"index": index, "code": code, "message": message})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """All requests of a job. Arrays have an entry for each request, in the order written."""
+
+    index: Ints
+    intended_ns: Ints
+    dispatched_ns: Ints
+    sent_ns: Ints
+    first_byte_ns: Ints
+    first_token_ns: Ints
+    first_answer_token_ns: Ints
+    last_token_ns: Ints
+    end_ns: Ints
+    input_tokens: Ints
+    output_tokens: Ints
+    reasoning_tokens: Ints
+    cached_tokens: Ints
+    input_tokens_counted: Ints
+    output_tokens_counted: Ints
+    max_tokens: Ints
+    stale_connections: Ints
+    turn: Ints
+    wait_s: Floats
+    connect_s: Floats
+    server_latency_s: Floats
+    """NaN where the server sent none."""
+    completed: Bools
+    failed: Bools
+    unfinished: Bools
+    reasoning_streamed: Bools
+    streamed_tokens: Ints
+    first_chunk_tokens: Ints
+    pieces: list[Chunks]
+    failures: dict[str, Failures]
+    """By error class."""
+    sources: dict[str, Counter[str]]
+    """For each count: how many completed requests have it from which source."""
+    finish_reasons: Counter[str]
+
+    def __len__(self) -> int:
+        return len(self.completed)
+
+    def chunks(self) -> Iterator[tuple[slice, Chunks]]:
+        """The pieces, each with the requests it belongs to."""
+        start = 0
+        for piece in self.pieces:
+            yield slice(start, start + len(piece.lengths)), piece
+            start += len(piece.lengths)
+
+
+def known(*columns: Ints) -> Bools:
+    """Where all of these exist."""
+    return np.logical_and.reduce([column != MISSING for column in columns])
+
+
+def observe(source: Path | pa.Table | Iterable[pa.RecordBatch]) -> Observed:
+    """Read a job's requests: a job's directory, a table, or batches (each is let go once it is read)."""
+    batches = records.iterate(source) if isinstance(source, Path) else source
+    if hasattr(batches, "to_batches"):
+        batches = batches.to_batches()
+    reader = _Reader()
+    for batch in batches:
+        reader.add(batch)
+    return reader.done()
+
+
+class _Reader:
+    """Gathers batches."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[NDArray[Any]]] = {}
+        self._pieces: list[Chunks] = []
+        self._failures: dict[str, Failures] = {}
+        self._sources: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+        self._reasons: Counter[str] = Counter()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        if not batch.num_rows:
+            return
+        for name in _INTEGERS:
+            self._keep(name, _integers(batch.column(name)))
+        for name in _REALS:
+            self._keep(name, batch.column(name).cast("float64").to_numpy(zero_copy_only=False).copy())
+        self._keep("reasoning_streamed", batch.column("reasoning_streamed").to_numpy(zero_copy_only=False).astype(bool))
+        status = np.asarray(batch.column("status").to_pylist())
+        for name in ("completed", "failed", "unfinished"):
+            self._keep(name, status == name)
+        self._add_chunks(batch)
+        self._add_words(batch, status)
+
+    def _keep(self, name: str, values: NDArray[Any]) -> None:
+        self._parts.setdefault(name, []).append(values)
+
+    def _add_chunks(self, batch: pa.RecordBatch) -> None:
+        at, tokens = batch.column("chunk_ns"), batch.column("chunk_tokens")
+        lengths = at.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        at_ns, counts = at.flatten().to_numpy().copy(), tokens.flatten().to_numpy().copy()
+        piece = Chunks(lengths, at_ns, counts)
+        sums = np.bincount(piece.owners, weights=counts, minlength=len(lengths)).astype(np.int64)
+        firsts = np.zeros(len(lengths), dtype=np.int64)
+        firsts[lengths > 0] = counts[piece.is_first]
+        self._pieces.append(piece)
+        self._keep("streamed_tokens", sums)
+        self._keep("first_chunk_tokens", firsts)
+
+    def _add_words(self, batch: pa.RecordBatch, status: NDArray[Any]) -> None:
+        for at in np.flatnonzero(status == "failed"):
+            index, kind, code, message = (
+                batch.column(name)[int(at)].as_py() for name in ("index", "error_class", "error_code", "error_message")
+            )
+            self._failures.setdefault(kind or "client", Failures()).add(index, code, message)
+        names = [f"{name}_source" for name in _COUNTED]
+        done = batch.select([*names, "finish_reason"]).filter(_mask(status == "completed"))
+        for name, counter in self._sources.items():
+            counter.update(value for value in done.column(f"{name}_source").to_pylist() if value is not None)
+        self._reasons.update(value or "none" for value in done.column("finish_reason").to_pylist())
+
+    def done(self) -> Observed:
+        whole = {name: self._whole(name) for name in (*_INTEGERS, *_REALS, *_FLAGS, *_TOTALS)}
+        return Observed(
+            **whole,
+            pieces=self._pieces,
+            failures=self._failures,
+            sources=self._sources,
+            finish_reasons=self._reasons,
+        )
+
+    def _whole(self, name: str) -> NDArray[Any]:
+        if name in self._parts:
+            return np.concatenate(self._parts.pop(name))
+        return np.empty(0, dtype=float if name in _REALS else bool if name in _FLAGS else np.int64)
+
+
+def _integers(column: pa.Array) -> Ints:
+    return np.array(column.cast("int64").fill_null(MISSING).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _mask(flags: Bools) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(flags)
