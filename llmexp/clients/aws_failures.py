@@ -1,0 +1,95 @@
+"""What AWS says when a request fails: error answers, and exceptions inside a stream after status 200."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from llmexp.clients.base import ErrorClass, Failure, Response, classify_status
+from llmexp.clients.eventstream import EventMessage
+
+_BY_CLASS: dict[ErrorClass, tuple[str, ...]] = {
+    "throttled": (
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+        "RequestLimitExceeded",
+        "ServiceQuotaExceededException",
+    ),
+    "auth": (
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "OptInRequired",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    ),
+    "not_found": ("ResourceNotFoundException", "ResourceNotFound"),
+    # Models that time out or fail answer 408, 424 or 429: the endpoint's trouble, not the request's.
+    "server": (
+        "InternalDependencyException",
+        "InternalFailure",
+        "InternalServerException",
+        "ModelError",
+        "ModelErrorException",
+        "ModelNotReadyException",
+        "ModelTimeoutException",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+    ),
+}
+_CLASS_OF = {name: error_class for error_class, names in _BY_CLASS.items() for name in names}
+
+
+def http_failure(response: Response) -> Failure:
+    """What an HTTP status other than 200 means; the code is AWS's name of the error where it gives one."""
+    body = _json(response.content)
+    name = _error_name(response.headers.get("x-amzn-errortype") or body.get("__type") or body.get("code"))
+    message = body.get("message") or body.get("Message") or response.content[:2000].decode(errors="replace")
+    error_class = _CLASS_OF.get(name or "") or classify_status(response.status)
+    original = body.get("OriginalStatusCode")
+    if name == "ModelError" and isinstance(original, int) and 400 <= original < 500:
+        error_class = classify_status(original)
+    if error_class == "bad_request" and "not found" in str(message).lower() and "endpoint" in str(message).lower():
+        error_class = "not_found"
+    return Failure.of(error_class, name or response.status, str(message))
+
+
+def stream_failure(message: EventMessage) -> Failure | None:
+    """The failure that a frame after status 200 carries, if it is one."""
+    kind = message.headers.get(":message-type", "event")
+    if kind == "error":
+        name, text = message.headers.get(":error-code"), message.headers.get(":error-message", "")
+    elif kind == "exception":
+        name, body = message.headers.get(":exception-type"), _json(message.payload)
+        text = str(body.get("message") or body.get("Message") or message.payload[:2000].decode(errors="replace"))
+        detail = body.get("ErrorCode") or body.get("originalStatusCode")
+        text = f"{detail}: {text}" if detail else text
+    else:
+        return None
+    proper = (name or "")[:1].upper() + (name or "")[1:]
+    return Failure.of("throttled" if _CLASS_OF.get(proper) == "throttled" else "in_stream", name, text)
+
+
+def _error_name(raw: object) -> str | None:
+    """`ThrottlingException` of `com.amazon#ThrottlingException:http://…`."""
+    return str(raw).partition(":")[0].rpartition("#")[2] or None if raw else None
+
+
+def _json(raw: bytes) -> dict[str, Any]:
+    """The object in `raw`; empty when it holds anything else."""
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
