@@ -1,0 +1,443 @@
+"""A worker's companion: prepares what will be sent and explains what came back, at low priority, in its own process.
+
+Three threads: one reads tapes off the feed, one works (prepare first, then decode), Ray's call the methods. A backlog
+of tapes beyond `SPOOL_BYTES` lies on disk, so that memory stays flat however long the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import shutil
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from llmexp.clients.base import Client, HttpRequest, Target
+from llmexp.clients.wire import NS, Tape
+from llmexp.config import Config
+from llmexp.feed import Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
+from llmexp.records import Record
+from llmexp.workload.request import Request
+
+SPOOL_BYTES = 64 * 2**20
+BATCH_RECORDS = 256
+BATCH_S = 0.5
+HOPELESS = ("auth", "not_found", "bad_request")
+UNREACHABLE = ("connect", "tls")
+FIRST = 5
+"""So many first requests that all fail alike end a job early."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a companion needs to know of its job."""
+
+    config: Config
+    base_url: str | None
+    nonce: str
+    worker: int
+    workers: int
+    max_requests: int | None
+    """This worker's share."""
+    warmup_requests: int
+    """This worker's share."""
+    requests: tuple[Request, ...] | None = None
+    """Fixed requests instead of the workload's own, indexed by their `index`."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Throwaway credentials of a rehearsal; never a user's."""
+
+
+class Spool:
+    """A queue of byte strings that keeps at most `limit` bytes in memory and the rest in an unnamed file."""
+
+    def __init__(self, limit: int = SPOOL_BYTES) -> None:
+        self._limit = limit
+        self._memory: deque[bytes] = deque()
+        self._bytes = 0
+        self._file: BinaryIO | None = None
+        self._read = self._written = 0
+        self._lock = threading.Lock()
+
+    def put(self, item: bytes) -> None:
+        """Append; order is kept: while the file holds anything, new items go behind it."""
+        with self._lock:
+            if self._written == self._read and self._bytes + len(item) <= self._limit:
+                self._memory.append(item)
+                self._bytes += len(item)
+                return
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()
+            self._file.seek(self._written)
+            self._file.write(struct.pack("<Q", len(item)) + item)
+            self._written += 8 + len(item)
+
+    def get(self) -> bytes | None:
+        """The oldest item, or None."""
+        with self._lock:
+            if self._memory:
+                item = self._memory.popleft()
+                self._bytes -= len(item)
+                return item
+            if self._file is None or self._read == self._written:
+                return None
+            self._file.seek(self._read)
+            (size,) = struct.unpack("<Q", self._file.read(8))
+            item = self._file.read(size)
+            self._read += 8 + size
+            if self._read == self._written:
+                self._read = self._written = 0
+                self._file.truncate(0)
+            return item
+
+
+class Companion:
+    """The body of a companion actor."""
+
+    def __init__(self, task: Task) -> None:
+        with contextlib.suppress(OSError):
+            os.nice(10)
+        os.environ.update(task.environment)
+        self._task = task
+        self._directory = Path(tempfile.mkdtemp(prefix="llmexp-"))
+        self._odometer = Odometer(self._directory / "launched", create=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(self._directory / "feed.sock"))
+        self._listener.listen(1)
+        self._peer: socket.socket | None = None
+        self._send_lock = threading.Lock()
+        self._tapes = Spool()
+        self._wake = threading.Event()
+        self._need = 0
+        self._next = 0
+        self._resign: deque[int] = deque()
+        self._given: dict[int, None] = {}
+        """Indexes in the worker's queue or on the wire, in the order given."""
+        self._requests: dict[int, Request] = {}
+        self._unsigned: dict[int, HttpRequest] = {}
+        self._histories: dict[int, Any] = {}
+        self._records: list[Record] = []
+        self._flushed = time.monotonic()
+        self._batches: deque[bytes] = deque()
+        self._progress: Counter[str] = Counter()
+        self._first_errors: list[str | None] = []
+        self._reason: str | None = None
+        self._problem: str | None = None
+        self._decoded = 0
+        self._chunks = 0
+        self._decode_s = 0.0
+        self._peer_gone = threading.Event()
+        self._closing = False
+        self._lost = 0
+        self._warm: list[Record] = []
+        self._client: Client
+        self._source: Any
+        self._tokenizer: Any
+
+    # -- before the clock ---------------------------------------------------------------------------------------------
+
+    def build(self) -> dict[str, Any]:
+        """Build client, tokenizer and workload; what the driver needs to plan the worker."""
+        from llmexp.clients import build
+        from llmexp.workload.source import Source
+        from llmexp.workload.tokens import tokenizer_for
+
+        config = self._task.config
+        self._client = build(config.model, self._task.base_url)
+        self._tokenizer = tokenizer_for(config.model, self._task.base_url)
+        self._source = Source(config.workload, self._tokenizer, seed=config.run.seed, nonce=self._task.nonce)
+        own = bool(getattr(self._client, "times_itself", False))
+        return {
+            "directory": str(self._directory),
+            "target": self._client.target if not own else Target("http", "127.0.0.1", 1),
+            "signed": self._client.signature_lifetime_s is not None,
+            "own_stream": own,
+            "tokenizer": self._tokenizer.name,
+            "tokenizer_source": self._tokenizer.source,
+            "declared_cache_share": float(self._source.declared_cache_share()),
+        }
+
+    def attach(self) -> None:
+        """Take the worker's connection and start the threads."""
+        self._listener.settimeout(60)
+        self._peer, _ = self._listener.accept()
+        self._peer.setblocking(True)
+        threading.Thread(target=self._read_feed, name="feed", daemon=True).start()
+        threading.Thread(target=self._work, name="work", daemon=True).start()
+
+    def give_warmup(self) -> int:
+        """Hand the warm-up requests to the worker; how many."""
+        task = self._task
+        shots = []
+        for at in range(task.warmup_requests):
+            request = self._source.request(task.worker + at * task.workers, warmup=True)
+            shots.append(self._shot(request, -1 - request.index))
+        self._send(Ready(shots, last=True))
+        return len(shots)
+
+    def give(self, count: int) -> int:
+        """Hand the first `count` measured requests to the worker; how many there were."""
+        before = len(self._given)
+        self._supply(count)
+        return len(self._given) - before
+
+    # -- preparing ----------------------------------------------------------------------------------------------------
+
+    def _supply(self, count: int) -> None:
+        """Prepare up to `count` shots in slices, so that the first arrive early."""
+        while count > 0 and not self._closing:
+            size = min(count, 64)
+            shots = [shot for _ in range(size) if (shot := self._next_shot()) is not None]
+            self._send(Ready(shots, last=self._all_given()))
+            count -= size
+            if len(shots) < size:
+                return
+
+    def _all_given(self) -> bool:
+        most = self._task.max_requests
+        return most is not None and self._next >= most and not self._resign and not self._blocked()
+
+    def _blocked(self) -> bool:
+        return bool(self._histories.get("parked"))
+
+    def _next_shot(self) -> Shot | None:
+        if self._resign:
+            index = self._resign.popleft()
+            return self._aim(index)
+        most = self._task.max_requests
+        if most is not None and self._next >= most:
+            return None
+        index = self._task.worker + self._next * self._task.workers
+        self._next += 1
+        request = self._fixed(index) or self._source.request(index)
+        return self._shot(request, index)
+
+    def _fixed(self, index: int) -> Request | None:
+        return None if self._task.requests is None else self._task.requests[index]
+
+    def _shot(self, request: Request, key: int) -> Shot:
+        self._requests[key] = request
+        if getattr(self._client, "times_itself", False):
+            self._given[key] = None
+            return Shot(key, request)
+        self._unsigned[key] = self._client.prepare(request)
+        return self._aim(key)
+
+    def _aim(self, key: int) -> Shot:
+        """The bytes of a prepared request, freshly signed where the API signs."""
+        lifetime_s = self._client.signature_lifetime_s
+        http = self._unsigned[key]
+        expires_ns = 0
+        if lifetime_s is None:
+            del self._unsigned[key]
+        else:
+            http = self._client.sign(http)
+            expires_ns = time.monotonic_ns() + int(lifetime_s * NS)
+        self._given.pop(key, None)
+        self._given[key] = None
+        return Shot(key, self._encode(http), expires_ns)
+
+    def _encode(self, http: HttpRequest) -> bytes:
+        from llmexp.clients.dial import through_proxy
+
+        target = self._client.target
+        return through_proxy(http, target).encode(target)
+
+    def _send(self, message: object) -> None:
+        with self._send_lock, contextlib.suppress(OSError):
+            if self._peer is not None:
+                self._peer.sendall(pack(message))
+
+    # -- understanding ------------------------------------------------------------------------------------------------
+
+    def _read_feed(self) -> None:
+        assert self._peer is not None
+        unpacker = Unpacker()
+        while True:
+            try:
+                data = self._peer.recv(1 << 20)
+            except OSError:
+                data = b""
+            if not data:
+                self._peer_gone.set()
+                self._wake.set()
+                return
+            for body in unpacker.feed(data):
+                self._tapes.put(body)
+            self._wake.set()
+
+    def _work(self) -> None:
+        try:
+            while not self._closing:
+                if self._need:
+                    count, self._need = self._need, 0
+                    self._supply(count)
+                    continue
+                body = self._tapes.get()
+                if body is not None:
+                    self._handle(pickle.loads(body))  # noqa: S301 -- our own worker, over a private socket
+                    continue
+                self._flush(force=time.monotonic() - self._flushed > BATCH_S)
+                if self._peer_gone.is_set():
+                    self._count_lost()
+                    self._flush(force=True)
+                    return
+                self._wake.wait(0.1)
+                self._wake.clear()
+        except Exception as error:  # noqa: BLE001 -- told to the driver, which ends the job
+            self._problem = f"{type(error).__name__}: {error}"
+            self._send(Stop(cut=True))
+
+    def _handle(self, message: object) -> None:
+        if isinstance(message, Need):
+            self._need += message.count
+        elif isinstance(message, Resign):
+            for index in message.indexes:
+                self._given.pop(index, None)
+                self._resign.append(index)
+            self._need += len(message.indexes)
+        elif isinstance(message, Tape):
+            self._explain(message)
+
+    def _explain(self, tape: Tape) -> None:
+        from llmexp.clients.explain import record
+
+        began = time.thread_time()
+        request = self._requests.pop(tape.index)
+        self._unsigned.pop(tape.index, None)
+        self._given.pop(tape.index, None)
+        row = record(tape, request, self._client, self._tokenizer, self._task.worker)
+        if not self._task.config.run.save_text:
+            row.text = None
+        self._decode_s += time.thread_time() - began
+        self._chunks += len(row.chunk_ns)
+        self._decoded += 1
+        if tape.warmup:
+            self._warm.append(row)
+            return
+        self._note(row)
+        self._records.append(row)
+        self._flush(force=False)
+
+    def _note(self, row: Record) -> None:
+        self._progress[row.status] += 1
+        self._progress["output_tokens"] += row.output_tokens or 0
+        self._progress["input_tokens"] += row.input_tokens or 0
+        self._progress["cached_tokens"] += row.cached_tokens or 0
+        if self._reason is None and len(self._first_errors) < 4 * FIRST:
+            self._first_errors.append(row.error_class)
+            self._reason = hopeless(self._first_errors, row.error_message, self._task.max_requests)
+            if self._reason is not None:
+                self._send(Stop(cut=False))
+
+    def _flush(self, *, force: bool) -> None:
+        from llmexp.records import to_batch
+
+        if not self._records or (len(self._records) < BATCH_RECORDS and not force):
+            return
+        self._batches.append(to_batch(self._records))
+        self._records = []
+        self._flushed = time.monotonic()
+
+    def _count_lost(self) -> None:
+        """The worker died: what it had launched and not handed back are `client` errors."""
+        if self._closing:
+            return
+        launched = self._odometer.read()
+        done = self._progress["completed"] + self._progress["failed"] + self._progress["unfinished"]
+        on_the_wire = [key for key in self._given if key >= 0][: max(0, launched - done)]
+        now = time.monotonic_ns()
+        for key in on_the_wire:
+            request = self._requests.pop(key)
+            row = Record(
+                index=request.index,
+                worker=self._task.worker,
+                status="failed",
+                intended_ns=now,
+                dispatched_ns=now,
+                max_tokens=request.max_tokens,
+                prompt_digest=request.prompt_digest,
+                error_class="client",
+                error_message="the worker process died while this request was in flight",
+            )
+            self._records.append(row)
+            self._progress["failed"] += 1
+            self._lost += 1
+
+    # -- the driver's questions ---------------------------------------------------------------------------------------
+
+    def drain(self) -> tuple[list[bytes], dict[str, int], str | None]:
+        """Record batches since the last call, counts so far, and a reason to stop or a fault of our own."""
+        batches = []
+        while self._batches:
+            batches.append(self._batches.popleft())
+        problem = f"internal error while explaining answers: {self._problem}" if self._problem else self._reason
+        return batches, dict(self._progress), problem
+
+    def warmup_records(self) -> list[Record]:
+        """What the warm-up's tapes mean, once all of them have been explained."""
+        deadline = time.monotonic() + 60
+        while len(self._warm) < self._task.warmup_requests and time.monotonic() < deadline and not self._problem:
+            time.sleep(0.01)
+        return self._warm
+
+    def stop(self, *, cut: bool) -> None:
+        """Tell the worker to start nothing new, and to cut what is in flight where asked."""
+        self._send(Stop(cut=cut))
+
+    def finish(self, launched: int | None) -> dict[str, Any]:
+        """Wait until every launched request is explained (None: the worker died), then report on the work itself."""
+        while self._problem is None:
+            done = self._progress["completed"] + self._progress["failed"] + self._progress["unfinished"]
+            if launched is not None and done >= launched:
+                break
+            if launched is None and self._peer_gone.is_set() and self._lost_counted():
+                break
+            time.sleep(0.01)
+        self._flush(force=True)
+        return {
+            "decoded": self._decoded,
+            "chunks": self._chunks,
+            "decode_s": self._decode_s,
+            "lost_requests": self._lost,
+            "problem": self._problem,
+        }
+
+    def _lost_counted(self) -> bool:
+        return not any(thread.name == "work" for thread in threading.enumerate())
+
+    def close(self) -> None:
+        """End the threads and remove the socket."""
+        self._closing = True
+        self._wake.set()
+        for sock in (self._peer, self._listener):
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def hopeless(errors: list[str | None], message: str | None, expected: int | None) -> str | None:
+    """Why to stop early: the first requests all failed alike in a way that more requests cannot mend."""
+    alike = set(errors)
+    if len(alike) != 1:
+        return None
+    kind = errors[0]
+    enough = FIRST if kind in HOPELESS else 4 * FIRST if kind in UNREACHABLE else None
+    if enough is None or len(errors) < min(enough, expected or enough):
+        return None
+    return f"the first {len(errors)} requests all failed with '{kind}': {message}"
+
+
+def nonce_of(job_id: str) -> str:
+    """A fresh nonce for a job."""
+    return hashlib.sha256(job_id.encode()).hexdigest()[:16]

@@ -1,0 +1,99 @@
+"""The line between a worker and its companion: length-prefixed pickles over a private Unix socket.
+
+companion → worker: `Ready` (requests as bytes), `Stop`. worker → companion: `Tape`, `Need`, `Resign`.
+The socket lies in a directory of mode 0700 that the companion makes; only these two processes speak on it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import pickle
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+LENGTH = struct.Struct("<I")
+
+
+class Shot(NamedTuple):
+    """A request ready to be sent."""
+
+    index: int
+    data: Any
+    """The bytes of the wire; a `Request` where LiteLLM times its own stream."""
+    expires_ns: int = 0
+    """Monotonic ns after which the signature is stale; 0: never."""
+    not_before_ns: int = 0
+    """Monotonic ns before which it must not be sent (think time)."""
+
+
+class Ready(NamedTuple):
+    """Shots to queue behind those already there; `last` says that no more will come."""
+
+    shots: list[Shot]
+    last: bool
+
+
+class Stop(NamedTuple):
+    """Start nothing new; `cut` ends what is in flight too."""
+
+    cut: bool
+
+
+class Need(NamedTuple):
+    """The worker has room for so many more shots."""
+
+    count: int
+
+
+class Resign(NamedTuple):
+    """Shots whose signatures grew old; they have left the worker's queue."""
+
+    indexes: list[int]
+
+
+def pack(message: object) -> bytes:
+    """One framed message."""
+    body = pickle.dumps(message, protocol=5)
+    return LENGTH.pack(len(body)) + body
+
+
+class Unpacker:
+    """Cuts a byte stream into the bodies of its frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The frames that `data` completed, still pickled."""
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= 4:
+            (size,) = LENGTH.unpack_from(buffer)
+            if len(buffer) < 4 + size:
+                return
+            body = bytes(buffer[4 : 4 + size])
+            del buffer[: 4 + size]
+            yield body
+
+
+class Odometer:
+    """How many shots the worker has launched, in memory that survives it."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if create:
+            path.write_bytes(bytes(8))
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), 8)
+        self._count = self.read()
+
+    def step(self) -> None:
+        """One more."""
+        self._count += 1
+        struct.pack_into("<q", self._memory, 0, self._count)
+
+    def read(self) -> int:
+        """The count as it stands."""
+        count: int = struct.unpack_from("<q", self._memory, 0)[0]
+        return count
