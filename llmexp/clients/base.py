@@ -143,6 +143,8 @@ class Answer:
     """The server's own figure for the whole request, where it sends one."""
     finished: bool = False
     """True when the wire's own end mark was seen (finish reason, [DONE], messageStop)."""
+    reasoning_summarised: bool = False
+    """The streamed reasoning is a summary, or left out: its tokens are not those that usage bills."""
 
 
 class Client(Protocol):
