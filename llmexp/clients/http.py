@@ -1,0 +1,200 @@
+"""HTTP/1.1 framing and compression off a tape: raw bytes with stamps in, one `Response` out.
+
+Every fragment of the body keeps the stamp of the read that carried it. The grammar is llhttp's (through httptools), so
+that the worker, which looks for the end of a response with the same parser, and this module never disagree; `parser`
+gives both the same leniencies.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+import httptools
+
+from llmexp.clients.base import Response
+
+_GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15
+
+
+class Malformed(Exception):  # noqa: N818 -- named after the error class that it becomes
+    """Bytes that do not parse; `partial` is what had been read well until then."""
+
+    def __init__(self, message: str, partial: Response | None = None) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+class Headless(Malformed):
+    """The bytes ended before the response's head did: there is no status to judge by."""
+
+
+def parser(protocol: object) -> httptools.HttpResponseParser:
+    """A response parser that takes what curl takes: both length headers, padded chunk sizes, bytes after the end."""
+    made = httptools.HttpResponseParser(protocol)
+    made.set_dangerous_leniencies(
+        lenient_chunked_length=True, lenient_spaces_after_chunk_size=True, lenient_data_after_close=True
+    )
+    return made
+
+
+def unframe(stamps: Sequence[int], pieces: Sequence[bytes], method: str = "POST", *, eof: bool) -> Response:
+    """The response in `pieces`, read at `stamps` (ns).
+
+    `eof` says that the peer closed the connection, which ends a body that has no length. Raises `Malformed`, with what
+    could be read before the fault as its `partial`.
+    """
+    reading = _Reading(method)
+    fault = reading.run(stamps, pieces)
+    response = reading.response(eof=eof)
+    if fault is not None:
+        raise Malformed(f"the response is not HTTP/1.1: {fault}", response)
+    if response is None:
+        raise Headless("the connection ended before the response's head")
+    return _decompressed(response)
+
+
+class _Reading:
+    """httptools' callbacks, collecting one final response; interim 1xx responses are skipped."""
+
+    def __init__(self, method: str) -> None:
+        self._at_ns = 0
+        self._ended = False
+        self._method = method
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._body: list[tuple[int, bytes]] = []
+        self._parser: Any = None
+
+    def run(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> Exception | None:
+        """Read the pieces up to the response's end; what the grammar objected to, if anything."""
+        self._parser = parser(self)
+        feed = self._parser.feed_data
+        try:
+            for at_ns, piece in zip(stamps, pieces, strict=True):
+                self._at_ns = at_ns
+                feed(piece)
+                if self._ended:
+                    break
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            return None if self._ended else error
+        finally:
+            self._parser = None  # it holds this object's methods: leave no cycle behind
+        return None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._status >= 200:
+            return  # a trailer
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        known = self._headers.get(key)
+        self._headers[key] = text if known is None else f"{known}, {text}"
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        if self._status < 200:
+            self._headers = {}
+        elif self._method == "HEAD":
+            self._ended = True
+
+    def on_body(self, data: bytes) -> None:
+        if not self._ended:
+            self._body.append((self._at_ns, data))
+
+    def on_message_complete(self) -> None:
+        self._ended = self._status >= 200
+
+    def response(self, *, eof: bool) -> Response | None:
+        """What has been read; None while the head is incomplete."""
+        if self._status < 200:
+            return None
+        return Response(self._status, self._headers, self._body, self._ended or (eof and self._ends_by_close()))
+
+    def _ends_by_close(self) -> bool:
+        chunked = "chunked" in self._headers.get("transfer-encoding", "").lower()
+        return not chunked and "content-length" not in self._headers
+
+
+class _Inflater(Protocol):
+    """The part of `zlib.decompressobj` that is used; brotli's decompressor is wrapped to look like it."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _decompressed(response: Response) -> Response:
+    codings = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
+    for coding in reversed([name for name in codings if name not in ("", "identity")]):
+        response = _undo(coding, response)
+    return response
+
+
+def _undo(coding: str, response: Response) -> Response:
+    """One content coding off the body; each output keeps the stamp of the input that released it."""
+    body: list[tuple[int, bytes]] = []
+    partial = Response(response.status, response.headers, body, complete=False)
+    try:
+        whole = _inflate(coding, response.body, body)
+    except _CodingUnknown as error:
+        raise Malformed(str(error), partial) from None
+    except Exception as error:  # noqa: BLE001 -- zlib.error, brotli.error: a library loaded on demand
+        raise Malformed(f"the body is not {coding}: {error}", partial) from None
+    return Response(response.status, response.headers, body, response.complete and whole)
+
+
+def _inflate(coding: str, fragments: Iterable[tuple[int, bytes]], into: list[tuple[int, bytes]]) -> bool:
+    """Decompress `fragments`; True when the compressed stream had its own end (or was empty)."""
+    inflater: _Inflater | None = None
+    for at_ns, fragment in fragments:
+        data = fragment
+        while data:
+            if inflater is None or inflater.eof:
+                inflater = _inflater(coding, data)
+            text = inflater.decompress(data)
+            if text:
+                into.append((at_ns, text))
+            data = inflater.unused_data if inflater.eof else b""
+    return inflater is None or inflater.eof
+
+
+class _CodingUnknown(Exception):  # noqa: N818
+    pass
+
+
+def _inflater(coding: str, first: bytes) -> _Inflater:
+    if coding in ("gzip", "x-gzip"):
+        return zlib.decompressobj(_GZIP)
+    if coding == "deflate":
+        # Meant as zlib's format, sent raw by some; zlib's first byte has 8 in its low half.
+        return zlib.decompressobj(_ZLIB if first[0] & 0x0F == 8 else _RAW_DEFLATE)
+    if coding == "br":
+        return _Brotli()
+    raise _CodingUnknown(f"content-encoding {coding} is not understood, and identity was asked for")
+
+
+class _Brotli:
+    """Brotli, where a module for it is installed."""
+
+    unused_data = b""
+
+    def __init__(self) -> None:
+        for name in ("brotli", "brotlicffi"):
+            try:
+                self._inner: Any = import_module(name).Decompressor()
+            except ImportError:
+                continue
+            return
+        raise _CodingUnknown("content-encoding br was sent although identity was asked for; install brotli to read it")
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._inner.is_finished())
+
+    def decompress(self, data: bytes, /) -> bytes:
+        return bytes(self._inner.process(data))

@@ -1,0 +1,115 @@
+"""Server-sent events off a stamped body.
+
+The grammar is WHATWG's: lines end with LF, CR or CRLF; an empty line dispatches; comments are skipped; one space after
+the colon is dropped; `data:` lines are joined with LF. An event's stamp is the read that carried its dispatching empty
+line (its first byte, where that is CRLF). What stands after the last empty line is handed over too, marked as not
+whole: some servers close without a last blank line, and a cut connection leaves half an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class SseEvent(NamedTuple):
+    """One event."""
+
+    at_ns: int
+    event: str
+    """Its name; empty where the server gave none."""
+    data: bytes
+    whole: bool = True
+    """False for a last event that no empty line ended."""
+
+
+def events(body: Iterable[tuple[int, bytes]]) -> Iterator[SseEvent]:
+    """The events in `body`: (arrival ns, bytes) of each read."""
+    reading = _Reading()
+    at_ns = 0
+    for at_ns, fragment in _without_bom(body):
+        if reading.clean and _is_one_plain_event(fragment):
+            yield SseEvent(at_ns, "", fragment[6:-2] if fragment[5] == 32 else fragment[5:-2])
+        else:
+            yield from reading.feed(at_ns, fragment)
+    yield from reading.rest(at_ns)
+
+
+def _is_one_plain_event(fragment: bytes) -> bool:
+    r"""Whether a fragment is exactly `data: …\n\n`, which most reads of most servers are."""
+    return (
+        fragment[-2:] == b"\n\n" and fragment[:5] == b"data:" and fragment.count(b"\n") == 2 and b"\r" not in fragment
+    )
+
+
+def _without_bom(body: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """The same fragments less a byte-order mark at the very start, however it was split."""
+    iterator = iter(body)
+    head = b""
+    for at_ns, fragment in iterator:
+        head += fragment
+        if head[:3] == _BOM:
+            yield at_ns, head[3:]
+            break
+        if not _BOM.startswith(head):
+            yield at_ns, head
+            break
+    yield from iterator
+
+
+class _Reading:
+    """Lines and fields between two dispatches."""
+
+    __slots__ = ("_data", "_event", "_partial", "_skip_lf")
+
+    def __init__(self) -> None:
+        self._partial: list[bytes] = []
+        self._data: list[bytes] = []
+        self._event = ""
+        self._skip_lf = False
+
+    @property
+    def clean(self) -> bool:
+        """Nothing is pending: the next byte begins an event."""
+        return not (self._partial or self._data or self._event or self._skip_lf)
+
+    def feed(self, at_ns: int, fragment: bytes) -> Iterator[SseEvent]:
+        if self._skip_lf and fragment:
+            fragment = fragment[1:] if fragment[0] == 10 else fragment
+            self._skip_lf = False
+        if not fragment:
+            return
+        if b"\n" not in fragment and b"\r" not in fragment:
+            self._partial.append(fragment)
+            return
+        lines = (b"".join(self._partial) + fragment).splitlines(keepends=True)
+        self._partial = [lines.pop()] if lines[-1][-1] not in b"\r\n" else []
+        self._skip_lf = fragment[-1] == 13
+        for line in lines:
+            text = line.rstrip(b"\r\n")
+            if text:
+                self._field(text)
+            elif self._data or self._event:
+                yield from self._dispatch(at_ns, whole=True)
+
+    def rest(self, at_ns: int) -> Iterator[SseEvent]:
+        """What the end of the body left without an empty line."""
+        if self._partial:
+            self._field(b"".join(self._partial))
+        yield from self._dispatch(at_ns, whole=False)
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if name == b"data":
+            self._data.append(value)
+        elif name == b"event":
+            self._event = value.decode("utf-8", "replace")
+
+    def _dispatch(self, at_ns: int, *, whole: bool) -> Iterator[SseEvent]:
+        if self._data:
+            yield SseEvent(at_ns, self._event, b"\n".join(self._data), whole)
+        self._data, self._event = [], ""
