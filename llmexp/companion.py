@@ -166,6 +166,12 @@ class Companion:
             "declared_cache_share": float(self._source.declared_cache_share()),
         }
 
+    def node(self) -> str:
+        """The Ray node that this companion runs on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     def attach(self) -> None:
         """Take the worker's connection and start the threads."""
         self._listener.settimeout(60)

@@ -1,0 +1,69 @@
+"""Hydra's launcher for sweeps: validates every job before the first request, then hands all of them to `llmexp.sweep`.
+
+Hydra finds it in the namespace package `hydra_plugins`; `conf/config.yaml` selects it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+
+@dataclass
+class LauncherConf:
+    """Hydra's node for this launcher."""
+
+    _target_: str = "hydra_plugins.llmexp_launcher.LlmexpLauncher"
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="llmexp", node=LauncherConf, provider="llmexp")
+
+
+class LlmexpLauncher(Launcher):  # type: ignore[misc]
+    """Composes all jobs of a batch and runs them as one sweep."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the batch; its exit status goes to `llmexp.outcome`, so that Hydra never ends a sweep early."""
+        from llmexp import outcome, sweep
+        from llmexp.errors import ConfigError
+
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        composed = [self._compose(overrides, initial_job_idx + at) for at, overrides in enumerate(job_overrides)]
+        try:
+            status = sweep.run_sweep(composed, str(self.config.hydra.sweep.dir))
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            sys.exit(error.exit_status)
+        outcome.report(status)
+        return [self._returned(job) for job in composed]
+
+    def _compose(self, overrides: Sequence[str], number: int) -> Any:
+        from llmexp.sweep import Composed
+
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = str(number)
+            config.hydra.job.num = number
+        return Composed.split(config, tuple(filter_overrides(overrides)))
+
+    def _returned(self, composed: Any) -> JobReturn:
+        ret = JobReturn()
+        ret.cfg = composed.task
+        ret.overrides = composed.overrides
+        ret.status = JobStatus.COMPLETED
+        ret.return_value = None
+        return ret
