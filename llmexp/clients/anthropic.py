@@ -103,7 +103,7 @@ def fold(draft: Draft, payloads: Iterable[Payload]) -> None:
 def _delta(draft: Draft, at_ns: int, delta: dict[str, Any]) -> None:
     known = _DELTAS.get(delta["type"])
     if known is not None and delta.get(known[1]):
-        draft.events.append(TokenEvent(at_ns, known[0], delta[known[1]]))
+        draft.events.append(TokenEvent(at_ns, known[0], as_text(delta[known[1]])))
 
 
 def _block(draft: Draft, at_ns: int, block: dict[str, Any]) -> None:

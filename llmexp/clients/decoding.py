@@ -20,6 +20,7 @@ from llmexp.clients.failures import of_response
 from llmexp.clients.sse import SseEvent, events
 
 DONE, _DONE = "[DONE]", b"[DONE]"
+_COUNT_LIMIT = 2**53
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}"]', re.DOTALL)
 _BETWEEN = b" \t\r\n,[]"
 _SSE_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?::|data|event|id|retry)")
@@ -174,9 +175,13 @@ def _refuse_between(gap: bytes) -> None:
 
 def count(value: Any) -> int | None:
     """A token count as some server wrote it; None for anything that is no whole number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 0:
-        return None
-    return int(value)
+    figure = number(value)
+    return int(figure) if figure is not None and figure == figure // 1 and 0 <= figure < _COUNT_LIMIT else None
+
+
+def number(value: Any) -> float | None:
+    """A figure as some server wrote it; None for anything that is no number."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def as_text(value: Any) -> str:

@@ -50,9 +50,9 @@ def _part(draft: Draft, at_ns: int, part: dict[str, Any]) -> None:
     text = part.get("text") or (part.get("executableCode") or {}).get("code")
     if text and part.get("thought"):
         draft.reasoning_summarised = True
-        draft.events.append(TokenEvent(at_ns, "reasoning", text))
+        draft.events.append(TokenEvent(at_ns, "reasoning", as_text(text)))
     elif text:
-        draft.events.append(TokenEvent(at_ns, "answer", text))
+        draft.events.append(TokenEvent(at_ns, "answer", as_text(text)))
 
 
 def usage_of(raw: dict[str, Any]) -> Usage:

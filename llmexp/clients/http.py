@@ -32,11 +32,9 @@ class Headless(Malformed):
 
 
 def parser(protocol: object) -> httptools.HttpResponseParser:
-    """A response parser that takes what curl takes: both length headers, padded chunk sizes, bytes after the end."""
+    """A response parser that takes what other clients take too: chunks beside a length, spaces after a chunk's size."""
     made = httptools.HttpResponseParser(protocol)
-    made.set_dangerous_leniencies(
-        lenient_chunked_length=True, lenient_spaces_after_chunk_size=True, lenient_data_after_close=True
-    )
+    made.set_dangerous_leniencies(lenient_chunked_length=True, lenient_spaces_after_chunk_size=True)
     return made
 
 

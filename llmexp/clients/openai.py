@@ -9,7 +9,7 @@ import orjson
 
 from llmexp.clients import address
 from llmexp.clients.base import Answer, HttpRequest, Response, Target, TokenEvent, Usage
-from llmexp.clients.decoding import DONE, Draft, Payload, as_text, count, decode
+from llmexp.clients.decoding import DONE, Draft, Payload, as_text, count, decode, number
 from llmexp.clients.failures import of_event
 from llmexp.config import Model
 from llmexp.workload.request import Request
@@ -101,6 +101,8 @@ def fold(draft: Draft, payloads: Iterable[Payload]) -> None:
             reason = choice.get("finish_reason")
             if reason is not None:
                 draft.finish_reason, draft.finished = str(reason), True
+            elif "message" in choice:
+                draft.finished = True  # a whole answer
         if tree.get("usage") or tree.get("timings") or tree.get("x_groq"):
             _closing(draft, tree)
 
@@ -150,9 +152,10 @@ def _closing(draft: Draft, tree: dict[str, Any]) -> None:
     timings = tree.get("timings")
     if usage:
         draft.usage = usage_of(usage)
-        draft.server_latency_s = usage.get("total_time", draft.server_latency_s)
+        draft.server_latency_s = number(usage.get("total_time"))
     if timings:
-        draft.server_latency_s = (timings.get("prompt_ms", 0.0) + timings.get("predicted_ms", 0.0)) / 1000
+        read_ms, written_ms = number(timings.get("prompt_ms")), number(timings.get("predicted_ms"))
+        draft.server_latency_s = None if written_ms is None else ((read_ms or 0) + written_ms) / 1000
         if draft.usage.output_tokens is None:
             draft.usage = _usage_of_timings(timings)
 
