@@ -28,6 +28,8 @@ Bools = NDArray[np.bool_]
 MISSING = np.iinfo(np.int64).min
 """Stands for a time or a count that does not exist."""
 EXAMPLES = 3
+PIECE_ROWS = 2048
+"""Requests handled at once, so that a table of one huge batch costs no more memory than many small ones."""
 
 _INTEGERS = (
     "index",
@@ -50,7 +52,7 @@ _INTEGERS = (
     "turn",
 )
 _REALS = ("wait_s", "connect_s", "server_latency_s")
-_FLAGS = ("completed", "failed", "unfinished", "reasoning_streamed")
+_FLAGS = ("completed", "failed", "unfinished", "reasoning_streamed", "usage_from_server")
 _TOTALS = ("streamed_tokens", "first_chunk_tokens")
 _COUNTED = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "chunk_tokens")
 
@@ -125,6 +127,8 @@ class Observed:
     failed: Bools
     unfinished: Bools
     reasoning_streamed: Bools
+    usage_from_server: Bools
+    """True where the server stated input or output tokens."""
     streamed_tokens: Ints
     first_chunk_tokens: Ints
     pieces: list[Chunks]
@@ -147,7 +151,10 @@ class Observed:
 
 def known(*columns: Ints) -> Bools:
     """Where all of these exist."""
-    return np.logical_and.reduce([column != MISSING for column in columns])
+    flags: Bools = columns[0] != MISSING
+    for column in columns[1:]:
+        flags &= column != MISSING
+    return flags
 
 
 def observe(source: Path | pa.Table | Iterable[pa.RecordBatch]) -> Observed:
@@ -157,7 +164,8 @@ def observe(source: Path | pa.Table | Iterable[pa.RecordBatch]) -> Observed:
         batches = batches.to_batches()
     reader = _Reader()
     for batch in batches:
-        reader.add(batch)
+        for start in range(0, batch.num_rows, PIECE_ROWS):
+            reader.add(batch.slice(start, PIECE_ROWS))
     return reader.done()
 
 
@@ -172,13 +180,15 @@ class _Reader:
         self._reasons: Counter[str] = Counter()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        if not batch.num_rows:
-            return
         for name in _INTEGERS:
             self._keep(name, _integers(batch.column(name)))
         for name in _REALS:
             self._keep(name, batch.column(name).cast("float64").to_numpy(zero_copy_only=False).copy())
         self._keep("reasoning_streamed", batch.column("reasoning_streamed").to_numpy(zero_copy_only=False).astype(bool))
+        stated = [
+            np.asarray(batch.column(f"{name}_tokens_source").to_pylist()) == "server" for name in ("input", "output")
+        ]
+        self._keep("usage_from_server", stated[0] | stated[1])
         status = np.asarray(batch.column("status").to_pylist())
         for name in ("completed", "failed", "unfinished"):
             self._keep(name, status == name)

@@ -1,0 +1,106 @@
+"""The dictionary of metrics: name, unit and definition of every number that a run reports.
+
+Documentation is generated from it, and a test holds the summary's names against it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Metric(NamedTuple):
+    """One entry of the dictionary of metrics."""
+
+    name: str
+    unit: str
+    kind: Literal["distribution", "number"]
+    definition: str
+
+
+DICTIONARY: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("ttft_s", "s", "distribution", "First token − sent."),
+        Metric(
+            "time_to_first_answer_token_s",
+            "s",
+            "distribution",
+            "First token that is not reasoning − sent, of requests that streamed reasoning.",
+        ),
+        Metric("e2e_latency_s", "s", "distribution", "Last token − sent; usage and the stream's close may come later."),
+        Metric(
+            "time_per_output_token_s",
+            "s",
+            "distribution",
+            "(Last token − first token) / (streamed tokens − tokens of the first chunk), per request; absent for "
+            "answers of one chunk.",
+        ),
+        Metric(
+            "inter_token_latency_s",
+            "s",
+            "distribution",
+            "Gap between chunks, shared evenly over the later chunk's tokens, pooled over all tokens.",
+        ),
+        Metric("inter_chunk_latency_s", "s", "distribution", "Gap between chunks, pooled over all chunks."),
+        Metric("response_ttft_s", "s", "distribution", "First token − intended: free of coordinated omission."),
+        Metric("response_latency_s", "s", "distribution", "Last token − intended: free of coordinated omission."),
+        Metric(
+            "schedule_lag_s", "s", "distribution", "Dispatched − intended, of all requests sent: the client's lateness."
+        ),
+        Metric("wait_s", "s", "distribution", "Waiting for the concurrency ceiling, of all requests sent (open loop)."),
+        Metric("connect_s", "s", "distribution", "Connecting, TLS included, of requests that had to."),
+        Metric("server_latency_s", "s", "distribution", "The server's own figure for a request, where it sends one."),
+        Metric(
+            "output_tokens_per_s_per_request",
+            "tokens/s",
+            "distribution",
+            "Streamed tokens / e2e_latency_s, per request.",
+        ),
+        Metric("input_tokens", "tokens", "distribution", "The server's count, else the tokenizer's."),
+        Metric("output_tokens", "tokens", "distribution", "What is billed: the server's count, else the tokenizer's."),
+        Metric("reasoning_tokens", "tokens", "distribution", "Reasoning inside output_tokens, where it is known."),
+        Metric("cached_tokens", "tokens", "distribution", "Input read from a prompt cache, where it is known."),
+        Metric("input_tokens_counted", "tokens", "distribution", "The tokenizer's count of the user's text."),
+        Metric("output_tokens_counted", "tokens", "distribution", "The tokenizer's count of the streamed text."),
+        Metric("window_s", "s", "number", "First sent to the last token of any request; start and warm-up outside."),
+        Metric(
+            "output_tokens_per_s",
+            "tokens/s",
+            "number",
+            "Tokens streamed inside the window / window, those of failed and unfinished requests included.",
+        ),
+        Metric("requests_per_s", "1/s", "number", "Completed requests / window."),
+        Metric("requests_completed", "requests", "number", "Requests with a whole answer."),
+        Metric("requests_failed", "requests", "number", "Requests with an error; see the classes."),
+        Metric("requests_unfinished", "requests", "number", "Requests that the client cut at the end; no error."),
+        Metric("requests_throttled", "requests", "number", "Failed requests that the provider's quota refused."),
+        Metric("error_rate", "share", "number", "Failed / (completed + failed)."),
+        Metric("inflight_mean", "requests", "number", "Mean number in flight, first to last sent."),
+        Metric("stale_connections", "connections", "number", "Reused connections that died before a response byte."),
+        Metric(
+            "goodput_per_s",
+            "1/s",
+            "number",
+            "Requests that meet every threshold of the SLO / window; open loops count from the intended time.",
+        ),
+        Metric("slo/attainment", "share", "number", "Share of completed + failed requests that meet the SLO."),
+        Metric("slo/met", "0 or 1", "number", "Whether the attainment is at least the one asked for."),
+        Metric(
+            "cost_usd",
+            "USD",
+            "number",
+            "Input, cached, output and reasoning tokens at their prices, failed requests with known usage included; "
+            "hourly stacks: price × instances × window.",
+        ),
+        Metric(
+            "usd_per_million_output_tokens", "USD", "number", "cost_usd / output tokens × 10⁶: input's cost is inside."
+        ),
+        Metric(
+            "steady",
+            "as above",
+            "number",
+            "The main metrics over the plateau (full load reached, drain not begun). Latencies are of requests sent in "
+            "it; tokens and requests count at the moment of their event.",
+        ),
+    )
+}
