@@ -1,0 +1,188 @@
+"""The arguments of a call to LiteLLM, and what it says when it cannot make one."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from llmexp.clients import address, litellm_sdk
+from llmexp.clients.base import HttpRequest, Target
+from llmexp.config import Model
+from llmexp.workload.request import Request
+
+AWS = frozenset({"bedrock", "sagemaker", "sagemaker_chat", "sagemaker_nova"})
+"""Families whose requests we sign and direct ourselves."""
+FORCES_OUTPUT = frozenset(
+    {"hosted_vllm", "vllm", "openai", "custom_openai", "litellm_proxy", "lm_studio", "llamafile", "sagemaker_chat"}
+)
+"""Providers behind which a server may know ignore_eos and min_tokens."""
+OWN_PATHS = frozenset({"gemini", "vertex_ai", "vertex_ai_beta", "anthropic"})
+"""Providers that keep the path of their public API when a base URL redirects them."""
+NEEDS_BASE_URL = frozenset({"hosted_vllm", "litellm_proxy", "lm_studio", "custom_openai", "aiohttp_openai", "azure"})
+"""Providers that have no public address; LiteLLM would turn to api.openai.com for some."""
+CLOUD_TOKENS = frozenset({"vertex_ai", "vertex_ai_beta", "databricks", "azure"})
+"""Providers for which LiteLLM may fetch a token by itself."""
+_KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_PLACEHOLDER = "none"
+
+
+class Caller:
+    """Builds LiteLLM's arguments for one model."""
+
+    def __init__(self, model: Model, base_url: str | None, region: str | None) -> None:
+        self._model = model
+        self._base_url = base_url or model.base_url
+        self._family = (model.provider or "").split("/")[0]
+        self._local = self._base_url is not None and _is_loopback(self._base_url)
+        self._usage_asked = True
+        if self._local and self._family.startswith("vertex_ai"):
+            litellm_sdk.load()
+            litellm_sdk.stand_in_for_google()
+        self._fixed = self._address() | self._headers() | self._region(region)
+        self._params = {key: value for key, value in model.params.items() if value is not None}
+
+    @property
+    def fetches_token(self) -> bool:
+        """Whether LiteLLM finds its credentials by itself (a cloud's token), which then expire."""
+        return self._family in CLOUD_TOKENS and self._model.api_key_env is None and not self._local
+
+    @property
+    def redirect(self) -> Target | None:
+        """Where to instead of the public API, for providers that keep its path."""
+        moved = self._base_url is not None and self._family in OWN_PATHS
+        return address.target(self._base_url) if moved and self._base_url else None
+
+    def call(self, request: Request) -> dict[str, Any]:
+        """One attempt, streamed, with usage."""
+        arguments: dict[str, Any] = {
+            "model": f"{self._model.provider}/{self._model.name}",
+            "max_tokens": request.max_tokens,
+            "stream": True,
+            "num_retries": 0,
+            "max_retries": 0,
+        }
+        if self._usage_asked:
+            arguments["stream_options"] = {"include_usage": True}
+        if self._model.route == "completions":
+            arguments["prompt"] = "\n\n".join(message["content"] for message in request.messages)
+        else:
+            arguments["messages"] = [dict(message) for message in request.messages]
+        return arguments | self._fixed | self._params | self._forced(request)
+
+    def forgo(self, error: Exception) -> bool:
+        """Whether to ask again without usage, because this provider refuses to be asked for it."""
+        refused = type(error).__name__ == "UnsupportedParamsError" and "stream_options" in str(error)
+        again, self._usage_asked = refused and self._usage_asked, not refused and self._usage_asked
+        return again
+
+    def redirected(self, http: HttpRequest) -> HttpRequest:
+        """Under the base URL's path, for providers that keep the path of their public API."""
+        if self._family not in OWN_PATHS or self._base_url is None:
+            return http
+        prefix = urlsplit(self._base_url).path.rstrip("/")
+        return http if http.path.startswith(f"{prefix}/") else replace(http, path=prefix + http.path)
+
+    def explain(self, error: Exception) -> str:
+        """LiteLLM's refusal to make a request, as a line about the configuration."""
+        model, kind, said = self._model, type(error).__name__, _first_line(error)
+        if "LLM Provider NOT provided" in str(error) or kind == "LiteLLMUnknownProvider":
+            return (
+                f"model.provider: LiteLLM {litellm_sdk.version()} has no chat models of a provider '{model.provider}'; "
+                "see https://docs.litellm.ai/docs/providers"
+            )
+        if kind == "UnsupportedParamsError":
+            return f"model.params: LiteLLM refuses them for {model.provider}/{model.name}: {said}"
+        variable = re.search(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]*(?:KEY|TOKEN|CREDENTIALS)\b", str(error))
+        if variable is not None:
+            return _needs_key(model, variable[0])
+        if "default credentials were not found" in str(error):
+            return (
+                "model: no Google Cloud credentials; run `gcloud auth application-default login`, or export "
+                "GOOGLE_APPLICATION_CREDENTIALS with the path of a key file"
+            )
+        return f"model: LiteLLM cannot make a request for {model.provider}/{model.name}: {said}"
+
+    def missing_key(self, request: Any) -> str | None:
+        """What is wrong with a request that LiteLLM made without the key its provider wants."""
+        model = self._model
+        if model.api_key_env or self._base_url or self._family in AWS | CLOUD_TOKENS:
+            return None
+        if any(name in request.headers for name in _KEY_HEADERS):
+            return None
+        wanted = litellm_sdk.load().validate_environment(model=f"{model.provider}/{model.name}")["missing_keys"]
+        keys = [name for name in wanted if name.endswith(("KEY", "TOKEN"))]
+        return _needs_key(model, keys[0]) if keys else None
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _address(self) -> dict[str, Any]:
+        """Where to, and with which key; servers of one's own need none, LiteLLM does."""
+        key = address.api_key(self._model)
+        if self._family in AWS:
+            return {"api_key": key} if key else {}
+        if key is None and self._base_url is not None and not self.fetches_token:
+            key = _PLACEHOLDER
+        parts: dict[str, Any] = {"api_key": key} if key else {}
+        if self._base_url is not None and self._family not in OWN_PATHS:
+            parts["api_base"] = self._base_url
+        return parts
+
+    def _headers(self) -> dict[str, Any]:
+        headers = address.headers(self._model, {})
+        return {"extra_headers": dict(headers)} if headers else {}
+
+    def _region(self, region: str | None) -> dict[str, Any]:
+        """Placeholder keys keep LiteLLM from walking AWS's credential chain; its signature is dropped anyway."""
+        if region is None:
+            return {}
+        return {
+            "aws_region_name": region,
+            "aws_access_key_id": _PLACEHOLDER,
+            "aws_secret_access_key": _PLACEHOLDER,
+        }
+
+    def _forced(self, request: Request) -> dict[str, Any]:
+        known = self._family in FORCES_OUTPUT and (self._family != "openai" or self._base_url is not None)
+        if not request.force_output or not known:
+            return {}
+        own = self._params.get("extra_body") or {}
+        return {"extra_body": own | {"ignore_eos": True, "min_tokens": request.max_tokens}}
+
+
+def problems(model: Model, base_url: str | None = None) -> list[str]:
+    """What the configuration alone shows to be wrong; LiteLLM is not asked."""
+    family = (model.provider or "").split("/")[0]
+    found = []
+    if family in NEEDS_BASE_URL and not (base_url or model.base_url or _azure_elsewhere(family)):
+        found.append(f"model.base_url: provider '{family}' has no address of its own; set it to the server's URL")
+    if family in AWS:
+        found += [
+            f"model.params.{key}: AWS settings go into model.region, model.profile or the AWS configuration"
+            for key in model.params
+            if key.startswith("aws_") or key == "sagemaker_base_url"
+        ]
+    return found
+
+
+def _azure_elsewhere(family: str) -> bool:
+    return family == "azure" and bool(os.environ.get("AZURE_API_BASE") or os.environ.get("AZURE_OPENAI_ENDPOINT"))
+
+
+def _needs_key(model: Model, variable: str) -> str:
+    return (
+        f"model.api_key_env: LiteLLM needs a key for {model.provider}; "
+        f"export {variable} and set model.api_key_env={variable}"
+    )
+
+
+def _is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    return re.sub(r"^litellm\.\w+: ", "", line)[:300]
