@@ -1,0 +1,257 @@
+"""Could this client measure that? Facts about the client → a verdict with reasons and remedies.
+
+The worst reason counts. A reason says what was seen, against which limit, why it spoils the numbers and what to do. A
+note says what a reader should know and spoils nothing. A fact that is None was not measured or does not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+Verdict = Literal["valid", "degraded", "invalid"]
+Level = Literal["note", "degraded", "invalid"]
+
+GC_PAUSE_LIMIT_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFacts:
+    """What a run knows of its own client."""
+
+    requests_completed: int
+    loop_lag_p99_s: float | None = None
+    """How late the event loops of the workers were."""
+    concurrency_held: float | None = None
+    """Share of the concurrency asked for, first to last `sent`; closed loops only."""
+    worker_cpu_share: float | None = None
+    """Of one core, the busiest worker's."""
+    schedule_lag_p99_s: float | None = None
+    """Dispatched − intended. In a closed loop a request is intended the moment a stream falls free."""
+    workers_lost: int = 0
+    litellm_own_stream: bool = False
+    """True when LiteLLM did not let its request be taken, so that its own stream had to be timed."""
+    token_counts_estimated: bool = False
+    undeclared_cache_hits: float | None = None
+    """Share of input tokens that a cache served beyond what the workload declares."""
+    other_load_share: float | None = None
+    """Share of this machine's CPU that went to neither the client nor an endpoint that the job started."""
+    endpoint_on_this_machine: bool = False
+    """The job started the endpoint beside the client."""
+    gc_pause_max_s: float | None = None
+    rehearsal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that spoils a measurement, or that its reader should know."""
+
+    reason: str
+    level: Level
+    measured: float | None
+    limit: float | None
+    seen: str
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (f"{self.seen}: {self.why}.", self.remedy) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """The verdict, what led to it (worst first), and notes that did not."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...] = ()
+    notes: tuple[Reason, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in `result.json`."""
+        return {
+            "verdict": self.verdict,
+            "reasons": [asdict(reason) for reason in self.reasons],
+            "notes": [asdict(note) for note in self.notes],
+        }
+
+
+def judge(facts: ClientFacts) -> Validity:
+    """The verdict on a run; with nothing measured there is nothing to trust, whatever the client did."""
+    found = [*_insufficient(facts), *_passed_limits(facts), *_circumstances(facts), *_notes(facts)]
+    reasons = [reason for reason in found if reason.level != "note"]
+    reasons.sort(key=lambda reason: reason.level != "invalid")
+    verdict: Verdict = "valid"
+    if reasons:
+        verdict = "invalid" if reasons[0].level == "invalid" else "degraded"
+    return Validity(verdict, tuple(reasons), tuple(reason for reason in found if reason.level == "note"))
+
+
+def _insufficient(facts: ClientFacts) -> Iterator[Reason]:
+    if not facts.requests_completed:
+        yield Reason(
+            "insufficient_data",
+            "invalid",
+            0,
+            1,
+            "no request was completed",
+            "there is nothing to measure",
+            "See the errors; mend the endpoint, its address or the credentials and run again.",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """A row of the table that compares a fact with limits."""
+
+    fact: str
+    reason: str
+    degraded: float
+    invalid: float | None = None
+    below: bool = False
+    """True where small values are the bad ones."""
+    unit: Literal["ms", "%"]
+    seen: str
+    why: str
+    remedy: str
+
+    def check(self, facts: ClientFacts) -> Iterator[Reason]:
+        """The reason, if the fact passed a limit."""
+        value = getattr(facts, self.fact)
+        for level, limit in (("invalid", self.invalid), ("degraded", self.degraded)):
+            if value is None or limit is None or not (value < limit if self.below else value > limit):
+                continue
+            seen = self.seen.format(self._show(value), self._show(limit))
+            yield Reason(self.reason, cast("Level", level), value, limit, seen, self.why, self.remedy)
+            return
+
+    def _show(self, value: float) -> str:
+        return _ms(value) if self.unit == "ms" else f"{value * 100:.3g} %"
+
+
+_LIMITS = (
+    _Limit(
+        fact="loop_lag_p99_s",
+        reason="loop_lag",
+        degraded=0.005,
+        invalid=0.025,
+        unit="ms",
+        seen="event-loop lag was {} at p99 (limit {})",
+        why="tokens were stamped that much later than they arrived",
+        remedy="Lower the concurrency, raise ray.workers, or give the client more or idler cores.",
+    ),
+    _Limit(
+        fact="concurrency_held",
+        reason="concurrency_held",
+        degraded=0.97,
+        invalid=0.90,
+        below=True,
+        unit="%",
+        seen="{} of the concurrency asked for was in flight on average (limit {})",
+        why="throughput and latencies belong to a lower load than the one they are labelled with",
+        remedy="Raise run.max_requests so that starting up weighs less, raise ray.workers, or lower the concurrency.",
+    ),
+    _Limit(
+        fact="worker_cpu_share",
+        reason="worker_cpu",
+        degraded=0.70,
+        invalid=0.90,
+        unit="%",
+        seen="the busiest worker used {} of a core (limit {})",
+        why="a worker without room to spare stamps late whenever chunks come in bursts",
+        remedy="Raise ray.workers, lower the concurrency, or use a machine with more cores.",
+    ),
+    _Limit(
+        fact="schedule_lag_p99_s",
+        reason="schedule_lag",
+        degraded=0.005,
+        invalid=0.050,
+        unit="ms",
+        seen="requests were taken up {} after their intended time at p99 (limit {})",
+        why="the load that arrived is not the load that was asked for",
+        remedy="Lower load.rate or the concurrency, raise ray.workers, or use a machine with more cores.",
+    ),
+    _Limit(
+        fact="undeclared_cache_hits",
+        reason="undeclared_cache_hits",
+        degraded=0.01,
+        unit="%",
+        seen="{} of the input tokens came from a prompt cache that the workload does not declare (limit {})",
+        why="time to first token is better than new prompts would see",
+        remedy="Leave run.nonce null so that each run draws its own, or declare the prefix with workload.prefix_tokens.",
+    ),
+    _Limit(
+        fact="other_load_share",
+        reason="other_load",
+        degraded=0.10,
+        unit="%",
+        seen="other programs used {} of this machine's CPU (limit {})",
+        why="they delay the client at moments that look like the endpoint's",
+        remedy="Stop them, or run on a machine of its own.",
+    ),
+)
+
+
+def _passed_limits(facts: ClientFacts) -> Iterator[Reason]:
+    for limit in _LIMITS:
+        yield from limit.check(facts)
+
+
+def _circumstances(facts: ClientFacts) -> Iterator[Reason]:
+    """The rows of the table that degrade and no more."""
+    if facts.workers_lost:
+        yield Reason(
+            "workers_lost",
+            "degraded",
+            facts.workers_lost,
+            0,
+            f"{facts.workers_lost} worker{'s' if facts.workers_lost > 1 else ''} died during the run",
+            "their requests count as client errors and the load fell short while the rest went on",
+            "See the log for what killed them (often memory) and run again.",
+        )
+    if facts.litellm_own_stream:
+        yield Reason(
+            "litellm_own_stream",
+            "degraded",
+            None,
+            None,
+            "LiteLLM did not let this provider's request be taken, so its own stream was timed",
+            "LiteLLM's processing time is inside every latency",
+            "Use the provider's own wire (model.api) where there is one, and keep the concurrency low.",
+        )
+    if facts.token_counts_estimated:
+        yield Reason(
+            "token_counts_estimated",
+            "degraded",
+            None,
+            None,
+            "token counts were estimated",
+            "neither the server's usage nor the model's tokenizer was at hand, so every number per token is rough",
+            "Ask the server for usage, or set model.tokenizer.",
+        )
+
+
+def _notes(facts: ClientFacts) -> Iterator[Reason]:
+    if facts.rehearsal:
+        yield _note(
+            "rehearsal", "this is a rehearsal", "the simulator played the model; no number here is a measurement"
+        )
+    if facts.endpoint_on_this_machine:
+        yield _note(
+            "endpoint_on_this_machine",
+            "the endpoint ran on this machine",
+            "client and endpoint share its cores, as they would not in production",
+        )
+    if facts.requests_completed and facts.loop_lag_p99_s is None:
+        yield _note("loop_lag_unknown", "event-loop lag was not measured", "the stamps' own error is unknown")
+    if facts.gc_pause_max_s is not None and facts.gc_pause_max_s > GC_PAUSE_LIMIT_S:
+        seen = f"the longest pause of Python's garbage collector was {_ms(facts.gc_pause_max_s)}"
+        yield _note("gc_pause", seen, "a chunk that arrived in it was stamped at its end", facts.gc_pause_max_s)
+
+
+def _note(name: str, seen: str, why: str, measured: float | None = None) -> Reason:
+    return Reason(name, "note", measured, None, seen, why, "")
+
+
+def _ms(value: float) -> str:
+    return f"{value * 1e3:.3g} ms"
