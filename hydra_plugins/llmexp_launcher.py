@@ -52,7 +52,7 @@ class LlmexpLauncher(Launcher):  # type: ignore[misc]
         return [self._returned(job) for job in composed]
 
     def _compose(self, overrides: Sequence[str], number: int) -> Any:
-        from llmexp.sweep import Composed
+        from llmexp.jobs import Composed
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):

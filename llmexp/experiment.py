@@ -1,0 +1,203 @@
+"""One job, top to bottom: open the endpoint, run the load, turn records into numbers, write the files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmexp.config import Config
+from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK
+from llmexp.jobs import Spec
+from llmexp.progress import Progress
+
+if TYPE_CHECKING:
+    from llmexp.benchmark import Measurement
+    from llmexp.endpoints import Running
+    from llmexp.sweep import Budget
+    from llmexp.workload.request import Request
+
+
+def run(
+    spec: Spec, budget: Budget, *, requests: tuple[Request, ...] | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Measure one job into `spec.directory`; the content of its result.json.
+
+    Raises `ConfigError` or `JobError` when nothing could be measured.
+    """
+    from llmexp import endpoints
+    from llmexp.benchmark import Benchmark, ensure_ray
+
+    config = spec.config
+    started = datetime.now(UTC)
+    _begin(spec, started)
+    with Progress(config, spec.name, quiet=quiet) as progress:
+        progress.say("starting Ray")
+        ensure_ray(config.ray)
+        progress.say("starting the endpoint" if config.model.deployment.kind in _OURS else "warming up")
+        with endpoints.opened(
+            config.model, config.workload, config.streams, rehearse=config.rehearse, log_dir=spec.directory
+        ) as running:
+            progress.say("warming up")
+            job = _job(spec, running, budget, progress, requests)
+            measurement = Benchmark(job).run()
+    return conclude(spec, measurement, running, started, job.nonce, budget)
+
+
+_OURS = ("llamacpp", "simulated")
+
+
+def _begin(spec: Spec, started: datetime) -> None:
+    """Leave a result.json that says what was being measured, should this process be killed."""
+    from llmexp import results
+
+    results.write(
+        spec.directory,
+        results.build(
+            job=spec.info(), status="interrupted", reason="the process was killed", started=started, config=spec.tree
+        ),
+    )
+
+
+def _job(
+    spec: Spec, running: Running, budget: Budget, progress: Progress, requests: tuple[Request, ...] | None
+) -> Any:
+    from llmexp.benchmark import Job
+    from llmexp.companion import nonce_of
+
+    return Job(
+        config=spec.config,
+        base_url=running.base_url,
+        nonce=spec.config.run.nonce or nonce_of(spec.id),
+        directory=spec.directory,
+        endpoint_pids=running.pids,
+        environment=dict(running.environment),
+        requests=requests,
+        spend=_spender(spec.config, budget),
+        progress=progress.update,
+    )
+
+
+def _spender(config: Config, budget: Budget) -> Any:
+    from llmexp import prices
+
+    price = prices.price_list(config.model)
+
+    def spend(counts: Counter[str]) -> str | None:
+        if config.rehearse:
+            return None
+        usd = prices.cost(price, counts["input_tokens"], counts["cached_tokens"], counts["output_tokens"], 0)
+        return budget.reason(usd)
+
+    return spend
+
+
+def conclude(
+    spec: Spec, measurement: Measurement, running: Running, started: datetime, nonce: str, budget: Budget
+) -> dict[str, Any]:
+    """Records on disk → numbers, verdict on the client, files."""
+    from llmexp import metrics, observations, prices, records, report, results, validity
+
+    config = spec.config
+    measured = records.exists(spec.directory)
+    if measured:
+        records.to_parquet(spec.directory)
+    observed = metrics.observe(spec.directory) if measured else metrics.observe([])
+    price = prices.price_list(config.model)
+    summary = metrics.summarize(
+        observed,
+        slo=config.slo,
+        open_loop=config.load.kind != "closed",
+        cost=None if config.rehearse else lambda *tokens: prices.cost(price, *tokens),
+        usd_per_hour=None if config.rehearse else prices.usd_per_hour(price),
+        streams=config.streams if config.load.kind == "closed" else None,
+        stationary=config.load.kind not in ("ramp", "replay"),
+    )
+    client = observations.client(measurement)
+    summary["client"] = observations.client_metrics(client)
+    facts = observations.facts(config, measurement, observed, client)
+    cost = observations.money(config, price, summary, measurement, budget)
+    result = results.build(
+        job=spec.info(),
+        status=_status(measurement, summary),
+        reason=measurement.reason,
+        started=started,
+        ended=datetime.now(UTC),
+        config=dict(spec.tree),
+        deployment=dict(running.facts),
+        metrics=summary,
+        curves=metrics.curves(observed),
+        errors=metrics.errors(observed),
+        validity=validity.judge(facts),
+        client=client,
+        cost=cost,
+        notes=observations.notes(config, observed, nonce),
+    )
+    results.write(spec.directory, result)
+    if measured:
+        results.write_llmperf(spec.directory, result)
+        with contextlib.suppress(ImportError):
+            report.job(spec.directory)
+    return result
+
+
+def _status(measurement: Measurement, summary: Mapping[str, Any]) -> str:
+    if measurement.interrupted:
+        return "interrupted"
+    nothing = summary.get("requests_completed", 0) + summary.get("requests_unfinished", 0) == 0
+    return "failed" if measurement.failed or nothing else "finished"
+
+
+def failed(spec: Spec, reason: str) -> dict[str, Any]:
+    """The result of a job that could not be measured at all."""
+    from llmexp import results
+
+    now = datetime.now(UTC)
+    result = results.build(
+        job=spec.info(), status="failed", reason=reason, started=now, ended=now, config=dict(spec.tree)
+    )
+    results.write(spec.directory, result)
+    return result
+
+
+def salvage(directory: Path) -> dict[str, Any] | None:
+    """The result of a folder whose job was killed, from what it had written; None where there is none."""
+    from llmexp import metrics, records, results
+    from llmexp.config import load
+
+    try:
+        result: dict[str, Any] = json.loads((directory / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if result.get("metrics") or not records.exists(directory):
+        return result
+    config = load(result["config"])
+    records.to_parquet(directory)
+    observed = metrics.observe(directory)
+    result["metrics"] = metrics.summarize(observed, slo=config.slo, open_loop=config.load.kind != "closed")
+    result["curves"], result["errors"] = metrics.curves(observed), metrics.errors(observed)
+    results.write(directory, result)
+    return result
+
+
+def status_of(result: Mapping[str, Any], config: Config) -> int:
+    """The exit status of one job."""
+    if result["status"] == "interrupted":
+        return INTERRUPTED
+    error_rate = (result.get("metrics") or {}).get("error_rate") or 0.0
+    if result["status"] == "failed" or error_rate > config.run.max_error_rate:
+        return FAILED
+    if config.slo.enforce and (result["metrics"].get("slo") or {}).get("met") is False:
+        return MISSED
+    return OK
+
+
+def render(result: Mapping[str, Any], directory: Path) -> str:
+    """The job's table for stdout."""
+    from llmexp import results
+
+    return str(results.render_job(result, directory))

@@ -1,0 +1,182 @@
+"""Jobs before they run: from composed configs to specs with a name, a key and a place.
+
+A job's key is a hash over model, workload, load, concurrency, slo, seed and repeat; a resumed sweep recognises its
+jobs by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmexp.config import Config, flatten, load
+from llmexp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+KEYED = ("model", "workload", "load", "concurrency", "slo")
+# Where and how long a run is kept says nothing about what was measured.
+UNNAMED = ("run.resume", "run.rerun_invalid", "paths.outputs", "run.repeats", "dry_run", "tracking")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One composition of Hydra's, split into our part and Hydra's."""
+
+    task: DictConfig
+    hydra: DictConfig
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def split(cls, config: DictConfig, overrides: tuple[str, ...]) -> Composed:
+        """Take `hydra` off a full composition."""
+        from omegaconf import OmegaConf, open_dict
+
+        hydra = OmegaConf.masked_copy(config, "hydra")
+        task = config.copy()
+        with open_dict(task):
+            del task["hydra"]
+        return cls(task, hydra, overrides)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One job, checked and ready to run."""
+
+    config: Config
+    tree: Mapping[str, Any]
+    """The composed config, resolved: what result.json and the tracking store show."""
+    model: str
+    """The option that was chosen for the group `model`."""
+    overrides: tuple[str, ...]
+    repeat: int
+    number: int
+    """Its folder in a sweep; canonical, whatever the order of running."""
+    name: str = ""
+    sweep: str | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    directory: Path = Path()
+    composed: Composed | None = None
+
+    @property
+    def key(self) -> str:
+        """The hash that recognises this job."""
+        parts = {name: self.tree.get(name) for name in KEYED}
+        parts |= {"seed": self.config.run.seed, "repeat": self.repeat, "rehearse": self.config.rehearse}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def info(self) -> dict[str, Any]:
+        """The `job` part of result.json."""
+        return {
+            "id": self.id,
+            "key": self.key,
+            "name": self.name,
+            "model": self.model,
+            "index": self.number,
+            "repeat": self.repeat,
+            "overrides": list(self.overrides),
+            "sweep": self.sweep,
+            "rehearsal": self.config.rehearse,
+        }
+
+
+def specs(composed: Sequence[Composed]) -> list[Spec]:
+    """Every job of a command, repeats included, in canonical order.
+
+    Raises `ConfigError` with the problems of all jobs, each said once.
+    """
+    problems: dict[str, None] = {}
+    found: list[Spec] = []
+    for at, one in enumerate(composed):
+        try:
+            found.extend(_repeats(one, at, len(composed)))
+        except ConfigError as error:
+            problems |= dict.fromkeys(str(error).splitlines())
+    for spec in found:
+        problems |= dict.fromkeys(environment_problems(spec.config))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    found.sort(key=lambda spec: spec.number)
+    return _named(found)
+
+
+def _repeats(composed: Composed, at: int, count: int) -> Iterable[Spec]:
+    tree = resolved(composed)
+    config = load(tree)
+    model = str(composed.hydra.runtime.choices.get("model", config.model.name))
+    for repeat in range(config.run.repeats):
+        number = repeat * count + at
+        yield Spec(config, tree, model, composed.overrides, repeat, number, composed=composed)
+
+
+def resolved(composed: Composed) -> dict[str, Any]:
+    """The composed config as plain data; a variable or a value that is missing is a `ConfigError`."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+    try:
+        tree = OmegaConf.to_container(composed.task, resolve=True, throw_on_missing=False)
+    except InterpolationResolutionError as error:
+        raise ConfigError(_interpolation(error)) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(tree, dict)
+    missing = [key for key, value in flatten(tree).items() if value == "???"]
+    if missing:
+        raise ConfigError("\n".join(f"{key}: must be given, such as {key}=VALUE" for key in missing))
+    return {str(key): value for key, value in tree.items()}
+
+
+def _interpolation(error: Exception) -> str:
+    first = str(error).splitlines()[0]
+    key = getattr(error, "full_key", None) or ""
+    if "Environment variable" in first:
+        variable = first.split("'")[1]
+        return f"{key}: environment variable {variable} is not set; export it, or set {key}=VALUE"
+    return f"{key}: {first}"
+
+
+def environment_problems(config: Config) -> list[str]:
+    """What this machine lacks for the job: credentials, files."""
+    problems = list(_missing_files(config))
+    if not (config.rehearse or config.dry_run):
+        from llmexp.clients import credentials
+
+        problems += credentials.problems(config.model)
+    return problems
+
+
+def _missing_files(config: Config) -> Iterable[str]:
+    files = {
+        "workload.file": config.workload.file,
+        "workload.input_tokens.file": config.workload.input_tokens.file,
+        "workload.output_tokens.file": config.workload.output_tokens.file,
+        "load.file": config.load.file,
+        "run.resume": config.run.resume,
+    }
+    for key, name in files.items():
+        if name is not None and not Path(name).exists():
+            yield f"{key}: no such file or directory: '{name}'"
+    tokenizer = config.model.tokenizer
+    if tokenizer and tokenizer.endswith(".json") and not Path(tokenizer).exists():
+        yield f"model.tokenizer: no such file: '{tokenizer}'"
+
+
+def _named(found: list[Spec]) -> list[Spec]:
+    """Name each job by what varies over the command, a lone one by what it is."""
+    settings = [dict(override.lstrip("+~").split("=", 1) for override in spec.overrides if "=" in override) for spec in found]
+    keys = dict.fromkeys(key for one in settings for key in one if not key.startswith(UNNAMED) and key not in UNNAMED)
+    varying = [key for key in keys if len({one.get(key) for one in settings}) > 1]
+    named = []
+    for spec, one in zip(found, settings, strict=True):
+        words = [f"{key}={one.get(key, 'default')}" for key in varying] or [spec.model]
+        if spec.config.run.repeats > 1:
+            words.append(f"repeat={spec.repeat + 1}")
+        named.append(replace(spec, name=" ".join(words)))
+    return named
