@@ -124,7 +124,9 @@ class Model(_Part):
     name: Annotated[str, Field(min_length=1)] = Field(description="The model's id at the provider.")
     api: Api = Field("openai", description="Our own wire to it, or `litellm`.")
     provider: str | None = Field(None, description="LiteLLM's prefix for api=litellm: `<provider>/<name>`.")
-    base_url: str | None = Field(None, description="As OpenAI's SDK takes it, /v1 included; AWS: the runtime's endpoint.")
+    base_url: str | None = Field(
+        None, description="As OpenAI's SDK takes it, /v1 included; AWS: the runtime's endpoint."
+    )
     route: Literal["chat", "completions"] = "chat"
     region: str | None = Field(None, description="AWS region; null: the credential chain's own.")
     profile: str | None = Field(None, description="AWS profile; null: the credential chain's own.")
@@ -133,7 +135,8 @@ class Model(_Part):
     headers: dict[str, str] = Field({}, description="Plain headers; never secrets.")
     headers_env: dict[str, str] = Field({}, description="Header → name of the variable that holds its value.")
     tokenizer: str | None = Field(
-        None, description="`endpoint`, `cl100k_base`, `o200k_base`, a tokenizer.json, `estimate`; null: the best there is."
+        None,
+        description="`endpoint`, `cl100k_base`, `o200k_base`, a tokenizer.json, `estimate`; null: the best there is.",
     )
     price: Price = Price()
     ready_timeout_s: Positive = Field(60.0, description="How long the endpoint may take to answer its first call.")
@@ -159,7 +162,7 @@ class Tokens(_Part):
 class Part(_Part):
     """One share of a mix."""
 
-    workload: str = Field(description="Path of a workload YAML file.")
+    workload: str = Field(description="Name of an option of conf/workload, or path of a workload YAML file.")
     weight: Positive = 1.0
 
 
@@ -170,12 +173,20 @@ class Workload(_Part):
     input_tokens: Tokens = Tokens()
     output_tokens: Tokens = Tokens()
     force_output: bool = Field(False, description="Sends ignore_eos/min_tokens where the server knows them.")
-    instruction: str | None = Field(None, description="Replaces the closing request for a length; {output_tokens} is filled in.")
-    file: str | None = Field(None, description="For `file`: JSONL, CSV, Parquet or ShareGPT JSON.")
+    instruction: str | None = Field(
+        None, description="Replaces the closing request for a length; {output_tokens} is filled in."
+    )
+    tokenizer: str | None = Field(
+        None, description="Counts prompts instead of model.tokenizer, so that every model gets the same bytes."
+    )
+    file: str | None = Field(
+        None, description="For `file` and `conversation`: JSONL, CSV, Parquet or ShareGPT JSON of prompts or lengths."
+    )
     prefix_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Tokens of a prefix that requests share.")
     prefix_share: Share = Field(1.0, description="Share of requests that begin with the shared prefix.")
     prefix_count: Count = Field(1, description="How many different shared prefixes there are.")
     turns: Count = Field(1, description="For `conversation`: user turns in each.")
+    conversations: Count = Field(8, description="For `conversation`: how many run side by side.")
     think_time_s: NonNegative = Field(0.0, description="For `conversation`: pause between an answer and the next turn.")
     parts: list[Part] = Field([], description="For `mix`: workloads with weights.")
 
@@ -188,13 +199,17 @@ class Load(_Part):
 
     kind: Literal["closed", "constant", "poisson", "burst", "ramp", "replay"] = "closed"
     rate: Positive | None = Field(None, description="Requests per second (open loop).")
-    burstiness: Positive | None = Field(None, description="For `burst`: gamma shape; 1 is Poisson, smaller is burstier.")
+    burstiness: Positive | None = Field(
+        None, description="For `burst`: gamma shape; 1 is Poisson, smaller is burstier."
+    )
     of: Literal["rate", "concurrency"] = Field("rate", description="For `ramp`: what rises.")
     from_: Positive | None = Field(None, alias="from", description="For `ramp`: first value.")
     to: Positive | None = Field(None, description="For `ramp`: last value.")
     steps: Count | None = Field(None, description="For `ramp`: equal steps; null: linear.")
     duration_s: Positive | None = Field(None, description="For `ramp`: from first to last value; null: run.timeout_s.")
-    file: str | None = Field(None, description="For `replay`: CSV, JSONL or text with a timestamp in seconds per request.")
+    file: str | None = Field(
+        None, description="For `replay`: CSV, JSONL or text with a timestamp in seconds per request."
+    )
     speed: Positive = Field(1.0, description="For `replay`: 2 plays the trace twice as fast.")
 
 
@@ -280,7 +295,9 @@ class Config(_Part):
 
     model: Model
     workload: Workload = Workload()
-    concurrency: Count | None = Field(None, description="In flight (closed loop) or the ceiling (open loop); null: 4, or none.")
+    concurrency: Count | None = Field(
+        None, description="In flight (closed loop) or the ceiling (open loop); null: 4, or none."
+    )
     load: Load = Load()
     run: Run = Run()
     slo: Slo = Slo()
@@ -421,9 +438,7 @@ def _check_model(model: Model) -> Iterator[str]:
     if model.base_url is not None:
         url = urlsplit(model.base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
-            yield (
-                f"model.base_url: must be a URL such as http://127.0.0.1:8000/v1, got '{model.base_url}'"
-            )
+            yield (f"model.base_url: must be a URL such as http://127.0.0.1:8000/v1, got '{model.base_url}'")
     if model.api == "litellm" and not model.provider:
         yield "model.provider: api=litellm needs LiteLLM's prefix, such as openai or bedrock/converse"
     for header in model.headers:
@@ -442,9 +457,15 @@ def _check_workload(workload: Workload) -> Iterator[str]:
         yield "workload.parts: a mix needs at least one part"
     if workload.kind == "file" and not workload.file:
         yield "workload.file: kind 'file' needs a path"
-    if workload.kind in ("synthetic", "conversation"):
+    if workload.kind == "synthetic" or (workload.kind == "conversation" and not workload.file):
         yield from _check_tokens("workload.input_tokens", workload.input_tokens)
         yield from _check_tokens("workload.output_tokens", workload.output_tokens)
+    mean = workload.input_tokens.mean
+    if workload.kind == "synthetic" and workload.prefix_tokens and mean is not None and workload.prefix_tokens >= mean:
+        yield (
+            f"workload.prefix_tokens: is part of the input, so it must be less than workload.input_tokens.mean "
+            f"({mean:g}), got {workload.prefix_tokens}"
+        )
 
 
 def _check_tokens(key: str, tokens: Tokens) -> Iterator[str]:
@@ -459,10 +480,18 @@ def _check_tokens(key: str, tokens: Tokens) -> Iterator[str]:
         yield f"{key}.mean: must be given{given}"
     if tokens.min is not None and tokens.max is not None and tokens.min > tokens.max:
         yield f"{key}.min: must be at most max, got {tokens.min} > {tokens.max}"
+    elif tokens.mean is not None and not (tokens.min or 1) <= tokens.mean <= (tokens.max or tokens.mean):
+        above = "" if tokens.max is None else f" and at most max ({tokens.max})"
+        yield f"{key}.mean: must be at least {tokens.min or 1}{above}, got {tokens.mean:g}"
 
 
 def _check_load(config: Config) -> Iterator[str]:
-    load = config.load
+    load, workload = config.load, config.workload
+    if workload.kind == "conversation" and load.kind == "closed" and (config.concurrency or 0) > workload.conversations:
+        yield (
+            f"workload.conversations: {workload.conversations} side by side cannot keep concurrency="
+            f"{config.concurrency} busy; set workload.conversations={config.concurrency} or more"
+        )
     if load.kind in ("constant", "poisson", "burst") and load.rate is None and not config.capacity.enabled:
         yield f"load.rate: load={load.kind} needs requests per second, such as load.rate=5"
     if load.kind == "closed" and load.rate is not None:
