@@ -178,7 +178,7 @@ _LIMITS = (
         unit="%",
         seen="{} of the input tokens came from a prompt cache that the workload does not declare (limit {})",
         why="time to first token is better than new prompts would see",
-        remedy="Leave run.nonce null so that each run draws its own, or declare the prefix with workload.prefix_tokens.",
+        remedy="Leave run.nonce null, so that each run draws its own, or declare workload.prefix_tokens.",
     ),
     _Limit(
         fact="other_load_share",
