@@ -30,18 +30,21 @@ def events(body: Iterable[tuple[int, bytes]]) -> Iterator[SseEvent]:
     reading = _Reading()
     at_ns = 0
     for at_ns, fragment in _without_bom(body):
-        if reading.clean and _is_one_plain_event(fragment):
-            yield SseEvent(at_ns, "", fragment[6:-2] if fragment[5] == 32 else fragment[5:-2])
+        end = _one_plain_event(fragment) if reading.clean else 0
+        if end:
+            yield SseEvent(at_ns, "", fragment[6:end] if fragment[5] == 32 else fragment[5:end])
         else:
             yield from reading.feed(at_ns, fragment)
     yield from reading.rest(at_ns)
 
 
-def _is_one_plain_event(fragment: bytes) -> bool:
-    r"""Whether a fragment is exactly `data: …\n\n`, which most reads of most servers are."""
-    return (
-        fragment[-2:] == b"\n\n" and fragment[:5] == b"data:" and fragment.count(b"\n") == 2 and b"\r" not in fragment
-    )
+def _one_plain_event(fragment: bytes) -> int:
+    r"""Where the data ends, from the right, if a fragment is just `data: …\n\n`, as most reads of most servers are."""
+    if fragment[:5] != b"data:" or fragment.count(b"\n") != 2:
+        return 0
+    if fragment[-2:] == b"\n\n":
+        return 0 if b"\r" in fragment else -2
+    return -4 if fragment[-4:] == b"\r\n\r\n" and fragment.count(b"\r") == 2 else 0
 
 
 def _without_bom(body: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
