@@ -1,0 +1,91 @@
+"""Logs finished jobs and sweeps from their directories to MLflow: `python -m llmexp.relog DIR...`.
+
+For results that were measured while the store was away, or without one. Logging again what is there already updates it.
+Exit status: 0 everything is logged, 2 a directory is not one of a job or sweep, 4 the store refused something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmexp.config import Tracking
+from llmexp.errors import OK, ConfigError, LlmexpError, worst
+from llmexp.tracking import MlflowStore, open_store
+from llmexp.tracking.job import RESULT, result_of
+from llmexp.tracking.sweep import Sweep, sweep_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Logs each directory that the command line names."""
+    asked = _parser().parse_args(argv)
+    return worst([_guarded(Path(name), asked) for name in asked.directories])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m llmexp.relog",
+        description="Logs finished jobs from their files to MLflow. Doing it twice changes nothing.",
+    )
+    parser.add_argument(
+        "directories", nargs="+", metavar="DIR", help="a job's directory, or a sweep's with all its jobs"
+    )
+    parser.add_argument("--uri", help="the store; default: the one in the job's configuration, as when it ran")
+    parser.add_argument("--experiment", help="MLflow's experiment; default: the one in the job's configuration")
+    return parser
+
+
+def _guarded(directory: Path, asked: argparse.Namespace) -> int:
+    try:
+        relog(directory, asked.uri, asked.experiment)
+    except LlmexpError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_status
+    return OK
+
+
+def relog(directory: Path, uri: str | None = None, experiment: str | None = None) -> None:
+    """One directory, of a job or of a sweep."""
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: is not a directory")
+    if (directory / RESULT).is_file():
+        result = result_of(directory)
+        store = _store(result, uri, experiment)
+        sweep_id = result["job"].get("sweep")
+        _log(store, directory, store.resume_sweep(sweep_id) if sweep_id else None)
+    else:
+        sweep = sweep_of(directory)
+        _log_sweep(_store(result_of(sweep.jobs[0]), uri, experiment), directory, sweep)
+
+
+def _log_sweep(store: MlflowStore, directory: Path, sweep: Sweep) -> None:
+    parent = store.start_sweep(sweep.id, sweep.name, sweep.tags, sweep.params, sweep.started_ms)
+    for job_dir in sweep.jobs:
+        _log(store, job_dir, parent)
+    store.finish_sweep(parent, sweep.status, sweep.description, directory, sweep.ended_ms)
+    print(f"{directory}: sweep of {len(sweep.jobs)} jobs is run {parent}")  # noqa: T201
+
+
+def _log(store: MlflowStore, job_dir: Path, parent: str | None) -> None:
+    run_id = store.log_job(job_dir, parent)
+    print(f"{job_dir}: run {run_id}")  # noqa: T201
+
+
+def _store(result: dict[str, Any], uri: str | None, experiment: str | None) -> MlflowStore:
+    """The store of the job's own configuration, unless the command line says otherwise."""
+    told = (result.get("config") or {}).get("tracking") or {}
+    tracking = Tracking(
+        kind="mlflow",
+        uri=uri or told.get("uri"),
+        experiment=experiment or told.get("experiment") or "llmexp",
+    )
+    store = open_store(tracking, Path.cwd())
+    assert isinstance(store, MlflowStore)
+    return store
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Reaching MLflow: which store, quietly, created once, and every trouble in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from llmexp.errors import LlmexpError, RecordingError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+}
+"""MLflow's settings unless the user has set them: an absent server costs seconds, stdout stays clean."""
+
+
+def store_uri(uri: str | None, cwd: Path) -> str:
+    """`uri`, else MLFLOW_TRACKING_URI, else what plain `mlflow ui` in `cwd` reads; SQLite paths made absolute."""
+    named = uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri(cwd)
+    path = sqlite_path(named, cwd)
+    return named if path is None else f"sqlite:///{path}"
+
+
+def sqlite_path(uri: str, cwd: Path) -> Path | None:
+    """The file of a `sqlite:///` address; None for any other store."""
+    prefix = "sqlite:///"
+    if not uri.startswith(prefix) or uri == prefix or ":memory:" in uri or "?" in uri:
+        return None
+    return cwd.absolute() / unquote(uri.removeprefix(prefix))
+
+
+def _default_uri(cwd: Path) -> str:
+    """mlflow.db, unless MLflow itself would still use a directory of runs that an old version left here."""
+    allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
+    if allowed and any(cwd.glob("mlruns/[0-9]*/meta.yaml")):
+        return (cwd.absolute() / "mlruns").as_uri()
+    return "sqlite:///mlflow.db"
+
+
+def shown_uri(uri: str) -> str:
+    """The address without a password in it."""
+    return re.sub(r"(//[^:/@]+):[^@/]+@", r"\1:***@", uri)
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client on the store; a SQLite database is created first, by one process alone."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    path = sqlite_path(uri, Path.cwd())
+    with contextlib.nullcontext() if path is None else _alone(path):
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextlib.contextmanager
+def _alone(database: Path) -> Iterator[None]:
+    """Holds a lock per database and user; several processes that create one at the same time would all fail."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(str(database).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"llmexp-{os.getuid()}-{digest}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def recording(uri: str, directory: Path | None = None) -> Iterator[None]:
+    """Turns whatever goes wrong inside into a `RecordingError` with the way out.
+
+    Warnings in there are about MLflow's own insides, and no business of the user's.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except LlmexpError:
+        raise
+    except Exception as error:
+        where = directory or "DIR"
+        message = f"MLflow at {shown_uri(uri)}: {_cause(error)}; log it later with: python -m llmexp.relog {where}"
+        raise RecordingError(message) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason in one line: what MLflow wraps around a refused connection is longer than it is useful."""
+    text = " ".join(str(error).split())
+    refused = re.search(r"\[Errno -?\d+\] [^'\")]+|timed out|Name or service not known", text)
+    if refused and "http" in text:
+        return f"cannot be reached ({refused.group().strip()})"
+    return text[:300] or type(error).__name__

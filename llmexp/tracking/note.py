@@ -1,0 +1,67 @@
+"""The description of a job's run: what a stranger reads first on its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_SHOWN = {
+    "ttft_s": "Time to first token, s",
+    "time_per_output_token_s": "Time per output token, s",
+    "e2e_latency_s": "Whole answer, s",
+}
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """What a stranger reads first on the run's page (Markdown)."""
+    metrics = result.get("metrics") or {}
+    rows = [_latency_row(title, metrics.get(name)) for name, title in _SHOWN.items()]
+    table = ["| | p50 | p95 | mean |", "| --- | --- | --- | --- |", *filter(None, rows)] if any(rows) else []
+    parts = [_headline(result), _counts(metrics), "\n".join(table), *_remarks(result)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    job, status = result["job"], result.get("status", "finished")
+    verdict = (result.get("validity") or {}).get("verdict")
+    played = " (rehearsal: the simulator plays the model)" if job.get("rehearsal") else ""
+    judged = f", measurement {verdict}" if verdict else ""
+    return f"**{job.get('name') or job.get('model')}**{played}: {status}{judged}."
+
+
+def _counts(metrics: Mapping[str, Any]) -> str:
+    wanted = (
+        ("requests_completed", "{:.0f} completed"),
+        ("requests_failed", "{:.0f} failed"),
+        ("requests_unfinished", "{:.0f} unfinished"),
+        ("output_tokens_per_s", "{:.4g} output tokens/s"),
+        ("cost_usd", "{:.4g} USD"),
+    )
+    given = [(metrics.get(name), shape) for name, shape in wanted]
+    return ", ".join(shape.format(value) for value, shape in given if isinstance(value, int | float) and value)
+
+
+def _latency_row(title: str, spread: Any) -> str:
+    if not isinstance(spread, Mapping) or not spread.get("count"):
+        return ""
+    carried = {"p50": 5, "p95": 59, "mean": 1}
+    cells = [_cell(spread.get(name)) if spread["count"] >= least else "–" for name, least in carried.items()]
+    return f"| {title} | {' | '.join(cells)} |"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "–"
+
+
+def _remarks(result: Mapping[str, Any]) -> list[str]:
+    reasons = (result.get("validity") or {}).get("reasons") or []
+    lines = [
+        f"- {reason.get('level')}: {reason.get('reason')}. {reason.get('remedy') or ''}".rstrip() for reason in reasons
+    ]
+    overrides = " ".join(result["job"].get("overrides") or [])
+    return [
+        str(result.get("reason") or ""),
+        "\n".join(lines),
+        f"Again: `python -m llmexp {overrides}`" if overrides else "",
+        "The job at a glance: artifact `report.html`. Every request: `requests.parquet`.",
+    ]

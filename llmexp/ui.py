@@ -1,0 +1,152 @@
+"""MLflow's pages on the store in use: `python -m llmexp.ui`. Ctrl-C ends it.
+
+The same as `mlflow ui` in this directory, with what that needs to start without a network: LiteLLM's packaged price
+list (MLflow waits for the download of the newest one, and hangs without a network), one worker, no telemetry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from llmexp.config import Tracking
+from llmexp.errors import OK, WRONG, ConfigError, LlmexpError
+from llmexp.tracking import MlflowStore, open_store, store_uri
+from llmexp.tracking.connection import ENVIRONMENT, shown_uri
+
+START_S = 60.0
+"""MLflow imports for 5–15 s on a busy machine before it answers."""
+STOP_S = 5.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until interrupted."""
+    asked = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        serve(store_uri(asked.uri, Path.cwd()), asked.host, asked.port, asked.experiment)
+    except KeyboardInterrupt:
+        return OK
+    except LlmexpError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return WRONG
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m llmexp.ui", description="MLflow's UI on the store in use.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", default=5000, type=int, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--uri", help="the store; default: MLFLOW_TRACKING_URI, else mlflow.db in this directory")
+    parser.add_argument("--experiment", default="llmexp", help="the experiment to open (default: %(default)s)")
+    return parser
+
+
+def serve(uri: str, host: str, port: int, experiment: str) -> None:
+    """Starts MLflow's server, says where it is, and stays until it ends. A server needs no second one."""
+    if uri.startswith(("http://", "https://")):
+        print(f"The runs are on a server that has its own pages: {shown_uri(uri)}")  # noqa: T201
+        return
+    _check_free(host, port)
+    page = _page(uri, experiment)
+    with tempfile.TemporaryFile("w+") as log:
+        process = _start(uri, host, port, log)
+        try:
+            _wait_ready(process, host, port, log)
+            print(f"MLflow on {shown_uri(uri)}\n  http://{_linked(host)}:{port}{page}\nCtrl-C ends it.", flush=True)  # noqa: T201
+            if process.wait() != 0:
+                raise ConfigError(f"MLflow's server ended by itself:\n{_tail(log)}")
+        finally:
+            _stop(process)
+
+
+def _page(uri: str, experiment: str) -> str:
+    """The address of the experiment's runs; creates the store where there is none yet."""
+    store = open_store(Tracking(uri=uri, experiment=experiment), Path.cwd())
+    assert isinstance(store, MlflowStore)
+    return f"/#/experiments/{store.experiment_id}/runs"
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"--port: {port} on {host} cannot be had ({error.strerror}); try --port {port + 1}"
+            ) from None
+
+
+def _start(uri: str, host: str, port: int, log: IO[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+    environment = {**ENVIRONMENT, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return subprocess.Popen(
+        [*command, "--workers", "1"],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _wait_ready(process: subprocess.Popen[str], host: str, port: int, log: IO[str]) -> None:
+    deadline = time.monotonic() + START_S
+    while not _answers(host, port):
+        if process.poll() is not None:
+            raise ConfigError(f"MLflow's server did not start:\n{_tail(log)}")
+        if time.monotonic() > deadline:
+            raise ConfigError(f"MLflow's server did not answer within {START_S:g} s:\n{_tail(log)}")
+        time.sleep(0.1)
+
+
+def _answers(host: str, port: int) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{_linked(host)}:{port}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _linked(host: str) -> str:
+    """The host as a link names it."""
+    near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    return f"[{near}]" if ":" in near and not near.startswith("[") else near
+
+
+def _tail(log: IO[str]) -> str:
+    log.seek(0)
+    return "\n".join(log.read().splitlines()[-15:])
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ends the server with all its workers: asked first, then made to."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(STOP_S)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
