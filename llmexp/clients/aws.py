@@ -47,12 +47,7 @@ class Service:
     """As boto3 calls its client; `AWS_ENDPOINT_URL_<NAME>` redirects it."""
     signing_name: str
     bearer_variable: str | None = None
-    """Variable of an API key that takes the signature's place."""
-
-    @property
-    def bearer(self) -> str | None:
-        """The API key, if its variable is set."""
-        return os.environ.get(self.bearer_variable) or None if self.bearer_variable else None
+    """AWS's variable of an API key that takes the signature's place."""
 
 
 BEDROCK = Service("bedrock-runtime", "bedrock", "AWS_BEARER_TOKEN_BEDROCK")
@@ -123,6 +118,13 @@ def path_segment(text: str) -> str:
     return quote(text, safe="-._~")
 
 
+def bearer_key(model: Model, service: Service) -> str | None:
+    """Bedrock's API key, from the variable that the model names or AWS's own; None: the request is to be signed."""
+    if service.bearer_variable is None:
+        return None
+    return address.api_key(model) or os.environ.get(service.bearer_variable) or None
+
+
 class Signer:
     """Signs requests to one runtime with the credentials of the moment.
 
@@ -142,7 +144,7 @@ class Signer:
         Raises `JobError` when the chain has no valid credentials any more.
         """
         bare = tuple(header for header in http.headers if header[0].lower() not in _SIGNATURE_HEADERS)
-        if token := self._service.bearer:
+        if token := bearer_key(self._model, self._service):
             return http.with_headers((*bare, ("Authorization", f"Bearer {token}")))
         target = self._endpoint.target
         url = f"{target.scheme}://{target.authority}{http.path}"

@@ -132,6 +132,7 @@ class _Reading:
         self._usage = Usage()
         self._finish_reason: str | None = None
         self._server_latency_s: float | None = None
+        self._summarised = False
 
     def take(self, message: EventMessage) -> None:
         kind = message.headers.get(":event-type")
@@ -147,10 +148,17 @@ class _Reading:
     def _take_delta(self, at_ns: int, delta: dict[str, Any]) -> None:
         if text := delta.get("text"):
             self._events.append(TokenEvent(at_ns, "answer", str(text)))
-        elif (reasoning := delta.get("reasoningContent")) and (text := reasoning.get("text")):
-            self._events.append(TokenEvent(at_ns, "reasoning", str(text)))
+        elif reasoning := delta.get("reasoningContent"):
+            self._take_reasoning(at_ns, reasoning)
         elif (tool := delta.get("toolUse")) and (text := tool.get("input")):
             self._events.append(TokenEvent(at_ns, "tool", str(text)))
+
+    def _take_reasoning(self, at_ns: int, reasoning: dict[str, Any]) -> None:
+        if text := reasoning.get("text"):
+            self._events.append(TokenEvent(at_ns, "reasoning", str(text)))
+        if reasoning.get("signature") or reasoning.get("redactedContent"):
+            # Claude's marks: it bills its thinking in full and shows a summary of it, or nothing.
+            self._summarised = True
 
     def _take_metadata(self, metadata: dict[str, Any]) -> None:
         if usage := metadata.get("usage"):
@@ -167,6 +175,7 @@ class _Reading:
             failure=self.failure,
             server_latency_s=self._server_latency_s,
             finished=self._finish_reason is not None,
+            reasoning_summarised=self._summarised,
         )
 
 

@@ -2,8 +2,8 @@
 
 `model.deployment.payload` names the format:
 
-- `messages`: OpenAI's chat completions (LMI, vLLM, SGLang and TGI containers; JumpStart models of today). Params go
-  into the body as they stand.
+- `messages`: OpenAI's chat completions (LMI, vLLM, SGLang and TGI containers; JumpStart models of today). Params are
+  laid over the body.
 - `tgi`: `{"inputs", "parameters", "stream"}` of Hugging Face's TGI.
 - `djl`: the same shape as LMI takes it, answered in JSON lines.
 
@@ -16,21 +16,22 @@ object in it is understood by its shape, whichever format was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from llmexp.clients import address, aws, aws_failures, failures
+from llmexp.clients import address, aws, aws_failures, decoding, openai
 from llmexp.clients.base import Answer, Failure, Headers, HttpRequest, Response, Target, TokenEvent, Usage
 from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
-from llmexp.clients.sse import events
 from llmexp.config import Model, SageMaker
 from llmexp.workload.request import Request
 
 _HEADER = "X-Amzn-SageMaker-"
 _BODY_KEYS = frozenset({"adapters", "inputs", "model", "parameters", "stream"})
+_TOKEN_KEYS = frozenset({"token", "generated_text", "outputs"})
 
 
 class SageMakerClient:
@@ -56,7 +57,7 @@ class SageMakerClient:
     def prepare(self, request: Request) -> HttpRequest:
         """The unsigned request."""
         shape = chat_body if self._deployment.payload == "messages" else text_body
-        return HttpRequest("POST", self._path, self._headers, orjson.dumps(shape(request, self._model.params)))
+        return HttpRequest("POST", self._path, self._headers, orjson.dumps(shape(self._model, request)))
 
     def sign(self, http: HttpRequest) -> HttpRequest:
         """The request, signed with the credentials of this moment."""
@@ -83,28 +84,21 @@ def _headers(model: Model, deployment: SageMaker) -> Headers:
     return address.headers(model, defaults)
 
 
-def chat_body(request: Request, params: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's chat completions body. No `model`: the endpoint serves one, and some containers refuse other names."""
-    body: dict[str, Any] = {
-        "messages": list(request.messages),
-        "max_tokens": request.max_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if request.force_output:
-        body |= {"ignore_eos": True, "min_tokens": request.max_tokens}
-    return body | params
+def chat_body(model: Model, request: Request) -> dict[str, Any]:
+    """OpenAI's body. No `model` unless params say one: the endpoint serves one, and some containers refuse names."""
+    sent = openai.body(model, request)
+    return sent if "model" in model.params else {key: value for key, value in sent.items() if key != "model"}
 
 
-def text_body(request: Request, params: dict[str, Any]) -> dict[str, Any]:
+def text_body(model: Model, request: Request) -> dict[str, Any]:
     """The body of TGI and LMI; `details` asks for token counts and the reason of the end."""
     inner: dict[str, Any] = {"max_new_tokens": request.max_tokens, "details": True}
     if request.force_output:
         inner |= {"ignore_eos_token": True, "min_new_tokens": request.max_tokens}
-    inner |= {key: value for key, value in params.items() if key not in _BODY_KEYS}
-    inner |= params.get("parameters", {})
-    body = {"inputs": "\n\n".join(turn["content"] for turn in request.messages), "stream": True}
-    return body | {key: value for key, value in params.items() if key in _BODY_KEYS} | {"parameters": inner}
+    outer = {key: value for key, value in model.params.items() if key in _BODY_KEYS}
+    inner |= {key: value for key, value in model.params.items() if key not in _BODY_KEYS} | outer.get("parameters", {})
+    prompt = "\n\n".join(turn["content"] for turn in request.messages)
+    return {"inputs": prompt, "stream": True} | outer | {"parameters": inner}
 
 
 # --- the answer ------------------------------------------------------------------------------------------------------
@@ -114,121 +108,51 @@ def explain(response: Response) -> Answer:
     """What a response of InvokeEndpointWithResponseStream means; never raises for anything a server can send."""
     if response.status != 200:
         return Answer(failure=aws_failures.http_failure(response))
-    reading = _Reading()
-    failure = None
+    body, failure = _container_stream(response)
+    # What a failed stream left half written is no fault of its own.
+    inner = Response(200, {}, body, complete=response.complete and failure is None)
+    answer = decoding.decode_payloads(decoding.payloads(inner), fold)
+    return answer if failure is None else replace(answer, failure=failure)
+
+
+def _container_stream(response: Response) -> tuple[list[tuple[int, bytes]], Failure | None]:
+    """What the container wrote, put together from PayloadPart frames, and the failure that ended it, if one did."""
     body: list[tuple[int, bytes]] = []
     try:
         for message in messages(response.body):
-            failure = failure or aws_failures.stream_failure(message)
             if message.headers.get(":event-type") == "PayloadPart":
                 body.append((message.at_ns, message.payload))
+            elif failure := aws_failures.stream_failure(message):
+                return body, failure
     except Malformed as error:
-        failure = failure or Failure.of("malformed", None, str(error))
-    for at_ns, data, whole in _objects(body):
-        reading.take(at_ns, data, whole=whole and failure is None)
-    return reading.answer(failure)
+        return body, Failure.of("malformed", None, str(error))
+    return body, None
 
 
-def _objects(body: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, bool]]:
-    """(arrival ns, JSON, whether its end was seen) of each object in a container's stream, SSE or JSON lines."""
-    head = b"".join(piece for _, piece in body[:64]).lstrip()[:1]
-    if head in (b"{", b"["):
-        yield from _lines(body)
-        return
-    for event in events(body):
-        yield event.at_ns, event.data.strip(), event.whole
-
-
-def _lines(body: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, bool]]:
-    """Lines with the stamp of the part that completed them; the last one may lack its newline."""
-    rest: list[bytes] = []
-    at_ns = 0
-    for at_ns, piece in body:
-        *ended, tail = piece.split(b"\n")
-        for line in ended:
-            if whole := b"".join([*rest, line]).strip():
-                yield at_ns, whole, True
-            rest = []
-        rest.append(tail)
-    if left := b"".join(rest).strip():
-        yield at_ns, left, False
-
-
-class _Reading:
-    """An answer as its JSON objects come in."""
-
-    def __init__(self) -> None:
-        self._events: list[TokenEvent] = []
-        self._usage = Usage()
-        self._finish_reason: str | None = None
-        self._failure: Failure | None = None
-        self._done = False
-
-    def take(self, at_ns: int, data: bytes, *, whole: bool) -> None:
-        """Understand one object; damage in a last one that never became whole is the cut, not a fault of its own."""
-        if data == b"[DONE]":
-            self._done = True
-            return
-        try:
-            found = orjson.loads(data)
-            self._take_object(at_ns, found[0] if isinstance(found, list) else found)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            if whole and self._failure is None:
-                self._failure = Failure.of("malformed", None, f"{error}: {data[:200].decode(errors='replace')}")
-
-    def _take_object(self, at_ns: int, found: dict[str, Any]) -> None:
-        if found.get("error"):
-            self._failure = self._failure or failures.of_event(found)
-        elif "choices" in found:
-            self._take_chat(at_ns, found)
+def fold(draft: decoding.Draft, payloads: Iterable[decoding.Payload]) -> None:
+    """A container's objects into `draft`: token objects of TGI and LMI here, everything else is OpenAI's."""
+    for payload in payloads:
+        if isinstance(payload.tree, dict) and not _TOKEN_KEYS.isdisjoint(payload.tree):
+            _token(draft, payload.at_ns, payload.tree)
         else:
-            self._take_token(at_ns, found)
-
-    def _take_chat(self, at_ns: int, chunk: dict[str, Any]) -> None:
-        if usage := chunk.get("usage"):
-            self._usage = _chat_usage(usage)
-        for choice in chunk["choices"]:
-            delta = choice.get("delta") or choice.get("message") or {}
-            self._add(at_ns, "reasoning", delta.get("reasoning_content") or delta.get("reasoning"))
-            self._add(at_ns, "answer", delta.get("content") or choice.get("text"))
-            for call in delta.get("tool_calls") or ():
-                self._add(at_ns, "tool", (call.get("function") or {}).get("arguments"))
-            if choice.get("finish_reason"):
-                self._finish_reason = str(choice["finish_reason"])
-
-    def _take_token(self, at_ns: int, found: dict[str, Any]) -> None:
-        """TGI's and LMI's token objects; the last repeats the whole text, which counts only if none was streamed."""
-        token, details = found.get("token") or {}, found.get("details") or {}
-        if not (token.get("special") or token.get("special_token")):
-            self._add(at_ns, "answer", token.get("text") or "".join(found.get("outputs") or ()))
-        whole = found.get("generated_text")
-        if not self._events:
-            self._add(at_ns, "answer", whole)
-        if details.get("finish_reason") == "error":
-            self._failure = self._failure or Failure.of("in_stream", None, f"the container failed: {details}")
-        if details:
-            self._usage = Usage(details.get("input_length"), details.get("generated_tokens"))
-        if whole is not None or details.get("finish_reason"):
-            self._finish_reason = str(details.get("finish_reason") or "stop")
-
-    def _add(self, at_ns: int, kind: Any, text: str | None) -> None:
-        if text:
-            self._events.append(TokenEvent(at_ns, kind, str(text)))
-
-    def answer(self, failure: Failure | None) -> Answer:
-        return Answer(
-            events=self._events,
-            usage=self._usage,
-            finish_reason=self._finish_reason,
-            failure=self._failure if failure is None else failure,
-            finished=self._done or self._finish_reason is not None,
-        )
+            openai.fold(draft, (payload,))
+        if draft.failure is not None:
+            return
 
 
-def _chat_usage(usage: dict[str, Any]) -> Usage:
-    return Usage(
-        input_tokens=usage.get("prompt_tokens"),
-        output_tokens=usage.get("completion_tokens"),
-        reasoning_tokens=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
-        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-    )
+def _token(draft: decoding.Draft, at_ns: int, tree: dict[str, Any]) -> None:
+    """One token; the last object repeats the whole text, which counts only if none was streamed."""
+    token, details = tree.get("token") or {}, tree.get("details") or {}
+    special = token.get("special") or token.get("special_token")
+    text = "" if special else token.get("text") or "".join(tree.get("outputs") or ())
+    whole = tree.get("generated_text")
+    if text := text or ("" if draft.events else whole or ""):
+        draft.events.append(TokenEvent(at_ns, "answer", decoding.as_text(text)))
+    if details.get("finish_reason") == "error" or token.get("error_msg"):
+        draft.failure = Failure.of("in_stream", None, str(token.get("error_msg") or f"the container failed: {details}"))
+        return
+    if details:
+        read, written = (decoding.count(details.get(name)) for name in ("input_length", "generated_tokens"))
+        draft.usage = Usage(read, written)
+    if whole is not None or details.get("finish_reason"):
+        draft.finish_reason, draft.finished = str(details.get("finish_reason") or "stop"), True

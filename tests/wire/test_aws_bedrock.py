@@ -12,7 +12,9 @@ from typing import Any
 
 import boto3
 import pytest
-from aws_server import (
+from botocore.config import Config as BotoConfig
+from botocore.exceptions import ClientError, EventStreamError
+from wire.aws_server import (
     ACCESS_KEY,
     BEARER,
     SECRET_KEY,
@@ -30,8 +32,6 @@ from aws_server import (
     request_of,
     throttled,
 )
-from botocore.config import Config as BotoConfig
-from botocore.exceptions import ClientError, EventStreamError
 
 from llmexp.clients.base import Answer, Response, Usage
 from llmexp.clients.bedrock import BedrockClient, converse_body, explain
@@ -221,6 +221,14 @@ def test_bearer_key_takes_the_signatures_place(monkeypatch: pytest.MonkeyPatch) 
     assert server.requests[0].header("authorization") == f"Bearer {BEARER}"
 
 
+def test_the_models_own_key_variable_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "another")
+    monkeypatch.setenv("TEAM_KEY", BEARER)
+    with AwsServer("bedrock", Reply(converse(TEXTS))) as server:
+        _, answer = _ask(BedrockClient(model_of(api_key_env="TEAM_KEY"), server.url))
+    assert answer.failure is None
+
+
 def _profile(folder: Path, text: str, name: str = "credentials") -> None:
     (folder / name).write_text(text)
     stamp = (folder / name).stat().st_mtime_ns + len(text) * 1_000_000
@@ -394,6 +402,8 @@ def test_reasoning_tools_and_cache() -> None:
     answer = _of([*frames, *converse([], usage=usage)])
     assert [(e.kind, e.text) for e in answer.events] == [("reasoning", "Hmm"), ("answer", "Yes"), ("tool", '{"a"')]
     assert answer.usage == Usage(input_tokens=124, output_tokens=9, cached_tokens=100)
+    assert answer.reasoning_summarised
+    assert not _of([frames[0], *converse([])]).reasoning_summarised
 
 
 def test_unknown_events_are_passed_over() -> None:

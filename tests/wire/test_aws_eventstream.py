@@ -8,10 +8,10 @@ import uuid
 from zlib import crc32
 
 import pytest
-from aws_server import converse, event, exception, frame
 from botocore.eventstream import EventStreamBuffer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wire.aws_server import converse, event, exception, frame
 
 from llmexp.clients.eventstream import encode, messages
 from llmexp.clients.http import Malformed
