@@ -182,18 +182,23 @@ def _priced(entry: Mapping[str, Any]) -> bool:
     return bool(entry.get("input_cost_per_token") or entry.get("output_cost_per_token"))
 
 
-@cache
 def price_map() -> Mapping[str, Mapping[str, Any]]:
     """LiteLLM's packaged map; empty where the package lacks it."""
-    path = _map_path()
-    loaded: dict[str, dict[str, Any]] = json.loads(path.read_bytes()) if path else {}
+    return packaged(_MAP)
+
+
+@cache
+def packaged(name: str) -> Mapping[str, Any]:
+    """A JSON file of LiteLLM's package, read without importing it; empty where the package lacks it."""
+    path = _path(name)
+    loaded: dict[str, Any] = json.loads(path.read_bytes()) if path else {}
     return loaded
 
 
-def _map_path() -> Path | None:
+def _path(name: str) -> Path | None:
     spec = find_spec("litellm")
     folders = (spec.submodule_search_locations or ()) if spec else ()
-    return next((path for folder in folders if (path := Path(folder) / _MAP).is_file()), None)
+    return next((path for folder in folders if (path := Path(folder) / name).is_file()), None)
 
 
 def _litellm_version() -> str:
@@ -205,5 +210,5 @@ def _litellm_version() -> str:
 
 def _map_date() -> str | None:
     """When the package was installed: wheels do not keep the day they were built."""
-    path = _map_path()
+    path = _path(_MAP)
     return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat() if path else None

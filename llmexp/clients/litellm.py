@@ -95,7 +95,7 @@ class LiteLLMClient:
     def signature_lifetime_s(self) -> float | None:
         """AWS's signatures and tokens that LiteLLM fetches by itself expire."""
         if self._aws:
-            return aws.SIGNATURE_LIFETIME_S
+            return aws.SIGNATURE_LIFETIME_S if self._aws.signs else None
         return TOKEN_LIFETIME_S if self._caller.fetches_token else None
 
     def sign(self, http: HttpRequest) -> HttpRequest:

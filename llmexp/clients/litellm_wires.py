@@ -49,7 +49,7 @@ def _of(tree: dict[str, Any]) -> Wire | None:
     choices = tree.get("choices")
     if isinstance(choices, list) and (not choices or choices[0].keys() & {"delta", "message", "text"}):
         return "openai"
-    if tree.get("type") in _ANTHROPIC and "delta" not in tree.get("delta", ()):
+    if tree.get("type") in _ANTHROPIC:
         return "anthropic"
     if "candidates" in tree or "usageMetadata" in tree:
         return "gemini"
