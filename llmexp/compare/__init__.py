@@ -1,0 +1,34 @@
+"""Runs → differences with intervals, verdicts in words.
+
+    runs = load_runs([sweep_dir])
+    comparison = compare(runs, Options(primary="ttft_s/p95"))
+    write(comparison, sweep_dir)            # comparison.csv, .json, .html and plots
+    print(comparison.headline)
+
+`compare` is pure. Names are imported when first used: `python -m llmexp.compare --help` must not wait for numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmexp.compare.comparison import Comparison, Options, compare
+    from llmexp.compare.output import render, run_sweep, write
+    from llmexp.compare.runs import Run, load_run, load_runs
+
+__all__ = ["Comparison", "Options", "Run", "compare", "load_run", "load_runs", "render", "run_sweep", "write"]
+
+_HOMES = {
+    "comparison": ("Comparison", "Options", "compare"),
+    "output": ("render", "run_sweep", "write"),
+    "runs": ("Run", "load_run", "load_runs"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"llmexp.compare.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,145 @@
+"""`python -m llmexp.compare`: side by side, with intervals and verdicts.
+
+python -m llmexp.compare                           the newest sweep under outputs/
+python -m llmexp.compare outputs/…/12-00-00        a sweep's directory
+python -m llmexp.compare LAST_WEEK THIS_WEEK       two sweeps, jobs or MLflow ids; the first is the baseline
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmexp.errors import MISSED, OK, ConfigError, LlmexpError
+
+if TYPE_CHECKING:
+    from llmexp.compare.comparison import Comparison, Options
+    from llmexp.compare.runs import Run
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m llmexp.compare",
+        description="Put runs side by side: differences with intervals, verdicts in words, plots, an HTML page.",
+        epilog="Exit status: 0 compared; 2 nothing to compare or a wrong option; 3 an enforced SLO was missed, or "
+        "--fail-on regression found a candidate that is worse than the baseline beyond the margin.",
+    )
+    add = made.add_argument
+    add(
+        "what",
+        nargs="*",
+        metavar="DIR_OR_ID",
+        help="sweep or job directories, or MLflow run or sweep ids; of several, the first is the baseline "
+        "(default: the newest sweep under --outputs)",
+    )
+    add(
+        "--primary",
+        metavar="METRIC",
+        help="the metric to decide on, such as ttft_s/p95 (default: the runs' compare.primary)",
+    )
+    add(
+        "--margin",
+        type=float,
+        metavar="SHARE",
+        help="relative difference that does not matter (default: the runs' compare.margin)",
+    )
+    add("--baseline", metavar="STACK", help="compare every stack with this one alone")
+    add(
+        "--fail-on",
+        choices=("regression",),
+        help="exit 3 when a candidate is worse (default: the runs' compare.fail_on)",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the page, tables and plots go (default: the sweep's directory; for several, ./comparison)",
+    )
+    add(
+        "--outputs",
+        type=Path,
+        default=Path("outputs"),
+        metavar="DIR",
+        help="where to look for the newest sweep (default: outputs)",
+    )
+    add(
+        "--uri", metavar="URI", help="MLflow's tracking URI for ids (default: MLFLOW_TRACKING_URI, else the store here)"
+    )
+    add("--json", action="store_true", help="print comparison.json instead of the table")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare; returns the exit status."""
+    args = parser().parse_args(arguments)
+    try:
+        return _run(args)
+    except LlmexpError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+
+
+def _run(args: argparse.Namespace) -> int:
+    named = args.what or [str(newest(args.outputs))]
+    directories = [directory for what in named for directory in _directories(what, args.uri)]
+    from llmexp.compare.comparison import compare
+    from llmexp.compare.output import write
+    from llmexp.compare.runs import load_runs
+
+    runs = load_runs(directories)
+    comparison = compare(runs, _options(args, runs))
+    out = args.out or (directories[0] if len(named) == 1 and len(directories) == 1 else Path("comparison"))
+    write(comparison, out)
+    _show(comparison, out, args.json)
+    return MISSED if comparison.missed else OK
+
+
+def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
+    from llmexp.compare.table import render
+
+    print((out / "comparison.json").read_text(encoding="utf-8").rstrip() if as_json else render(comparison))
+    print(f"Page: {out / 'comparison.html'}", file=sys.stderr)
+    judged = any(contrast.call in ("lower", "higher", "tie", "undecided") for contrast in comparison.verdicts)
+    if comparison.options.fail_on == "regression" and not judged:
+        print("compare.fail_on=regression: no pair could be judged, so no regression could be found", file=sys.stderr)
+
+
+def _options(args: argparse.Namespace, runs: Sequence[Run]) -> Options:
+    """Flags, over what the first run's configuration declares."""
+    from llmexp.compare.comparison import Options
+
+    declared: dict[str, Any] = dict(runs[0].config.get("compare") or {})
+    given = {"primary": args.primary, "margin": args.margin, "baseline": args.baseline, "fail_on": args.fail_on}
+    options = declared | {name: value for name, value in given.items() if value is not None}
+    if options.get("margin", 0) < 0:
+        raise ConfigError(f"--margin: must be at least 0, got {options['margin']:g}")
+    return Options(**options)
+
+
+def _directories(what: str, uri: str | None) -> list[Path]:
+    """A directory as it is; anything else is an id in MLflow, whose jobs are fetched."""
+    if Path(what).is_dir():
+        return [Path(what)]
+    if "/" in what or what.startswith("."):
+        raise ConfigError(f"{what}: no such directory; give a sweep's or job's directory, or an MLflow id")
+    from llmexp import tracking
+
+    return list(tracking.download(what, uri))
+
+
+def newest(outputs: Path) -> Path:
+    """The directory of the sweep that ended last under `outputs`."""
+    parents = {path.parent.parent for path in outputs.rglob("result.json") if path.parent.name.isdigit()}
+    if not parents:
+        raise ConfigError(
+            f"{outputs}: no sweep here yet; run python -m llmexp -m …, or give a directory or an MLflow id"
+        )
+    return max(parents, key=lambda path: max(job.stat().st_mtime for job in path.glob("*/result.json")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

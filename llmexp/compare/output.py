@@ -1,0 +1,216 @@
+"""Where a comparison goes: `comparison.csv` for spreadsheets, `.json` for machines, `.html` for people."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from llmexp.compare.comparison import Comparison, Contrast, Options, compare
+from llmexp.compare.runs import load_runs
+from llmexp.compare.service import Capacity, Point, Service
+from llmexp.compare.table import render
+
+__all__ = ["document", "render", "run_sweep", "write"]
+
+SCHEMA_VERSION = 1
+CSV_COLUMNS = (
+    "kind",
+    "workload",
+    "load",
+    "level",
+    "metric",
+    "unit",
+    "stack",
+    "value",
+    "low",
+    "high",
+    "reference",
+    "reference_value",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "confidence",
+    "basis",
+    "blocks",
+    "carried",
+    "verdict",
+    "text",
+)
+
+
+def run_sweep(sweep_dir: Path, options: Options | None = None) -> Comparison:
+    """Compare a sweep's jobs and write the files beside them: what a sweep does at its end."""
+    comparison = compare(load_runs([sweep_dir]), options)
+    write(comparison, sweep_dir)
+    return comparison
+
+
+def write(comparison: Comparison, directory: Path) -> list[Path]:
+    """Write `comparison.csv`, `comparison.json`, `comparison.html` and the plots; the files written."""
+    from llmexp import report
+
+    directory.mkdir(parents=True, exist_ok=True)
+    table, machine = directory / "comparison.csv", directory / "comparison.json"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, CSV_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows(comparison))
+    machine.write_text(
+        json.dumps(document(comparison), indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    return [table, machine, *report.comparison(comparison, directory)]
+
+
+# --- CSV -------------------------------------------------------------------------------------------------------------
+
+
+def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """A row per stack, cell and metric (`kind` value), then one per pair (`kind` difference: stack − reference)."""
+    for cell in comparison.grid.cells:
+        for metric in comparison.metrics:
+            for stack in comparison.grid.stacks:
+                value = comparison.values.get((stack.key, cell.key, metric.name))
+                if value:
+                    yield {
+                        "kind": "value",
+                        "workload": cell.workload,
+                        "load": cell.load,
+                        "level": cell.level,
+                        "metric": metric.name,
+                        "unit": metric.unit,
+                        "stack": stack.label,
+                        "confidence": comparison.options.confidence if value.low is not None else None,
+                        **asdict(value),
+                    }
+    yield from (_difference(contrast) for contrast in comparison.contrasts)
+
+
+def _difference(contrast: Contrast) -> dict[str, Any]:
+    gap, cell = contrast.gap, contrast.cell
+    low, high = gap.differences(contrast.alpha)
+    ratios = gap.ratios(contrast.alpha) or (None, None)
+    return {
+        "kind": "difference",
+        "workload": cell.workload,
+        "load": cell.load,
+        "level": cell.level,
+        "metric": contrast.metric.name,
+        "unit": contrast.metric.unit,
+        "stack": contrast.candidate.label,
+        "value": gap.candidate - gap.reference
+        if not gap.ratio
+        else gap.reference * (_ratio(contrast) or 1) - gap.reference,
+        "low": low,
+        "high": high,
+        "reference": contrast.reference.label,
+        "reference_value": gap.reference,
+        "ratio": _ratio(contrast),
+        "ratio_low": ratios[0],
+        "ratio_high": ratios[1],
+        "confidence": 1 - contrast.alpha,
+        "basis": gap.basis,
+        "blocks": gap.blocks,
+        "carried": True,
+        "verdict": contrast.call,
+        "text": contrast.text,
+    }
+
+
+def _ratio(contrast: Contrast) -> float | None:
+    return math.exp(contrast.gap.estimate.mean) if contrast.gap.ratio else None
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def document(comparison: Comparison) -> dict[str, Any]:
+    """The whole comparison as plain data, strict JSON."""
+    grid = comparison.grid
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "headline": comparison.headline,
+        "regression": comparison.regression,
+        "slo_missed": comparison.slo_missed,
+        "options": asdict(comparison.options),
+        "stacks": [{"label": each.label, "model": each.model, "source": each.source} for each in grid.stacks],
+        "cells": [
+            {"workload": each.workload, "load": each.load, "level": each.level, "axis": each.axis}
+            for each in grid.cells
+        ],
+        "differences": [{"name": each.name, "values": list(each.values)} for each in grid.differences],
+        "rows": [{name: _plain(row.get(name)) for name in CSV_COLUMNS} for row in rows(comparison)],
+        "verdicts": [_verdict(contrast) for contrast in comparison.verdicts],
+        "findings": [
+            {"stacks": [one.label, two.label], "cell": cell.words, **_finding(finding)}
+            for one, two, cell, finding in comparison.findings
+        ],
+        "services": [_service(each) for each in comparison.services],
+        "capacities": [_capacity(each) for each in comparison.capacities],
+        "pareto": [_point(each) for each in comparison.points],
+        "left_out": [{"run": name, "why": why} for name, why in comparison.left_out],
+        "notes": list(comparison.notes),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _finding(finding: Any) -> dict[str, Any]:
+    return {"level": finding.level, "reason": finding.reason, "text": finding.text, "metrics": finding.metrics}
+
+
+def _verdict(contrast: Contrast) -> dict[str, Any]:
+    row = {name: _plain(value) for name, value in _difference(contrast).items() if name not in ("kind", "carried")}
+    better = contrast.better
+    return {
+        **row,
+        "p": contrast.p,
+        "better": better.label if better else None,
+        "regression": contrast.regression,
+        "labels": list(contrast.labels),
+    }
+
+
+def _service(each: Service) -> dict[str, Any]:
+    return {
+        "stack": each.stack.label,
+        "cell": each.cell.words,
+        "thresholds": each.thresholds,
+        "attainment": each.attainment,
+        "share": each.share,
+        "share_low": each.low,
+        "share_high": each.high,
+        "met": each.met,
+        "close": each.close,
+        "goodput_per_s": each.goodput_per_s,
+        "usd_per_million_output_tokens": each.usd_per_million_output_tokens,
+        "usd_per_thousand_good": each.usd_per_thousand_good,
+    }
+
+
+def _capacity(each: Capacity) -> dict[str, Any]:
+    best = None if each.best is None else _service(each.best)
+    return {
+        "stack": each.stack.label,
+        "workload": each.workload,
+        "loads": each.tried,
+        "highest_tried": each.limit,
+        "best": best,
+    }
+
+
+def _point(each: Point) -> dict[str, Any]:
+    return {
+        "stack": each.stack.label,
+        "cell": each.cell.words,
+        "latency": each.latency,
+        "throughput": each.throughput,
+        "usd_per_million_output_tokens": each.cost,
+        "front": each.front,
+    }

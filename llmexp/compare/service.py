@@ -1,0 +1,182 @@
+"""At equal service level: the highest measured load each stack sustains, what it yields there and what that costs.
+
+Also the Pareto view: which (stack, load) no other beats in latency, throughput and cost at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmexp.compare import stats
+from llmexp.compare.catalogue import Metric
+from llmexp.compare.evidence import Value
+from llmexp.compare.runs import Bools, Run
+from llmexp.compare.stacks import Cell, Grid, Stack
+
+DEFAULT_ATTAINMENT = 0.95
+_OPEN_LOOP = {"ttft_s": "response_ttft_s", "e2e_latency_s": "response_latency_s"}
+"""In open loops a request's clock starts when the schedule wanted it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How one stack did in one cell against the service level asked there."""
+
+    stack: Stack
+    cell: Cell
+    thresholds: dict[str, float]
+    attainment: float
+    """Share of completed + failed requests that must be good."""
+    good: int
+    total: int
+    low: float
+    high: float
+    """Interval of the good share, within these runs."""
+    goodput_per_s: float | None
+    usd_per_million_output_tokens: float | None
+    usd_per_thousand_good: float | None
+    enforced: bool
+
+    @property
+    def share(self) -> float:
+        """Good requests over completed + failed ones."""
+        return self.good / self.total
+
+    @property
+    def met(self) -> bool:
+        """Whether the service level was kept."""
+        return self.share >= self.attainment
+
+    @property
+    def close(self) -> bool:
+        """Whether the sample could as well have come out on the other side."""
+        return self.low < self.attainment <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The highest measured load that a stack sustained, all lower ones included."""
+
+    stack: Stack
+    workload: str
+    best: Service | None
+    """None: not even the lowest."""
+    tried: int
+    limit: bool
+    """True when it was the highest load tried, so that the stack may carry more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One (stack, cell) in the Pareto view."""
+
+    stack: Stack
+    cell: Cell
+    latency: float
+    throughput: float
+    cost: float | None
+    """USD per million output tokens."""
+    front: bool = False
+
+
+# --- service level ---------------------------------------------------------------------------------------------------
+
+
+def services(grid: Grid, alpha: float) -> list[Service]:
+    """Every (stack, cell) that was asked for a service level."""
+    found = (_service(stack, cell, grid.at(stack, cell), alpha) for cell in grid.cells for stack in grid.stacks)
+    return [service for service in found if service is not None]
+
+
+def good(run: Run, thresholds: dict[str, float]) -> Bools:
+    """Which of a run's requests met every threshold; a one-token answer meets any time per token."""
+    passed = run.requests.completed.copy()
+    for name, limit in thresholds.items():
+        values = getattr(run.requests, _OPEN_LOOP.get(name, name) if run.open_loop else name)
+        passed &= (values <= limit) | (np.isnan(values) & (name == "time_per_output_token_s"))
+    return passed
+
+
+def _service(stack: Stack, cell: Cell, runs: Sequence[Run], alpha: float) -> Service | None:
+    slo = (runs[0].config.get("slo") or {}) if runs else {}
+    thresholds = {
+        name: float(slo[name]) for name in ("ttft_s", "time_per_output_token_s", "e2e_latency_s") if slo.get(name)
+    }
+    hits = sum(int(good(run, thresholds).sum()) for run in runs)
+    total = sum(int((run.requests.completed | run.requests.failed).sum()) for run in runs)
+    share = stats.of_share(hits, total, alpha)
+    if not thresholds or share is None:
+        return None
+    costs = [run.values["cost_usd"] for run in runs if "cost_usd" in run.values]
+    whole = len(costs) == len(runs)
+    return Service(
+        stack,
+        cell,
+        thresholds,
+        float(slo.get("attainment") or DEFAULT_ATTAINMENT),
+        hits,
+        total,
+        *share,
+        goodput_per_s=_mean(runs, "goodput_per_s"),
+        usd_per_million_output_tokens=_mean(runs, "usd_per_million_output_tokens"),
+        usd_per_thousand_good=1000 * sum(costs) / hits if whole and hits else None,
+        enforced=any(bool(run.settings.get("slo.enforce")) for run in runs),
+    )
+
+
+def _mean(runs: Sequence[Run], name: str) -> float | None:
+    known = [run.values[name] for run in runs if name in run.values]
+    return sum(known) / len(known) if known else None
+
+
+def capacities(found: Sequence[Service]) -> list[Capacity]:
+    """For each stack and curve of loads, the last load before the first miss."""
+
+    def curve(service: Service) -> tuple[str, str]:
+        return service.cell.family, service.stack.key
+
+    curves: dict[tuple[str, str], list[Service]] = {}
+    for each in sorted(found, key=lambda service: service.cell.level):
+        curves.setdefault(curve(each), []).append(each)
+    order = list(dict.fromkeys(curve(each) for each in found))
+    return [_capacity(curves[at]) for at in order]
+
+
+def _capacity(rising: Sequence[Service]) -> Capacity:
+    kept = list(itertools.takewhile(lambda service: service.met, rising))
+    best = kept[-1] if kept else None
+    return Capacity(rising[0].stack, rising[0].cell.workload, best, len(rising), len(kept) == len(rising))
+
+
+# --- Pareto ----------------------------------------------------------------------------------------------------------
+
+
+def points(grid: Grid, values: dict[tuple[str, str, str], Value], latency: Metric) -> list[Point]:
+    """Every (stack, cell) with its latency, throughput and cost; `front` where no other of its workload beats it."""
+    found = list(_points(grid, values, latency))
+    return [
+        Point(p.stack, p.cell, p.latency, p.throughput, p.cost, front=not any(_beats(other, p) for other in found))
+        for p in found
+    ]
+
+
+def _points(grid: Grid, values: dict[tuple[str, str, str], Value], latency: Metric) -> Iterator[Point]:
+    for cell, stack in itertools.product(grid.cells, grid.stacks):
+        names = (latency.name, "output_tokens_per_s", "usd_per_million_output_tokens")
+        slow, fast, cost = (values.get((stack.key, cell.key, name)) for name in names)
+        if slow and fast:
+            yield Point(stack, cell, slow.value, fast.value, cost.value if cost else None)
+
+
+def _beats(one: Point, two: Point) -> bool:
+    """At least as good everywhere and better somewhere; cost counts where both have one."""
+    if one.cell.workload != two.cell.workload:
+        return False
+    sides = [(one.latency, two.latency), (-one.throughput, -two.throughput)]
+    if one.cost is not None and two.cost is not None:
+        sides.append((one.cost, two.cost))
+    return all(a <= b for a, b in sides) and any(a < b for a, b in sides)

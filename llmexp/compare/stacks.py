@@ -1,0 +1,290 @@
+"""Who is compared with whom: runs grouped into stacks × cells × blocks.
+
+A *stack* is what is on trial: model, deployment, API, price. A *cell* is the situation: workload, load, concurrency,
+SLO. A *block* is a repeat: its runs were made close together in time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llmexp.compare.runs import Run
+from llmexp.config import flatten
+
+_CELL_PARTS = ("workload", "load", "concurrency", "slo")
+_UNSEEN = (".as_of", ".source", "rehearsal.", "model.notes", "model.ready_timeout_s")
+"""Settings that do not tell stacks apart in a label or among the differences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One side of a comparison."""
+
+    key: str
+    label: str
+    model: str
+    """The model's option, such as `sonnet`."""
+    source: str
+    """The sweep it was measured in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One situation that stacks are compared in."""
+
+    key: str
+    workload: str
+    load: str
+    """In words: `concurrency 16`, `5 requests/s (poisson)`."""
+    level: float
+    """The load as a number, for an axis: concurrency, or requests per second."""
+    axis: str
+    """What `level` counts: `concurrency` or `requests/s`."""
+    family: str
+    """The same for cells that differ in the load's level alone: points of one curve."""
+
+    @property
+    def words(self) -> str:
+        """`concurrency 16, chat`."""
+        return f"{self.load}, {self.workload}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All runs, in their places."""
+
+    stacks: tuple[Stack, ...]
+    cells: tuple[Cell, ...]
+    runs: Mapping[tuple[str, str], tuple[Run, ...]]
+    """(stack key, cell key) → runs in the order of their blocks."""
+    differences: tuple[Difference, ...]
+
+    def at(self, stack: Stack, cell: Cell) -> tuple[Run, ...]:
+        """The runs of a stack in a cell."""
+        return self.runs.get((stack.key, cell.key), ())
+
+    @property
+    def several_sources(self) -> bool:
+        """Whether runs of different sweeps meet here."""
+        return len({stack.source for stack in self.stacks}) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One fact in which the stacks differ."""
+
+    name: str
+    values: tuple[str, ...]
+    """A value for each stack, in their order; `–` where it has none."""
+
+
+def arrange(runs: Sequence[Run]) -> Grid:
+    """Put the runs in their places; order of appearance is kept for stacks, rising load for cells."""
+    sources = list(dict.fromkeys(_source(run) for run in runs))
+    placed: dict[tuple[str, str], list[Run]] = {}
+    firsts: dict[str, Run] = {}
+    cells: dict[str, Run] = {}
+    for run in runs:
+        stack, cell = _stack_key(run), _cell_key(run)
+        firsts.setdefault(stack, run)
+        cells.setdefault(cell, run)
+        placed.setdefault((stack, cell), []).append(run)
+    differences = tuple(_differences(list(firsts.values())))
+    return Grid(
+        tuple(_label(firsts, differences, sources)),
+        tuple(_cells(cells)),
+        {place: tuple(sorted(members, key=lambda run: run.block)) for place, members in placed.items()},
+        differences,
+    )
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def _source(run: Run) -> str:
+    return str(run.job.get("sweep") or (run.directory or run.job.get("id") or ""))
+
+
+def _stack_key(run: Run) -> str:
+    return json.dumps([_source(run), run.config.get("model"), run.rehearsal], sort_keys=True, default=str)
+
+
+def _cell_key(run: Run) -> str:
+    parts = {part: run.config.get(part) for part in _CELL_PARTS}
+    if not run.open_loop and parts["concurrency"] is None:
+        parts["concurrency"] = 4
+    parts["slo"] = {key: value for key, value in (parts["slo"] or {}).items() if key != "enforce"}
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _family(cell_key: str) -> str:
+    """The cell without the number that its load rises by."""
+    parts = json.loads(cell_key)
+    load = parts["load"] or {}
+    if load.get("kind", "closed") == "closed":
+        parts.pop("concurrency")
+    else:
+        parts["load"] = {name: value for name, value in load.items() if name != "rate"}
+    return json.dumps(parts, sort_keys=True)
+
+
+# --- cells in words --------------------------------------------------------------------------------------------------
+
+
+def _cells(firsts: Mapping[str, Run]) -> list[Cell]:
+    workloads = _workload_names(list(firsts.values()))
+    cells = []
+    for (key, run), workload in zip(firsts.items(), workloads, strict=True):
+        words, level, axis = _load(run)
+        cells.append(Cell(key, workload, words, level, axis, _family(key)))
+    return _distinct(sorted(cells, key=lambda cell: (workloads.index(cell.workload), cell.axis, cell.level)))
+
+
+def _load(run: Run) -> tuple[str, float, str]:
+    """A load in words, as a number, and what that counts."""
+    load = run.config.get("load") or {}
+    kind, rate, ceiling = load.get("kind", "closed"), load.get("rate"), run.config.get("concurrency")
+    if kind == "closed":
+        return f"concurrency {ceiling or 4}", float(ceiling or 4), "concurrency"
+    if kind == "ramp":
+        unit = "concurrency" if load.get("of") == "concurrency" else "requests/s"
+        return f"a ramp from {load.get('from')} to {load.get('to')} {unit}", float(load.get("to") or 0), unit
+    if kind == "replay":
+        return f"replay of {load.get('file')}", float(load.get("speed") or 1), "speed of the replay"
+    burst = f", burstiness {load['burstiness']:g}" if load.get("burstiness") else ""
+    words = f"{rate or 0:g} requests/s ({kind}{burst})"
+    return (f"{words}, at most {ceiling} in flight" if ceiling else words), float(rate or 0), "requests/s"
+
+
+def _distinct(cells: list[Cell]) -> list[Cell]:
+    """Cells whose words are alike (they differ in the SLO, say) get a number."""
+    words = [(cell.workload, cell.load) for cell in cells]
+    return [
+        cell if words.count(word) == 1 else replace(cell, workload=f"{cell.workload} #{words[:at].count(word) + 1}")
+        for at, (cell, word) in enumerate(zip(cells, words, strict=True))
+    ]
+
+
+def _workload_names(runs: Sequence[Run]) -> list[str]:
+    """The Hydra option where the overrides name one, else its lengths."""
+    return [_chosen(run, "workload") or _lengths(run.config.get("workload") or {}) for run in runs]
+
+
+def _chosen(run: Run, group: str) -> str | None:
+    for override in run.job.get("overrides") or ():
+        name, _, value = str(override).partition("=")
+        if name.lstrip("+") == group:
+            return value
+    return None
+
+
+def _lengths(workload: Mapping[str, Any]) -> str:
+    if workload.get("kind", "synthetic") not in ("synthetic", "conversation"):
+        return f"{workload.get('kind')} {workload.get('file') or ''}".strip()
+
+    def words(tokens: Mapping[str, Any]) -> str:
+        spread = f"±{tokens['stddev']:g}" if tokens.get("stddev") else ""
+        return f"{tokens['mean']:g}{spread}" if tokens.get("mean") else str(tokens.get("dist", "?"))
+
+    return f"{words(workload.get('input_tokens') or {})} → {words(workload.get('output_tokens') or {})} tokens"
+
+
+# --- stacks in words -------------------------------------------------------------------------------------------------
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """Everything that can tell two stacks apart."""
+    environment = run.result.get("environment") or {}
+    versions = environment.get("versions") or {}
+    facts = {f"model.{name}": value for name, value in flatten(run.config.get("model") or {}).items()}
+    facts |= {f"deployment facts: {name}": value for name, value in flatten(run.result.get("deployment") or {}).items()}
+    facts |= {f"version: {name}": value for name, value in flatten(versions).items()}
+    facts |= {name: run.settings.get(name) for name in ("ray.kind", "ray.workers", "run.seed", "run.max_requests")}
+    facts |= {f"price: {name}": value for name, value in _price(run).items()}
+    return facts | {"host": environment.get("host"), "rehearsal": run.rehearsal}
+
+
+def _price(run: Run) -> dict[str, Any]:
+    """The prices that were used, whether the YAML or the price map gave them."""
+    cost = run.result.get("cost")
+    price = cost.get("price") if isinstance(cost, Mapping) else None
+    return flatten(price) if isinstance(price, Mapping) else {}
+
+
+def _differences(firsts: Sequence[Run]) -> Iterator[Difference]:
+    facts = [_facts(run) for run in firsts]
+    for name in dict.fromkeys(itertools.chain.from_iterable(facts)):
+        values = tuple(_show(fact.get(name)) for fact in facts)
+        if len(set(values)) > 1 and not any(unseen in name for unseen in _UNSEEN):
+            yield Difference(name, values)
+
+
+def _show(value: Any) -> str:
+    if value is None or value in ({}, []):
+        return "–"
+    return str(value) if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _label(firsts: Mapping[str, Run], differences: Sequence[Difference], sources: Sequence[str]) -> Iterator[Stack]:
+    """Each stack's shortest telling name: the model, then what sets it apart from its namesakes, then the sweep."""
+    runs = list(firsts.values())
+    models = [_model(run) for run in runs]
+    marks = [_marks(at, models, differences, sources, runs) for at in range(len(runs))]
+    labels = [" · ".join([model, *mark]) for model, mark in zip(models, marks, strict=True)]
+    for at, (key, run) in enumerate(firsts.items()):
+        label = labels[at] if labels.count(labels[at]) == 1 else f"{labels[at]} #{labels[: at + 1].count(labels[at])}"
+        yield Stack(key, label, " · ".join([models[at], *_setting_marks(at, models, differences, runs)]), _source(run))
+
+
+def _model(run: Run) -> str:
+    return str(run.job.get("model") or _chosen(run, "model") or (run.config.get("model") or {}).get("name") or run.name)
+
+
+def _marks(
+    at: int, models: Sequence[str], differences: Sequence[Difference], sources: Sequence[str], runs: Sequence[Run]
+) -> list[str]:
+    source = [_source_name(sources.index(_source(runs[at])), runs[at])] if len(sources) > 1 else []
+    return [*_setting_marks(at, models, differences, runs), *source]
+
+
+def _setting_marks(at: int, models: Sequence[str], differences: Sequence[Difference], runs: Sequence[Run]) -> list[str]:
+    """`slots=4` where two stacks of one sweep share a model."""
+    namesakes = [
+        other for other, model in enumerate(models) if model == models[at] and _source(runs[other]) == _source(runs[at])
+    ]
+    telling = [
+        difference
+        for difference in differences
+        if difference.name.startswith("model.") and len({difference.values[other] for other in namesakes}) > 1
+    ]
+    return [f"{each.name.rpartition('.')[2]}={each.values[at]}" for each in telling[:2]]
+
+
+def _source_name(position: int, run: Run) -> str:
+    """A sweep's letter and day: `A, 2026-11-24`."""
+    day = str(run.result.get("started_at") or "")[:10]
+    letter = chr(ord("A") + position) if position < 26 else str(position + 1)
+    return f"{letter}, {day}" if day else letter
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def pairs(grid: Grid, baseline: Stack | None) -> list[tuple[Stack, Stack]]:
+    """(reference, candidate) stacks to compare.
+
+    With a baseline: it against each other one. Across sweeps: the same model in the first sweep and in each later one
+    where there is such, else every pair of stacks.
+    """
+    if baseline is not None:
+        return [(baseline, other) for other in grid.stacks if other is not baseline]
+    every = list(itertools.combinations(grid.stacks, 2))
+    if not grid.several_sources:
+        return every
+    first = grid.stacks[0].source
+    same = [(one, two) for one, two in every if one.source == first != two.source and one.model == two.model]
+    return same or [(one, two) for one, two in every if one.source != two.source]

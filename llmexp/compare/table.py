@@ -1,0 +1,162 @@
+"""The comparison on a terminal: headline, what differs, a table, the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from llmexp.compare.catalogue import Metric
+from llmexp.compare.comparison import Comparison, Contrast
+from llmexp.compare.evidence import Value
+from llmexp.compare.stacks import Cell, Stack
+
+COLUMNS = (
+    "ttft_s/p95",
+    "time_per_output_token_s/mean",
+    "e2e_latency_s/mean",
+    "output_tokens_per_s",
+    "goodput_per_s",
+    "error_rate",
+    "usd_per_million_output_tokens",
+)
+_SHORT = {
+    "time_per_output_token_s": "per token",
+    "e2e_latency_s": "end to end",
+    "output_tokens_per_s": "tokens/s",
+    "goodput_per_s": "goodput",
+    "error_rate": "errors",
+    "usd_per_million_output_tokens": "$/M out",
+}
+_STYLES = {"tie": "cyan", "undecided": "yellow", "refused": "red", "withheld": "dim"}
+SHOWN_DIFFERENCES = 12
+
+
+def render(comparison: Comparison, width: int | None = None) -> str:
+    """The whole comparison as text for stdout; with colours where stdout is a terminal."""
+    console = Console(width=width, highlight=False)
+    with console.capture() as capture:
+        console.print(Group(*_parts(comparison)))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _parts(comparison: Comparison) -> Iterator[RenderableType]:
+    yield Text(f"\n{comparison.headline}\n", style="bold")
+    if comparison.grid.differences:
+        yield from _differences(comparison)
+    yield _values(comparison)
+    yield from _footnotes(comparison)
+    yield from _verdicts(comparison)
+    yield from _capacities(comparison)
+    yield from _remarks(comparison)
+
+
+def _differences(comparison: Comparison) -> Iterator[RenderableType]:
+    """What differs stands first."""
+    table = Table(title="What differs", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for stack in comparison.grid.stacks:
+        table.add_column(stack.label, overflow="fold")
+    for each in comparison.grid.differences[:SHOWN_DIFFERENCES]:
+        table.add_row(each.name, *each.values)
+    yield table
+    more = len(comparison.grid.differences) - SHOWN_DIFFERENCES
+    yield Text(f"and {more} more in comparison.html\n" if more > 0 else "", style="dim")
+
+
+def _values(comparison: Comparison) -> Table:
+    metrics = [comparison.primary, *(metric for name in COLUMNS if (metric := Metric(name)) in comparison.metrics)]
+    metrics = list(dict.fromkeys(metrics))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("load")
+    table.add_column("stack")
+    table.add_column("runs", justify="right")
+    for metric in metrics:
+        table.add_column(_short(metric), justify="right")
+    for cell in comparison.grid.cells:
+        for stack in comparison.grid.stacks:
+            if runs := comparison.grid.at(stack, cell):
+                cells = [_cell(comparison, stack, cell, metric) for metric in metrics]
+                table.add_row(_load(cell, comparison), stack.label, str(len(runs)), *cells)
+    return table
+
+
+def _short(metric: Metric) -> str:
+    words = _SHORT.get(metric.base)
+    return metric.label if words is None else f"{metric.statistic} {words}".strip()
+
+
+def _load(cell: Cell, comparison: Comparison) -> str:
+    several = len({each.workload for each in comparison.grid.cells}) > 1
+    return cell.words if several else cell.load
+
+
+def _cell(comparison: Comparison, stack: Stack, cell: Cell, metric: Metric) -> Text:
+    value = comparison.values.get((stack.key, cell.key, metric.name))
+    text = Text(_show(value, metric))
+    if metric == comparison.primary and value and value.low is not None and value.high is not None:
+        text.append(f" ({metric.show_range(value.low, value.high)})", style="dim")
+    return text
+
+
+def _show(value: Value | None, metric: Metric) -> str:
+    if value is None:
+        return "–"
+    shown = metric.show(value.value) if metric.unit in ("s", "share", "USD") else metric.show(value.value).split()[0]
+    return shown if value.carried else f"{shown}*"
+
+
+def _footnotes(comparison: Comparison) -> Iterator[RenderableType]:
+    confidence = f"{100 * comparison.options.confidence:g} %"
+    bases = {value.basis for value in comparison.values.values()}
+    words = [f"(…) {confidence} interval {'over repeats' if 'blocks' in bases else 'within these runs'}"]
+    if any(not value.carried for value in comparison.values.values()):
+        words.append("* too few requests for this percentile")
+    yield Text(f"{'; '.join(words)}\n", style="dim")
+
+
+def _verdicts(comparison: Comparison) -> Iterator[RenderableType]:
+    if len(comparison.verdicts) > 1:
+        for contrast in comparison.verdicts:
+            yield Padding(
+                Text(f"• {verdict_text(comparison, contrast)}", style=_STYLES.get(contrast.call, "green")), (0, 0, 0, 1)
+            )
+        yield Text("")
+
+
+def verdict_text(comparison: Comparison, contrast: Contrast) -> str:
+    """A verdict that can stand alone: refusals and withheld ones do not name their stacks by themselves."""
+    if contrast.call not in ("refused", "withheld"):
+        return contrast.text
+    where = _load(contrast.cell, comparison)
+    return f"{contrast.candidate.label} and {contrast.reference.label} at {where}: {contrast.text}"
+
+
+def _capacities(comparison: Comparison) -> Iterator[RenderableType]:
+    for capacity in comparison.capacities:
+        best, label = capacity.best, capacity.stack.label
+        if best is None:
+            yield Text(f"{label}: service level missed at every load measured")
+            continue
+        more = " (the highest measured)" if capacity.limit else ""
+        parts = [f"{100 * best.share:.1f} % good"]
+        if best.goodput_per_s is not None:
+            parts.append(f"goodput {Metric('goodput_per_s').show(best.goodput_per_s)}")
+        if best.usd_per_thousand_good is not None:
+            parts.append(f"{Metric('cost_usd').show(best.usd_per_thousand_good)} per thousand good requests")
+        yield Text(f"{label}: sustains {best.cell.load}{more}: {', '.join(parts)}")
+
+
+def _remarks(comparison: Comparison) -> Iterator[RenderableType]:
+    for text in remarks(comparison):
+        yield Text(f"! {text}", style="yellow")
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """What a reader must know along with the verdicts, each said once."""
+    found = dict.fromkeys(finding.text for _, _, _, finding in comparison.findings if finding.level == "label")
+    left = [f"left out: {name} ({why})" for name, why in comparison.left_out]
+    return [*found, *left, *comparison.notes]
