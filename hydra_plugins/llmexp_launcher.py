@@ -27,7 +27,7 @@ class LauncherConf:
 ConfigStore.instance().store(group="hydra/launcher", name="llmexp", node=LauncherConf, provider="llmexp")
 
 
-class LlmexpLauncher(Launcher):  # type: ignore[misc]
+class LlmexpLauncher(Launcher):
     """Composes all jobs of a batch and runs them as one sweep."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llmexp import outcome
 from llmexp.errors import FAILED, INTERRUPTED, WRONG, ConfigError
@@ -70,7 +70,7 @@ def _hydra() -> None:
 
         from llmexp import sweep
 
-        outcome.report(sweep.run_composed(composed, HydraConfig.get()))
+        outcome.report(sweep.run_composed(composed, cast("DictConfig", HydraConfig.get())))
 
     run()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pickle
 import shutil
@@ -27,7 +28,7 @@ from llmexp.clients.wire import NS, Tape
 from llmexp.config import Config
 from llmexp.feed import Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
 from llmexp.records import Record
-from llmexp.workload.request import Request
+from llmexp.workload.request import Message, Request
 
 SPOOL_BYTES = 64 * 2**20
 BATCH_RECORDS = 256
@@ -76,7 +77,7 @@ class Spool:
                 self._bytes += len(item)
                 return
             if self._file is None:
-                self._file = tempfile.TemporaryFile()
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as the spool
             self._file.seek(self._written)
             self._file.write(struct.pack("<Q", len(item)) + item)
             self._written += 8 + len(item)
@@ -124,7 +125,12 @@ class Companion:
         """Indexes in the worker's queue or on the wire, in the order given."""
         self._requests: dict[int, Request] = {}
         self._unsigned: dict[int, HttpRequest] = {}
-        self._histories: dict[int, Any] = {}
+        self._parked: dict[int, tuple[int, float]] = {}
+        """Index whose answer is needed → (index that waits for it, think time in s)."""
+        self._unparked: deque[tuple[int, list[Message], int]] = deque()
+        self._answered: dict[int, tuple[list[Message], int]] = {}
+        self._owed = 0
+        """Shots asked for that only wait for answers."""
         self._records: list[Record] = []
         self._flushed = time.monotonic()
         self._batches: deque[bytes] = deque()
@@ -201,44 +207,67 @@ class Companion:
     def _supply(self, count: int) -> None:
         """Prepare up to `count` shots in slices, so that the first arrive early."""
         while count > 0 and not self._closing:
-            size = min(count, 64)
-            shots = [shot for _ in range(size) if (shot := self._next_shot()) is not None]
+            shots = list(itertools.islice(iter(self._next_shot, None), min(count, 64)))
             self._send(Ready(shots, last=self._all_given()))
-            count -= size
-            if len(shots) < size:
-                return
+            count -= len(shots)
+            if not shots:
+                break
+        self._owed += count
 
     def _all_given(self) -> bool:
         most = self._task.max_requests
-        return most is not None and self._next >= most and not self._resign and not self._blocked()
-
-    def _blocked(self) -> bool:
-        return bool(self._histories.get("parked"))
+        return most is not None and self._next >= most and not (self._resign or self._parked or self._unparked)
 
     def _next_shot(self) -> Shot | None:
+        """The next request in order; turns of a conversation wait until the answer before them is known."""
         if self._resign:
-            index = self._resign.popleft()
-            return self._aim(index)
+            return self._aim(self._resign.popleft())
+        if self._unparked:
+            index, before, not_before_ns = self._unparked.popleft()
+            return self._shot(self._source.request(index, history=before), index, not_before_ns)
         most = self._task.max_requests
-        if most is not None and self._next >= most:
-            return None
-        index = self._task.worker + self._next * self._task.workers
-        self._next += 1
-        request = self._fixed(index) or self._source.request(index)
-        return self._shot(request, index)
+        while most is None or self._next < most:
+            index = self._task.worker + self._next * self._task.workers
+            self._next += 1
+            fixed = self._fixed(index)
+            if fixed is not None:
+                return self._shot(fixed, index)
+            needed = self._source.depends_on(index)
+            if needed is None:
+                return self._shot(self._source.request(index), index)
+            before, think_s = needed
+            self._parked[before] = (index, think_s)
+            if before in self._answered:
+                self._unpark(before)
+                return self._next_shot()
+        return None
+
+    def _unpark(self, before: int) -> None:
+        """The answer to `before` is known: the turn behind it can be prepared."""
+        messages, end_ns = self._answered.pop(before)
+        index, think_s = self._parked.pop(before)
+        self._unparked.append((index, messages, end_ns + int(think_s * NS)))
+
+    def _remember(self, request: Request, row: Record) -> None:
+        """Keep the conversation so far for the turn that follows."""
+        answer: Message = {"role": "assistant", "content": row.text or ""}
+        self._answered[request.index] = ([*request.messages, answer], row.end_ns or time.monotonic_ns())
+        if request.index in self._parked:
+            self._unpark(request.index)
+            self._need, self._owed = self._need + min(1, self._owed), max(0, self._owed - 1)
 
     def _fixed(self, index: int) -> Request | None:
         return None if self._task.requests is None else self._task.requests[index]
 
-    def _shot(self, request: Request, key: int) -> Shot:
+    def _shot(self, request: Request, key: int, not_before_ns: int = 0) -> Shot:
         self._requests[key] = request
         if getattr(self._client, "times_itself", False):
             self._given[key] = None
-            return Shot(key, request)
+            return Shot(key, request, 0, not_before_ns)
         self._unsigned[key] = self._client.prepare(request)
-        return self._aim(key)
+        return self._aim(key, not_before_ns)
 
-    def _aim(self, key: int) -> Shot:
+    def _aim(self, key: int, not_before_ns: int = 0) -> Shot:
         """The bytes of a prepared request, freshly signed where the API signs."""
         lifetime_s = self._client.signature_lifetime_s
         http = self._unsigned[key]
@@ -250,7 +279,7 @@ class Companion:
             expires_ns = time.monotonic_ns() + int(lifetime_s * NS)
         self._given.pop(key, None)
         self._given[key] = None
-        return Shot(key, self._encode(http), expires_ns)
+        return Shot(key, self._encode(http), expires_ns, not_before_ns)
 
     def _encode(self, http: HttpRequest) -> bytes:
         from llmexp.clients.dial import through_proxy
@@ -322,6 +351,8 @@ class Companion:
         self._unsigned.pop(tape.index, None)
         self._given.pop(tape.index, None)
         row = record(tape, request, self._client, self._tokenizer, self._task.worker)
+        if request.conversation is not None and not tape.warmup:
+            self._remember(request, row)
         if not self._task.config.run.save_text:
             row.text = None
         self._decode_s += time.thread_time() - began

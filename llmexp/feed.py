@@ -10,13 +10,15 @@ import mmap
 import pickle
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 LENGTH = struct.Struct("<I")
 
 
-class Shot(NamedTuple):
+@dataclass(slots=True)
+class Shot:
     """A request ready to be sent."""
 
     index: int
@@ -28,26 +30,30 @@ class Shot(NamedTuple):
     """Monotonic ns before which it must not be sent (think time)."""
 
 
-class Ready(NamedTuple):
+@dataclass(slots=True)
+class Ready:
     """Shots to queue behind those already there; `last` says that no more will come."""
 
     shots: list[Shot]
     last: bool
 
 
-class Stop(NamedTuple):
+@dataclass(slots=True)
+class Stop:
     """Start nothing new; `cut` ends what is in flight too."""
 
     cut: bool
 
 
-class Need(NamedTuple):
+@dataclass(slots=True)
+class Need:
     """The worker has room for so many more shots."""
 
     count: int
 
 
-class Resign(NamedTuple):
+@dataclass(slots=True)
+class Resign:
     """Shots whose signatures grew old; they have left the worker's queue."""
 
     indexes: list[int]

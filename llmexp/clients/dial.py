@@ -139,7 +139,7 @@ class Dialer:
         connection.connection_made(inner)
 
 
-class ProxyRefused(OSError):
+class ProxyRefusedError(OSError):
     """The proxy answered CONNECT with something other than 200."""
 
 
@@ -164,11 +164,11 @@ class _Tunnel(asyncio.Protocol):
             if " 200" in status:
                 self._opened.set_result(None)
             else:
-                self._opened.set_exception(ProxyRefused(f"proxy answered: {status}"))
+                self._opened.set_exception(ProxyRefusedError(f"proxy answered: {status}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._opened.done():
-            self._opened.set_exception(exc or ProxyRefused("proxy closed the connection"))
+            self._opened.set_exception(exc or ProxyRefusedError("proxy closed the connection"))
 
 
 def _no_delay(transport: asyncio.BaseTransport) -> None:

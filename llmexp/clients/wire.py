@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic_ns
-from typing import NamedTuple
 
 import httptools
 
@@ -21,7 +21,8 @@ from llmexp.clients.dial import Dialer
 NS = 1_000_000_000
 
 
-class Tape(NamedTuple):
+@dataclass(slots=True)
+class Tape:
     """What one exchange left on the wire; times in ns of the worker's monotonic clock."""
 
     index: int
@@ -100,7 +101,7 @@ class Exchange:
 class Connection(asyncio.Protocol):
     """One HTTP/1.1 connection: at most one exchange at a time."""
 
-    __slots__ = ("alive", "exchange", "parser", "pool", "transport", "_ended", "_keep")
+    __slots__ = ("_ended", "_keep", "alive", "exchange", "parser", "pool", "transport")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool

@@ -1,0 +1,103 @@
+"""Every wrong value is answered with the key, the value and the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmexp.config import Config, defaults, flatten, load
+from llmexp.errors import ConfigError
+
+
+def tree(**changes: Any) -> dict[str, Any]:
+    """A composed config that is fine, with dotted changes."""
+    composed = defaults()
+    composed["model"]["name"] = "m"
+    composed["workload"]["input_tokens"]["mean"] = 100
+    composed["workload"]["output_tokens"]["mean"] = 10
+    for dotted, value in changes.items():
+        *path, last = dotted.split("__")
+        at = composed
+        for part in path:
+            at = at[part]
+        at[last] = value
+    return composed
+
+
+def problems(**changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(tree(**changes))
+    return str(caught.value).splitlines()
+
+
+def test_the_defaults_are_the_contracts() -> None:
+    config = load(tree())
+    assert config.run.max_requests == 32
+    assert (config.run.timeout_s, config.run.grace_s) == (300, 30)
+    assert (config.run.warmup_requests, config.run.seed, config.run.repeats) == (4, 11111, 1)
+    assert (config.run.max_error_rate, config.run.max_usd) == (0.05, 10)
+    assert (config.compare.primary, config.compare.margin, config.compare.fail_on) == ("ttft_s/mean", 0.03, None)
+    assert (config.slo.attainment, config.slo.enforce) == (0.95, False)
+    assert config.paths.outputs == "outputs"
+
+
+def test_concurrency_follows_from_the_load_where_it_is_null() -> None:
+    assert load(tree()).streams == 4
+    assert load(tree(load__kind="poisson", load__rate=2.0)).streams is None
+    assert load(tree(concurrency=7)).streams == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"concurrency": 0}, "concurrency: must be at least 1, got 0"),
+        ({"concurrency": -4}, "concurrency: must be at least 1, got -4"),
+        ({"concurrency": "four"}, "concurrency: must be a whole number, got 'four'"),
+        ({"concurrency": 1.5}, "concurrency: must be a whole number, got 1.5"),
+        ({"run__timeout_s": 0}, "run.timeout_s: must be greater than 0, got 0"),
+        ({"run__max_requests": 0}, "run.max_requests: must be at least 1, got 0"),
+        ({"run__max_error_rate": 2}, "run.max_error_rate: must be at most 1, got 2"),
+        ({"workload__input_tokens__mean": -5}, "workload.input_tokens.mean: must be greater than 0, got -5"),
+        (
+            {"workload__input_tokens__mean": None, "workload__input_tokens__stddev": 3.0},
+            "workload.input_tokens.mean: must be given (stddev is 3)",
+        ),
+        ({"model__api": "opnai"}, "model.api: must be one of"),
+        ({"model__base_url": "localhost"}, "model.base_url: must be a URL such as http://127.0.0.1:8000/v1"),
+        ({"model__base_ulr": "x"}, "model.base_ulr: unknown key; did you mean model.base_url?"),
+        ({"model__api": "litellm"}, "model.provider: api=litellm needs LiteLLM's prefix"),
+        ({"model__headers": {"X-Api-Key": "s"}}, "model.headers.X-Api-Key: looks like a secret"),
+        ({"model__deployment": {"kind": "llamacpp", "slots": 0}}, "model.deployment.slots: must be at least 1, got 0"),
+        ({"model__deployment": {"kind": "k8s"}}, "model.deployment.kind: must be one of"),
+        ({"load__kind": "poisson"}, "load.rate: load=poisson needs requests per second"),
+        ({"load__rate": 3.0}, "load.rate: load=closed has no rate, got 3"),
+        ({"load__kind": "ramp"}, "load.from: load=ramp needs load.from and load.to"),
+        ({"slo__enforce": True}, "slo.enforce: there is no threshold to enforce"),
+        ({"run__rerun_invalid": True}, "run.rerun_invalid: goes with run.resume"),
+        ({"rehearse": "maybe"}, "rehearse: must be true or false, got 'maybe'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_wrong_value_is_named_with_its_remedy(changes: dict[str, Any], message: str) -> None:
+    assert any(line.startswith(message) for line in problems(**changes)), problems(**changes)
+
+
+def test_all_problems_are_said_at_once() -> None:
+    lines = problems(concurrency=0, run__timeout_s=-1, model__api="x")
+    assert len(lines) == 3
+
+
+def test_a_config_is_frozen() -> None:
+    config = load(tree())
+    with pytest.raises(ValueError, match="frozen"):
+        config.concurrency = 5  # type: ignore[misc]
+
+
+def test_flatten_keeps_lists_and_empty_mappings() -> None:
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == {"a.b": 1, "a.c": {}, "d": [1, 2]}
+
+
+def test_every_field_can_be_overridden_because_the_defaults_carry_it() -> None:
+    assert set(defaults()) == {field.alias or name for name, field in Config.model_fields.items()}
+    assert {"base_url", "api_key_env", "headers_env", "region"} <= set(defaults()["model"])

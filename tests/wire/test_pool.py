@@ -1,0 +1,323 @@
+"""The engine on real sockets: every exchange ends exactly once, whatever the server does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from llmexp.clients.base import HttpRequest, Target
+from llmexp.clients.dial import Dialer, through_proxy
+from llmexp.clients.wire import Exchange, Pool, Tape
+from tests.wire.sse_server import End, Script, chunk, head, serve, streamed, whole
+
+EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+
+
+def request(target: Target) -> bytes:
+    return HttpRequest("POST", "/v1/x", (("Content-Type", "application/json"),), b"{}").encode(target)
+
+
+class Ends:
+    """Collects tapes and wakes whoever waits for them."""
+
+    def __init__(self) -> None:
+        self.tapes: list[Tape] = []
+        self._more = asyncio.Event()
+
+    def __call__(self, exchange: Exchange, tape: Tape) -> None:
+        self.tapes.append(tape)
+        self._more.set()
+
+    async def wait(self, count: int) -> list[Tape]:
+        async with asyncio.timeout(10):
+            while len(self.tapes) < count:
+                self._more.clear()
+                await self._more.wait()
+        return self.tapes
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    uvloop.run(body())  # type: ignore[arg-type]
+
+
+async def one_after_another(port: int, count: int, pool: Pool | None = None) -> tuple[list[Tape], Pool]:
+    target = Target("http", "127.0.0.1", port)
+    ends = Ends()
+    pool = pool or Pool(Dialer(target), ends)
+    pool._on_end = ends
+    for index in range(count):
+        pool.submit(Exchange(index, request(target), 1, 2))
+        await ends.wait(index + 1)
+    return ends.tapes, pool
+
+
+@pytest.mark.parametrize(
+    ("script", "complete"),
+    [
+        (streamed(EVENT, EVENT), True),
+        (whole(b"{}"), True),
+        ([head(more="Connection: close\r\n"), EVENT, 0.01, EVENT, End.CLOSE], True),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n", *streamed(EVENT)], True),
+        ([b"".join(streamed(EVENT, EVENT))], True),
+        ([bytes([byte]) for byte in b"".join(streamed(EVENT))], True),
+    ],
+    ids=["chunked", "length", "until close", "interim", "one write", "byte by byte"],
+)
+def test_a_response_ends_where_its_framing_says(script: Script, complete: bool) -> None:
+    async def body() -> None:
+        async with serve(script) as server:
+            tapes, pool = await one_after_another(server.port, 2)
+            await pool.close()
+            sent = b"".join(step for step in script if isinstance(step, bytes))
+            for tape in tapes:
+                assert b"".join(tape.pieces) == sent
+                assert tape.failure is None
+                assert list(tape.stamps) == sorted(tape.stamps)
+                assert tape.sent_ns is not None
+                assert tape.sent_ns <= tape.stamps[0]
+                assert tape.end_ns is not None
+                assert tape.end_ns >= tape.stamps[-1]
+
+    run(body)
+
+
+def test_connections_are_kept_and_opened_before_the_request() -> None:
+    async def body() -> None:
+        async with serve(streamed(EVENT)) as server:
+            target = Target("http", "127.0.0.1", server.port)
+            ends = Ends()
+            pool = Pool(Dialer(target), ends)
+            await pool.open(3)
+            for index in range(5):
+                pool.submit(Exchange(index, request(target), 1, 2))
+                await ends.wait(index + 1)
+            await pool.close()
+            assert server.connections == 3
+            assert all(tape.connect_s == 0 for tape in ends.tapes)
+
+    run(body)
+
+
+def test_a_connection_closed_while_idle_is_not_used_again() -> None:
+    async def body() -> None:
+        script = [*streamed(EVENT), 0.02, End.CLOSE]
+        async with serve(script) as server:
+            tapes, pool = await one_after_another(server.port, 1)
+            await asyncio.sleep(0.1)
+            tapes, pool = await one_after_another(server.port, 1, pool)
+            await pool.close()
+            assert tapes[0].failure is None
+            assert tapes[0].stale_connections == 0
+            assert tapes[0].connect_s > 0
+            assert server.connections == 2
+
+    run(body)
+
+
+def test_a_reused_connection_that_dies_unanswered_gets_one_fresh_write() -> None:
+    async def body() -> None:
+        async with serve(streamed(EVENT), [End.RESET], streamed(EVENT)) as server:
+            tapes, pool = await one_after_another(server.port, 2)
+            await pool.close()
+            assert tapes[1].failure is None
+            assert tapes[1].stale_connections == 1
+            assert tapes[1].sent_ns is not None
+            assert tapes[1].sent_ns > tapes[0].end_ns  # type: ignore[operator]
+            assert len(server.received) == 3
+
+    run(body)
+
+
+def test_it_is_not_written_a_third_time() -> None:
+    async def body() -> None:
+        async with serve(streamed(EVENT), [End.RESET], [End.RESET]) as server:
+            tapes, pool = await one_after_another(server.port, 2)
+            await pool.close()
+            assert tapes[1].failure is not None
+            assert tapes[1].failure.error_class == "cut"
+            assert len(server.received) == 3
+
+    run(body)
+
+
+def test_a_fresh_connection_that_dies_unanswered_is_cut_at_once() -> None:
+    async def body() -> None:
+        async with serve([End.RESET]) as server:
+            tapes, pool = await one_after_another(server.port, 1)
+            await pool.close()
+            assert tapes[0].failure is not None
+            assert tapes[0].failure.error_class == "cut"
+            assert len(server.received) == 1
+
+    run(body)
+
+
+def test_a_cut_in_the_middle_keeps_what_came() -> None:
+    async def body() -> None:
+        async with serve([head(chunked=True), chunk(EVENT), End.CLOSE]) as server:
+            tapes, pool = await one_after_another(server.port, 1)
+            await pool.close()
+            assert tapes[0].eof
+            assert b"".join(tapes[0].pieces).endswith(chunk(EVENT))
+
+    run(body)
+
+
+def test_garbage_ends_the_exchange_and_the_connection() -> None:
+    async def body() -> None:
+        async with serve([b"\x16\x03 this is not HTTP\r\n\r\n"]) as server:
+            tapes, pool = await one_after_another(server.port, 2)
+            await pool.close()
+            assert len(tapes) == 2
+            assert server.connections == 2
+
+    run(body)
+
+
+def test_refused_and_unknown_hosts_are_connect_failures() -> None:
+    async def body() -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for target in (Target("http", "127.0.0.1", port), Target("http", "no-such-host.invalid", 80)):
+            ends = Ends()
+            pool = Pool(Dialer(target), ends)
+            await pool.open(2)
+            pool.submit(Exchange(0, b"x", 1, 2))
+            (tape,) = await ends.wait(1)
+            assert tape.failure is not None
+            assert tape.failure.error_class == "connect"
+            assert tape.sent_ns is None
+            await pool.close()
+
+    run(body)
+
+
+def test_our_own_limit_cuts_what_is_in_flight() -> None:
+    async def body() -> None:
+        async with serve([head(chunked=True), chunk(EVENT), End.HANG]) as server:
+            target = Target("http", "127.0.0.1", server.port)
+            ends = Ends()
+            pool = Pool(Dialer(target), ends)
+            pool.submit(Exchange(0, request(target), 1, 2))
+            await asyncio.sleep(0.1)
+            pool.cut_all()
+            (tape,) = ends.tapes
+            assert tape.unfinished
+            assert tape.pieces
+            assert pool.in_flight == 0
+            await pool.close()
+
+    run(body)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1."""
+    where = tmp_path_factory.mktemp("tls") / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        + ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", where, "-out", where.with_suffix(".crt")],
+        check=True,
+        capture_output=True,
+    )
+    where.write_bytes(where.read_bytes() + where.with_suffix(".crt").read_bytes())
+    return where
+
+
+async def tls_server(certificate: Path) -> asyncio.Server:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"".join(streamed(EVENT)))
+        await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+
+
+def test_tls_trusts_the_users_bundle_and_nothing_else(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetch(port: int) -> Tape:
+        target = Target("https", "127.0.0.1", port)
+        ends = Ends()
+        pool = Pool(Dialer(target), ends)
+        pool.submit(Exchange(0, request(target), 1, 2))
+        (tape,) = await ends.wait(1)
+        await pool.close()
+        return tape
+
+    async def body() -> None:
+        server = await tls_server(certificate)
+        port = server.sockets[0].getsockname()[1]
+        refused = await fetch(port)
+        assert refused.failure is not None
+        assert refused.failure.error_class == "tls"
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_suffix(".crt")))
+        trusted = await fetch(port)
+        assert trusted.failure is None
+        assert b"HTTP/1.1 200" in trusted.pieces[0]
+        server.close()
+
+    run(body)
+
+
+def test_https_goes_through_a_proxy_by_connect(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target's name is no loopback address, so the proxy applies; the proxy leads to our TLS server all the same."""
+    seen: list[bytes] = []
+
+    async def body() -> None:
+        server = await tls_server(certificate)
+        port = server.sockets[0].getsockname()[1]
+
+        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            seen.append(await reader.readuntil(b"\r\n\r\n"))
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+
+        front = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_suffix(".crt")))
+        monkeypatch.setenv("https_proxy", f"http://user:pass@127.0.0.1:{front.sockets[0].getsockname()[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        target = Target("https", "api.test", 443)
+        ends = Ends()
+        pool = Pool(Dialer(target), ends)
+        pool.submit(Exchange(0, request(target), 1, 2))
+        (tape,) = await ends.wait(1)
+        # The certificate is for localhost: reaching its check proves that TLS ran inside the tunnel.
+        assert tape.failure is not None
+        assert tape.failure.error_class == "tls"
+        assert seen[0].startswith(b"CONNECT api.test:443 HTTP/1.1\r\n")
+        assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in seen[0]
+        await pool.close()
+        front.close()
+        server.close()
+
+    run(body)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+    except ConnectionError:
+        pass
+    writer.close()
+
+
+def test_plain_http_names_the_whole_url_to_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    http = HttpRequest("POST", "/v1/x", (), b"")
+    assert through_proxy(http, Target("http", "api.test", 8000)).path == "http://api.test:8000/v1/x"
+    assert through_proxy(http, Target("http", "127.0.0.1", 8000)).path == "/v1/x"
