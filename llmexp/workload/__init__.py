@@ -1,0 +1,39 @@
+"""What is sent: prompts of asked token lengths, files, conversations and mixes.
+
+Importing this package is free of cost: composing a configuration loads it. What a job needs comes through `source_for`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmexp.config import Config, Workload
+    from llmexp.workload.source import Source
+
+
+def source_for(config: Config, base_url: str | None, nonce: str) -> Source:
+    """The job's requests, counted as the model counts, or as `workload.tokenizer` says."""
+    from llmexp.workload.source import Source
+    from llmexp.workload.tokens import tokenizer_for
+
+    model = config.model
+    if config.workload.tokenizer is not None:
+        model = model.model_copy(update={"tokenizer": config.workload.tokenizer})
+    return Source(config.workload, tokenizer_for(model, base_url), seed=config.run.seed, nonce=nonce)
+
+
+def validate(workload: Workload) -> None:
+    """Read what the workload names (files, parts), sending nothing; raises `ConfigError` with key and remedy."""
+    from llmexp.workload.source import Source
+    from llmexp.workload.tokens import Estimate
+
+    Source(workload, Estimate(), seed=0, nonce="").request(0)
+
+
+def context_tokens(workload: Workload) -> int:
+    """A bound of input plus output tokens of any one request, before any chat template."""
+    from llmexp.workload.source import Source
+    from llmexp.workload.tokens import Estimate
+
+    return Source(workload, Estimate(), seed=0, nonce="").context_tokens()

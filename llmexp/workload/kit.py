@@ -1,0 +1,126 @@
+"""What every kind of workload is built from, and the protocol that each kind implements."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import NamedTuple, Protocol
+
+from llmexp.config import Workload
+from llmexp.workload.lengths import Lengths, seeded, uniform
+from llmexp.workload.request import Message, Request
+from llmexp.workload.text import Composer, Prompt, nonce_text, reference_nonce
+
+DEFAULT_INSTRUCTION = "Continue this text in the same manner. Write exactly {output_tokens} tokens, no fewer."
+
+
+class Kind(Protocol):
+    """One kind of workload. Every method gives the same answer for the same index, in any process and any order."""
+
+    @property
+    def size(self) -> int | None:
+        """How many different requests there are before their texts come again; None: no end."""
+        ...
+
+    def request(self, index: int, warmup: bool, history: Sequence[Message] | None) -> Request:
+        """The request of an index; `history` holds the conversation so far, answers included."""
+        ...
+
+    def depends_on(self, index: int) -> tuple[int, float] | None:
+        """(index whose answer must be known first, think time in seconds after it)."""
+        ...
+
+    def partition(self, index: int) -> int:
+        """Requests of one partition must be handled by one worker."""
+        ...
+
+    def mean_tokens(self) -> tuple[float, float]:
+        """Mean input and output tokens of a request."""
+        ...
+
+    def largest_tokens(self) -> int:
+        """A bound of input plus output tokens of one request."""
+        ...
+
+    def declared_cache_share(self) -> float:
+        """Share of all input tokens that an earlier request began with in the same way."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What a reader of the results should know, in words."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kit:
+    """Tokenizer, seed and nonce; `stream` keeps the draws of a mix's parts apart."""
+
+    composer: Composer
+    seed: int
+    nonce: str
+    stream: str = ""
+
+    def inside(self, name: str) -> Kit:
+        """The same kit with draws of its own."""
+        return replace(self, stream=f"{self.stream}{name}/")
+
+    def spot(self, index: int, *, warmup: bool) -> Spot:
+        """The place of one request; warm-up requests have indexes, and so draws, of their own."""
+        return Spot(self, f"{self.stream}warmup/" if warmup else self.stream, index)
+
+
+class Spot(NamedTuple):
+    """Where all chance and the nonce of one request come from."""
+
+    kit: Kit
+    stream: str
+    index: int
+
+    def draw(self, name: str, lengths: Lengths) -> int:
+        """A token count."""
+        return lengths.draw(self.kit.seed, self.stream + name, self.index)
+
+    def chance(self, name: str) -> float:
+        """A number in (0, 1)."""
+        return uniform(self.kit.seed, self.stream + name, self.index)
+
+    def pick(self, name: str, count: int) -> int:
+        """One of `count` alternatives."""
+        return seeded(self.kit.seed, self.stream + name, self.index) % count
+
+    def nonce(self) -> str:
+        """The words that no other prompt of any job begins with."""
+        return nonce_text(self.kit.nonce, self.stream, self.index)
+
+    def prompt(self, tokens: int, closing: str, *, shared: tuple[str, str] = ("", "")) -> Prompt:
+        """A prompt of `tokens` tokens: shared prefix (as it is sent, without its nonce), nonce, text, closing."""
+        composer = self.kit.composer
+        sent, bare = shared
+        space = " " if sent else ""
+        reference = f"{bare and reference_nonce()}{bare}{space}{reference_nonce()}"
+        body, count = composer.compose(
+            (self.kit.seed, self.stream + "text", self.index), tokens, head=reference, closing=closing
+        )
+        text = f"{sent}{space}{self.nonce()}{body}{closing}"
+        if not composer.steady_nonce:
+            count = composer.tokenizer.count(text)
+        return Prompt(text, count, f"{bare}{body}{closing}")
+
+
+def closing(workload: Workload, output_tokens: int) -> str:
+    """The paragraph that asks for the output's length."""
+    wording = DEFAULT_INSTRUCTION if workload.instruction is None else workload.instruction
+    filled = wording.replace("{output_tokens}", str(output_tokens)).strip()
+    return f"\n\n{filled}" if filled else ""
+
+
+def digest(texts: Sequence[str], max_tokens: int) -> str:
+    """Identifies what is asked, whatever nonce stands before it."""
+    return blake2b(json.dumps([list(texts), max_tokens]).encode(), digest_size=16).hexdigest()
+
+
+def user(text: str) -> Message:
+    """A message of the user."""
+    return {"role": "user", "content": text}
