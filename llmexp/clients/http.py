@@ -1,8 +1,8 @@
 """HTTP/1.1 framing and compression off a tape: raw bytes with stamps in, one `Response` out.
 
 Every fragment of the body keeps the stamp of the read that carried it. The grammar is llhttp's (through httptools), so
-that the worker, which looks for the end of a response with the same parser, and this module never disagree; `parser`
-gives both the same leniencies.
+that the worker, which looks for the end of a response with the same parser, and this module never disagree;
+`response_parser` gives both the same leniencies.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Headless(Malformed):
     """The bytes ended before the response's head did: there is no status to judge by."""
 
 
-def parser(protocol: object) -> httptools.HttpResponseParser:
+def response_parser(protocol: object) -> httptools.HttpResponseParser:
     """A response parser that takes what other clients take too: chunks beside a length, spaces after a chunk's size."""
     made = httptools.HttpResponseParser(protocol)
     made.set_dangerous_leniencies(lenient_chunked_length=True, lenient_spaces_after_chunk_size=True)
@@ -68,7 +68,7 @@ class _Reading:
 
     def run(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> Exception | None:
         """Read the pieces up to the response's end; what the grammar objected to, if anything."""
-        self._parser = parser(self)
+        self._parser = response_parser(self)
         feed = self._parser.feed_data
         try:
             for at_ns, piece in zip(stamps, pieces, strict=True):

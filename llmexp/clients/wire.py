@@ -17,6 +17,7 @@ import httptools
 
 from llmexp.clients.base import Failure
 from llmexp.clients.dial import Dialer
+from llmexp.clients.http import response_parser
 
 NS = 1_000_000_000
 
@@ -119,7 +120,7 @@ class Connection(asyncio.Protocol):
     def send(self, exchange: Exchange) -> None:
         """Put the request on this open connection and stamp it just before."""
         self.exchange = exchange
-        self.parser = httptools.HttpResponseParser(self)
+        self.parser = response_parser(self)
         self._ended = False
         exchange.sent_ns = monotonic_ns()
         self.transport.write(exchange.data)  # type: ignore[union-attr]
@@ -190,7 +191,7 @@ class Pool:
     def __init__(self, dialer: Dialer, on_end: Callable[[Exchange, Tape], None], *, spare: int = 0) -> None:
         self._dialer = dialer
         self._on_end = on_end
-        self._loop = asyncio.get_event_loop()
+        self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []
         self._busy: dict[Exchange, Connection | None] = {}
         self._dials: dict[Exchange, asyncio.Task[None]] = {}
