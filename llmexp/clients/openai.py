@@ -97,12 +97,14 @@ def fold(draft: Draft, payloads: Iterable[Payload]) -> None:
             draft.failure = of_event(tree)
             return
         for choice in tree.get("choices") or ():
-            _texts(at_ns, choice.get("delta") or choice.get("message") or choice, append)
+            delta = choice.get("delta")
+            if delta is None:
+                delta = choice.get("message") or choice
+                draft.finished = draft.finished or "message" in choice  # a whole answer
+            _texts(at_ns, delta, append)
             reason = choice.get("finish_reason")
-            if reason is not None:
+            if reason and reason != "null":
                 draft.finish_reason, draft.finished = str(reason), True
-            elif "message" in choice:
-                draft.finished = True  # a whole answer
         if tree.get("usage") or tree.get("timings") or tree.get("x_groq"):
             _closing(draft, tree)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from time import monotonic_ns
 
+from wire.sse_server import Received, Script, serve
+
 from llmexp.clients import build
 from llmexp.clients.base import Client
 from llmexp.clients.dial import Dialer
@@ -13,7 +15,6 @@ from llmexp.clients.wire import Exchange, Pool, Tape
 from llmexp.config import Model
 from llmexp.records import Record, Source
 from llmexp.workload.request import Request
-from wire.sse_server import Received, Script, serve
 
 REQUEST = Request(7, ({"role": "user", "content": "Say something."},), 16, 3, "digest")
 

@@ -6,11 +6,11 @@ from itertools import accumulate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wire.test_http import cut, cuts
 
 from llmexp.clients import anthropic, gemini, openai
 from llmexp.clients.base import Answer, Response, Usage
 from llmexp.clients.decoding import Fold, decode
-from wire.test_http import cut, cuts
 
 FOLDS = {"openai": openai.fold, "anthropic": anthropic.fold, "gemini": gemini.fold}
 
@@ -133,6 +133,20 @@ def test_openai_errors_after_200(body: bytes, code: str | None, message: str) ->
     assert answer.failure is not None
     assert (answer.failure.error_class, answer.failure.code, answer.failure.message) == ("in_stream", code, message)
     assert texts(answer) == ([("answer", "a")] if before else [])
+
+
+def test_openai_finish_reasons_that_are_none() -> None:
+    assert not read(sse(delta("", content="a"), delta("null", content="b"))).finished
+
+
+def test_openai_chunks_that_repeat_the_whole_message_count_once() -> None:
+    def chunk(text: str, so_far: str, reason: str | None = None) -> dict[str, object]:
+        fields = {"content": text} if text else {}
+        return {"choices": [{"delta": fields, "message": {"content": so_far}, "finish_reason": reason}]}
+
+    assert not read(sse(chunk("a", "a"))).finished
+    answer = read(sse(chunk("a", "a"), chunk(" b", "a b"), chunk("", "a b", "stop")))
+    assert (texts(answer), answer.finished) == ([("answer", "a"), ("answer", " b")], True)
 
 
 def test_openai_null_error_is_no_error() -> None:

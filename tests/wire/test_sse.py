@@ -3,9 +3,9 @@ from itertools import accumulate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wire.test_http import cut, cuts
 
 from llmexp.clients.sse import SseEvent, events
-from wire.test_http import cut, cuts
 
 
 def plain(stream: bytes) -> list[tuple[str, bytes, bool]]:
