@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ CARRIED_FROM = {"p25": 11, "p50": 5, "p75": 11, "p90": 29, "p95": 59, "p99": 299
 """Values a sample needs before it carries a percentile."""
 
 
-def distribution(values: Floats) -> dict[str, float | None] | None:
+def distribution(sample: Floats | Sequence[float]) -> dict[str, float | None] | None:
     """Count, mean, stddev (n−1), min, max and percentiles by linear interpolation; None for no values.
 
-    Sorts `values` in place: a pool of millions of gaps is never copied.
+    Sorts an array in place: a pool of millions of gaps is never copied.
     """
+    values = np.asarray(sample, dtype=np.float64)
     count = len(values)
     if not count:
         return None
@@ -46,17 +47,22 @@ def carries(count: int, percentile: str) -> bool:
     return count >= CARRIED_FROM[percentile]
 
 
-def uncarried(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, list[str]]:
-    """Distribution → percentiles that its sample does not carry, over a summary; nested ones as `steady/ttft_s`."""
+def uncarried(count: int) -> list[str]:
+    """The percentiles that a sample of this size does not carry."""
+    return [percentile for percentile in PERCENTILES if not carries(count, percentile)]
+
+
+def all_uncarried(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, list[str]]:
+    """Distribution → percentiles that it does not carry, over a summary; nested ones as `steady/ttft_s`."""
     found: dict[str, list[str]] = {}
     for name, value in metrics.items():
         if not isinstance(value, Mapping):
             continue
         if "p50" in value:
-            missing = [percentile for percentile in PERCENTILES if not carries(value["count"], percentile)]
+            missing = uncarried(value["count"])
             found |= {f"{prefix}{name}": missing} if missing else {}
         else:
-            found |= uncarried(value, f"{prefix}{name}/")
+            found |= all_uncarried(value, f"{prefix}{name}/")
     return found
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -13,7 +15,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_WIDTH = 110
+from llmexp.distributions import all_uncarried
+
+MIN_WIDTH, PLAIN_WIDTH = 80, 110
 SHOWN = ("p50", "p90", "p99")
 LATENCIES = {
     "response_ttft_s": "first token, from intended time",
@@ -27,25 +31,24 @@ LATENCIES = {
 COLOURS = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 
 
-def show(result: Mapping[str, Any], file: IO[str] | None = None) -> None:
-    """Print the job; without colours and at a fixed width where there is no terminal."""
-    out = file or sys.stdout
-    console = Console(file=out, highlight=False)
-    if console.is_terminal:
-        console.print(render_job(result))
-    else:
-        out.write(as_text(result))
-
-
-def as_text(result: Mapping[str, Any]) -> str:
-    """The job in plain lines."""
-    console = Console(file=io.StringIO(), width=PLAIN_WIDTH, color_system=None, force_terminal=False, highlight=False)
+def render(result: Mapping[str, Any], directory: Path | None = None, *, colour: bool | None = None) -> str:
+    """The job as text: coloured and as wide as the terminal, or plain and of a fixed width where there is none."""
+    tty = sys.stdout.isatty() if colour is None else colour
+    width = max(shutil.get_terminal_size().columns, MIN_WIDTH) if tty else PLAIN_WIDTH
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=tty,
+        color_system="standard" if tty else None,
+        highlight=False,
+        legacy_windows=False,
+    )
     with console.capture() as captured:
-        console.print(render_job(result))
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+        console.print(render_job(result, directory))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def render_job(result: Mapping[str, Any]) -> RenderableType:
+def render_job(result: Mapping[str, Any], directory: Path | None = None) -> RenderableType:
     """The job as `rich` prints it."""
     parts: list[RenderableType] = [_title(result)]
     latencies = _latencies(result)
@@ -56,6 +59,8 @@ def render_job(result: Mapping[str, Any]) -> RenderableType:
     facts.add_column()
     for name, value in _facts(result):
         facts.add_row(name, value)
+    if directory is not None:
+        facts.add_row("files", Text(str(directory), overflow="fold"))
     return Group(*parts, Padding(facts, (0, 0, 0, 1)))
 
 
@@ -79,19 +84,18 @@ def _latencies(result: Mapping[str, Any]) -> Table:
     for name in ("mean", *SHOWN, "max"):
         table.add_column(name, justify="right")
     open_loop = result["config"].get("load", {}).get("kind", "closed") != "closed"
-    uncarried = result.get("percentiles_uncarried", {})
+    rough = all_uncarried(result["metrics"])
     for name, label in LATENCIES.items():
         found = result["metrics"].get(name)
         if found is None or (name.startswith("response_") and not open_loop):
             continue
-        rough = uncarried.get(name, ())
-        cells = [
+        cells: list[str | Text] = [
             duration(found["mean"]),
-            *(_percentile(found[one], one in rough) for one in SHOWN),
+            *(_percentile(found[one], one in rough.get(name, ())) for one in SHOWN),
             duration(found["max"]),
         ]
         table.add_row(f" {label}", *cells)
-    if any(set(SHOWN) & set(uncarried.get(name, ())) for name in LATENCIES):
+    if any(set(SHOWN) & set(rough.get(name, ())) for name in LATENCIES):
         table.caption = "~ more requests are needed to carry this percentile"
         table.caption_justify = "left"
     return table
@@ -112,7 +116,8 @@ def _facts(result: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
                 metrics.get("inflight_mean") is not None and f"{number(metrics['inflight_mean'])} in flight",
             ),
         )
-    yield "requests", _requests(metrics)
+    if "requests_completed" in metrics:
+        yield "requests", _requests(metrics)
     yield from _errors(result.get("errors") or {})
     if metrics.get("input_tokens") or metrics.get("output_tokens"):
         yield (
@@ -174,7 +179,9 @@ def _validity(result: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]
     for reason in validity["reasons"]:
         line = f"{reason['seen']}: {reason['why']}. {reason['remedy']}"
         yield str(reason["level"]), Text(line, COLOURS[reason["level"]])
-    notes = [f"{note['seen']}: {note['why']}." for note in validity.get("notes", ())] + list(result.get("notes", ()))
+    notes = [f"{note['seen']}: {note['why']}." for note in validity.get("notes", ())] + list(
+        result["notes"].get("remarks", ())
+    )
     for at, note in enumerate(notes):
         yield ("" if at else "notes"), Text(note)
 

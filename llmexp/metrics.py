@@ -15,7 +15,7 @@ import numpy as np
 
 from llmexp.config import Slo
 from llmexp.dictionary import DICTIONARY, Metric
-from llmexp.distributions import distribution, seconds, uncarried
+from llmexp.distributions import all_uncarried, distribution, seconds, uncarried
 from llmexp.latencies import between, chunk_gaps, output_rate, real, time_per_output_token, token_gaps
 from llmexp.observed import Bools, Ints, Observed, known, observe
 from llmexp.timeline import InFlight, Span, concurrency_held, curves, inflight_mean, plateau, sending, tokens_in, window
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 __all__ = [
     "DICTIONARY",
     "Metric",
+    "all_uncarried",
     "cached_beyond",
     "concurrency_held",
     "curves",
     "errors",
     "observe",
     "output_length",
+    "schedule_lag",
     "summarize",
     "token_sources",
     "uncarried",
@@ -266,17 +268,22 @@ def output_length(observed: Observed) -> dict[str, Any] | None:
     }
 
 
-def cached_beyond(observed: Observed, *, prefix_tokens: int) -> float | None:
-    """Share of input tokens that a cache served though the workload did not declare them; None where it is not known.
+def schedule_lag(observed: Observed) -> float | None:
+    """The p99 of dispatched − intended in seconds, of all requests sent."""
+    found = distribution(between(observed.dispatched_ns, observed.intended_ns, known(observed.sent_ns)))
+    return None if found is None else found["p99"]
 
-    Declared are the shared prefix, the server's own template around the user's text, the history of a conversation,
-    and what rounding up to a cache block may add.
+
+def cached_beyond(observed: Observed, declared: float) -> float | None:
+    """Share of input tokens that a cache served beyond the `declared` share; None where the server does not say.
+
+    The server's own template around the user's text is no part of it, nor what rounding up to a cache block may add.
     """
-    told = observed.completed & known(observed.cached_tokens, observed.input_tokens) & (observed.turn == 0)
+    told = observed.completed & known(observed.cached_tokens, observed.input_tokens)
     total = int(observed.input_tokens[told].sum())
     if not total:
         return None
     counted = np.where(known(observed.input_tokens_counted), observed.input_tokens_counted, observed.input_tokens)
     template = np.maximum(observed.input_tokens - counted, 0)[told]
-    beyond = observed.cached_tokens[told] - prefix_tokens - template - CACHE_BLOCK_TOKENS
-    return float(np.maximum(beyond, 0).sum()) / total
+    cached = np.maximum(observed.cached_tokens[told] - template - CACHE_BLOCK_TOKENS, 0)
+    return max(0.0, float(cached.sum()) / total - declared)

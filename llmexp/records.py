@@ -198,6 +198,11 @@ class Writer:
         self.close()
 
 
+def exists(directory: Path) -> bool:
+    """Whether a job has left requests here, in either form."""
+    return (directory / ARROWS).exists() or (directory / PARQUET).exists()
+
+
 def iterate(directory: Path) -> Iterator[pa.RecordBatch]:
     """The batches of a job's requests in the order written, one in memory at a time.
 
@@ -245,10 +250,15 @@ def records(directory: Path) -> Iterator[Record]:
 
 
 def to_parquet(directory: Path) -> Path:
-    """Turn `requests.arrows` into `requests.parquet`, flat in memory, and remove the former once that is complete."""
+    """Turn `requests.arrows` into `requests.parquet`, flat in memory, and remove the former once that is complete.
+
+    Where that was done before, nothing is left to do.
+    """
     import pyarrow.parquet as pq
 
     target, partial = directory / PARQUET, directory / f".{PARQUET}.partial"
+    if not (directory / ARROWS).exists() and target.exists():
+        return target
     schema = _schema().with_metadata(metadata(directory))
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for table in _grouped(_stream(directory / ARROWS)):

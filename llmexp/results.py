@@ -12,103 +12,78 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmexp.config import Slo
-    from llmexp.metrics import Cost
-    from llmexp.observed import Observed
     from llmexp.validity import Validity
 
 RESULT = "result.json"
 SCHEMA_VERSION = 1
-Status = Literal["finished", "failed", "interrupted"]
-
-
-def measured(
-    observed: Observed,
-    *,
-    slo: Slo,
-    open_loop: bool,
-    cost: Cost | None = None,
-    usd_per_hour: float | None = None,
-    streams: int | None = None,
-    stationary: bool = True,
-) -> dict[str, Any]:
-    """All that the records say, under the names of `result.json`; arguments as `metrics.summarize` takes them."""
-    from llmexp import metrics
-
-    summary = metrics.summarize(
-        observed,
-        slo=slo,
-        open_loop=open_loop,
-        cost=cost,
-        usd_per_hour=usd_per_hour,
-        streams=streams,
-        stationary=stationary,
-    )
-    return {
-        "metrics": summary,
-        "percentiles_uncarried": metrics.uncarried(summary),
-        "curves": metrics.curves(observed),
-        "errors": metrics.errors(observed),
-        "output_length": metrics.output_length(observed),
-        "token_sources": metrics.token_sources(observed),
-    }
 
 
 def build(
     *,
     job: Mapping[str, Any],
-    status: Status,
+    status: str,
     reason: str | None,
-    started_at: datetime,
-    ended_at: datetime,
+    started: datetime,
     config: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    deployment: Mapping[str, Any],
-    measured: Mapping[str, Any],
-    validity: Validity,
-    client: Mapping[str, Any],
-    cost: Mapping[str, Any],
-    notes: Sequence[str] = (),
+    ended: datetime | None = None,
+    environment: Mapping[str, Any] | None = None,
+    deployment: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    curves: Mapping[str, Any] | None = None,
+    errors: Mapping[str, Any] | None = None,
+    validity: Validity | None = None,
+    client: Mapping[str, Any] | None = None,
+    cost: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of `result.json`, ready to be written: plain values without NaN."""
+    """The content of `result.json`, ready to be written: plain values without NaN.
+
+    `status` is `finished`, `failed` or `interrupted`. Without `metrics` it says that nothing was measured.
+    """
+    from llmexp.environment import environment as here
+    from llmexp.validity import ClientFacts, judge
+
+    verdict = validity or judge(ClientFacts(requests_completed=0))
     tree = {
         "schema_version": SCHEMA_VERSION,
         "job": job,
         "status": status,
         "reason": reason,
-        "started_at": timestamp(started_at),
-        "ended_at": timestamp(ended_at),
+        "started_at": timestamp(started),
+        "ended_at": ended and timestamp(ended),
         "config": config,
-        "environment": environment,
-        "deployment": deployment,
-        **measured,
-        "validity": validity.as_dict(),
-        "client": client,
-        "cost": cost,
-        "notes": [*notes, *remarks(measured)],
+        "environment": here() if environment is None else environment,
+        "deployment": deployment or {},
+        "metrics": metrics or {},
+        "curves": curves or {},
+        "errors": errors or {},
+        "validity": verdict.as_dict(),
+        "client": client or {},
+        "cost": cost or {},
+        "notes": {**(notes or {}), "remarks": remarks(metrics or {}, notes or {})},
     }
     plain: dict[str, Any] = strict(tree)
     return plain
 
 
-def remarks(measured: Mapping[str, Any]) -> list[str]:
+def remarks(metrics: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
     """What a reader of these numbers should know, in words."""
     found = []
-    cut = measured["metrics"]["requests_unfinished"]
+    cut = metrics.get("requests_unfinished")
     if cut:
         found.append(
             f"{cut} request{'s were' if cut > 1 else ' was'} cut when run.grace_s ended: latencies are censored, "
             "for the slowest answers are not among them. Raise run.grace_s, or run.timeout_s."
         )
-    length = measured["output_length"]
+    length = notes.get("output_length")
     if length and not length["held"]:
         found.append(
             f"{length['share_held']:.0%} of the answers had the length asked for (±{length['tolerance']:.0%}): "
-            f"{length['asked_mean']:.0f} tokens were asked on average, {length['answered_mean']:.0f} came. A stack that "
-            "answers at another length does other work; workload.force_output helps where the server knows it."
+            f"{length['asked_mean']:.0f} tokens were asked on average, {length['answered_mean']:.0f} came. A stack "
+            "that answers at another length does other work; workload.force_output helps where the server knows it."
         )
     return found
 
@@ -142,6 +117,20 @@ def read(directory: Path) -> dict[str, Any]:
     """The content of `result.json`."""
     tree: dict[str, Any] = json.loads((directory / RESULT).read_text(encoding="utf-8"))
     return tree
+
+
+def write_llmperf(directory: Path, result: Mapping[str, Any]) -> list[Path]:
+    """Write LLMPerf's two files of a job beside its own."""
+    from llmexp.llmperf import files
+
+    return files.write_job(directory, result)
+
+
+def render_job(result: Mapping[str, Any], directory: Path | None = None) -> str:
+    """The job's table for stdout, coloured where that is a terminal."""
+    from llmexp import glance
+
+    return glance.render(result, directory)
 
 
 def write_json(path: Path, value: Any, indent: int) -> Path:

@@ -21,12 +21,14 @@ from llmexp.config import Slo, flatten
 from llmexp.distributions import CARRIED_FROM, distribution
 from llmexp.metrics import (
     DICTIONARY,
+    all_uncarried,
     cached_beyond,
     concurrency_held,
     curves,
     errors,
     observe,
     output_length,
+    schedule_lag,
     summarize,
     token_sources,
     uncarried,
@@ -288,6 +290,12 @@ def test_errors_by_class() -> None:
     assert found["throttled"]["examples"] == [{"index": 0, "code": "429", "message": "throttled 429"}]
 
 
+def test_schedule_lag_is_of_all_that_was_sent() -> None:
+    late = [record(at, sent=1.0, intended=0.0, dispatched=0.25, status="unfinished") for at in range(2)]
+    assert schedule_lag(observe(table([*late, failure(2, sent=None, dispatched=9.0)]))) == pytest.approx(0.25)
+    assert schedule_lag(observe([])) is None
+
+
 def test_output_length_control() -> None:
     records = [record(at, chunks=[1.0], output_tokens=100 if at < 8 else 5, max_tokens=105) for at in range(10)]
     found = output_length(observe(table(records)))
@@ -299,19 +307,27 @@ def test_sources_and_undeclared_cache_hits() -> None:
     records = [
         record(0, chunks=[1.0], input_tokens=130, input_tokens_counted=100, cached_tokens=36),
         record(1, chunks=[1.0], input_tokens=130, input_tokens_counted=100, cached_tokens=129),
-        record(2, chunks=[1.0], input_tokens=900, input_tokens_counted=100, cached_tokens=800, turn=1),
     ]
     observed = observe(table(records))
-    assert token_sources(observed)["input_tokens"] == {"server": 3}
-    assert cached_beyond(observed, prefix_tokens=0) == pytest.approx((129 - 30 - 16) / 260)
-    assert cached_beyond(observed, prefix_tokens=100) == 0.0
-    assert cached_beyond(observe(table([record(chunks=[1.0])])), prefix_tokens=0) is None
+    assert token_sources(observed)["input_tokens"] == {"server": 2}
+    assert cached_beyond(observed, 0.0) == pytest.approx((129 - 30 - 16) / 260)
+    assert cached_beyond(observed, 0.3) == pytest.approx((129 - 30 - 16) / 260 - 0.3)
+    assert cached_beyond(observed, 0.5) == 0.0
+    assert cached_beyond(observe(table([record(chunks=[1.0])])), 0.0) is None
 
 
 def test_which_percentiles_a_sample_carries() -> None:
-    found = uncarried(numbers([record(at, sent=float(at), chunks=[at + 1.0]) for at in range(30)], streams=1))
+    found = all_uncarried(numbers([record(at, sent=float(at), chunks=[at + 1.0]) for at in range(30)], streams=1))
     assert found["ttft_s"] == ["p95", "p99"]
     assert found["steady/ttft_s"] == ["p95", "p99"]
+    assert [uncarried(count) for count in (4, 5, 11, 29, 59, 299)] == [
+        ["p25", "p50", "p75", "p90", "p95", "p99"],
+        ["p25", "p75", "p90", "p95", "p99"],
+        ["p90", "p95", "p99"],
+        ["p95", "p99"],
+        ["p99"],
+        [],
+    ]
     assert CARRIED_FROM == {"p25": 11, "p50": 5, "p75": 11, "p90": 29, "p95": 59, "p99": 299}
 
 
