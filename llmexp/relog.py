@@ -42,7 +42,7 @@ def _guarded(directory: Path, asked: argparse.Namespace) -> int:
     try:
         relog(directory, asked.uri, asked.experiment)
     except LlmexpError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return error.exit_status
     return OK
 
@@ -66,12 +66,12 @@ def _log_sweep(store: MlflowStore, directory: Path, sweep: Sweep) -> None:
     for job_dir in sweep.jobs:
         _log(store, job_dir, parent)
     store.finish_sweep(parent, sweep.status, sweep.description, directory, sweep.ended_ms)
-    print(f"{directory}: sweep of {len(sweep.jobs)} jobs is run {parent}")  # noqa: T201
+    print(f"{directory}: sweep of {len(sweep.jobs)} jobs is run {parent}")
 
 
 def _log(store: MlflowStore, job_dir: Path, parent: str | None) -> None:
     run_id = store.log_job(job_dir, parent)
-    print(f"{job_dir}: run {run_id}")  # noqa: T201
+    print(f"{job_dir}: run {run_id}")
 
 
 def _store(result: dict[str, Any], uri: str | None, experiment: str | None) -> MlflowStore:

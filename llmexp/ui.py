@@ -7,6 +7,7 @@ list (MLflow waits for the download of the newest one, and hangs without a netwo
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -14,18 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
-from llmexp.config import Tracking
 from llmexp.errors import OK, WRONG, ConfigError, LlmexpError
-from llmexp.tracking import MlflowStore, open_store, store_uri
-from llmexp.tracking.connection import ENVIRONMENT, shown_uri
+from llmexp.tracking.connection import ENVIRONMENT, created_alone, shown_uri, sqlite_path, store_uri
 
-START_S = 60.0
-"""MLflow imports for 5–15 s on a busy machine before it answers."""
+START_S = 120.0
+"""MLflow answers after 5 s on a quiet machine, after a minute on a crowded one."""
 STOP_S = 5.0
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return OK
     except LlmexpError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return WRONG
     return OK
 
@@ -55,26 +56,36 @@ def _parser() -> argparse.ArgumentParser:
 def serve(uri: str, host: str, port: int, experiment: str) -> None:
     """Starts MLflow's server, says where it is, and stays until it ends. A server needs no second one."""
     if uri.startswith(("http://", "https://")):
-        print(f"The runs are on a server that has its own pages: {shown_uri(uri)}")  # noqa: T201
+        print(f"The runs are on a server that has its own pages: {shown_uri(uri)}")
         return
     _check_free(host, port)
-    page = _page(uri, experiment)
+    root = f"http://{_linked(host)}:{port}"
     with tempfile.TemporaryFile("w+") as log:
         process = _start(uri, host, port, log)
         try:
-            _wait_ready(process, host, port, log)
-            print(f"MLflow on {shown_uri(uri)}\n  http://{_linked(host)}:{port}{page}\nCtrl-C ends it.", flush=True)  # noqa: T201
+            with _creating(uri):
+                _wait_ready(process, root, log)
+            print(f"MLflow on {shown_uri(uri)}\n  {root}{_page(root, experiment)}\nCtrl-C ends it.", flush=True)
             if process.wait() != 0:
                 raise ConfigError(f"MLflow's server ended by itself:\n{_tail(log)}")
         finally:
             _stop(process)
 
 
-def _page(uri: str, experiment: str) -> str:
-    """The address of the experiment's runs; creates the store where there is none yet."""
-    store = open_store(Tracking(uri=uri, experiment=experiment), Path.cwd())
-    assert isinstance(store, MlflowStore)
-    return f"/#/experiments/{store.experiment_id}/runs"
+def _creating(uri: str) -> AbstractContextManager[None]:
+    """Keeps jobs from creating the same database while the server does."""
+    path = sqlite_path(uri, Path.cwd())
+    return nullcontext() if path is None or path.exists() else created_alone(path)
+
+
+def _page(root: str, experiment: str) -> str:
+    """The path of the experiment's runs; of the front page where there are none yet."""
+    asked = urllib.parse.urlencode({"experiment_name": experiment})
+    try:
+        with _open(f"{root}/api/2.0/mlflow/experiments/get-by-name?{asked}") as answer:
+            return f"/#/experiments/{json.load(answer)['experiment']['experiment_id']}/runs"
+    except OSError:
+        return "/"
 
 
 def _check_free(host: str, port: int) -> None:
@@ -102,9 +113,9 @@ def _start(uri: str, host: str, port: int, log: IO[str]) -> subprocess.Popen[str
     )
 
 
-def _wait_ready(process: subprocess.Popen[str], host: str, port: int, log: IO[str]) -> None:
+def _wait_ready(process: subprocess.Popen[str], root: str, log: IO[str]) -> None:
     deadline = time.monotonic() + START_S
-    while not _answers(host, port):
+    while not _answers(root):
         if process.poll() is not None:
             raise ConfigError(f"MLflow's server did not start:\n{_tail(log)}")
         if time.monotonic() > deadline:
@@ -112,13 +123,18 @@ def _wait_ready(process: subprocess.Popen[str], host: str, port: int, log: IO[st
         time.sleep(0.1)
 
 
-def _answers(host: str, port: int) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _answers(root: str) -> bool:
     try:
-        with opener.open(f"http://{_linked(host)}:{port}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
+        with _open(f"{root}/health"):
+            return True
     except OSError:
         return False
+
+
+def _open(address: str) -> AbstractContextManager[IO[bytes]]:
+    """This machine's own server, past any proxy that the environment names."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return cast("AbstractContextManager[IO[bytes]]", opener.open(address, timeout=10))
 
 
 def _linked(host: str) -> str:

@@ -69,15 +69,15 @@ def connect(uri: str) -> MlflowClient:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     path = sqlite_path(uri, Path.cwd())
-    with contextlib.nullcontext() if path is None else _alone(path):
+    with contextlib.nullcontext() if path is None else created_alone(path):
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
 
 
 @contextlib.contextmanager
-def _alone(database: Path) -> Iterator[None]:
-    """Holds a lock per database and user; several processes that create one at the same time would all fail."""
+def created_alone(database: Path) -> Iterator[None]:
+    """Holds a lock per database and user: several processes that create one at the same time would all fail."""
     database.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(str(database).encode()).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"llmexp-{os.getuid()}-{digest}.lock").open("w") as lock:
