@@ -105,6 +105,7 @@ def test_half_an_event_is_cut_and_keeps_what_came_before() -> None:
         (whole(b'{"error": {"message": "x"}}', "404 Not Found"), "not_found"),
         (whole(b"slow down", "429 Too Many Requests"), "throttled"),
         ([*streamed(event("a"))[:2], b"zz\r\nnonsense"], "malformed"),
+        ([head("500 Oops", chunked=True) + b"zz\r\nnonsense"], "server"),
         (streamed(event("a"), b'data: {"error": {"message": "x"}}\n\n', DONE), "in_stream"),
         ([head(chunked=True, more="Content-Encoding: gzip\r\n"), chunk(b"not gzip"), LAST_CHUNK], "malformed"),
     ],

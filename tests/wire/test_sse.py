@@ -41,6 +41,21 @@ def test_grammar(stream: bytes, expected: list[tuple[str, bytes, bool]]) -> None
     assert plain(stream) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        (b"event: error\n", ("error", b"b")),
+        (b"data: a\n", ("", b"a\nb")),
+        (b"data: a\r", ("", b"a\nb")),
+        (b"data: ", ("", b"data: b")),
+        (b": half a comment ", None),
+    ],
+)
+def test_a_read_that_looks_like_an_event_may_end_one(before: bytes, expected: tuple[str, bytes] | None) -> None:
+    found = [(event.at_ns, event.event, event.data) for event in events([(1, before), (2, b"data: b\n\n")])]
+    assert found == ([(2, *expected)] if expected else [])
+
+
 line_ends = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
@@ -64,12 +79,15 @@ def streams(draw: st.DrawFn) -> tuple[bytes, list[tuple[str, bytes, int]]]:
     return stream, expected
 
 
-@given(material=streams(), points=cuts, bom=st.booleans())
+@given(material=streams(), points=cuts, bom=st.booleans(), at_line_ends=st.booleans())
 def test_any_split_gives_the_same_events_at_the_read_that_completed_each(
-    material: tuple[bytes, list[tuple[str, bytes, int]]], points: list[int], bom: bool
+    material: tuple[bytes, list[tuple[str, bytes, int]]], points: list[int], bom: bool, at_line_ends: bool
 ) -> None:
     stream, expected = material
     before = 3 if bom else 0
+    if at_line_ends and stream:
+        line_starts = [before + at + 1 for at, byte in enumerate(stream) if byte in b"\r\n"]
+        points = [line_starts[point % len(line_starts)] for point in points]
     pieces = cut(b"\xef\xbb\xbf" * bom + stream, points)
     ends = list(accumulate(map(len, pieces)))
     body = [(100 + at, piece) for at, piece in enumerate(pieces)]
