@@ -1,0 +1,171 @@
+"""Endpoints: what the tool can start or describe itself.
+
+`opened` is the way in: it gives the address of a model that answers, and what is known about its deployment. What it
+started ends with the block, and with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from llmexp.errors import JobError
+
+if TYPE_CHECKING:
+    from llmexp.config import Model, Profile, Workload
+
+__all__ = ["Running", "check", "opened", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A model that answers."""
+
+    base_url: str | None
+    """Where, in the form that the model's API takes; None: the provider's own address."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What is known about the deployment, to be logged with the run."""
+    pids: tuple[int, ...] = ()
+    """Processes on this host that serve it."""
+    metrics_url: str | None = None
+    """Its Prometheus metrics."""
+    truth: Path | None = None
+    """The simulator's own record of true times (`llmexp.endpoints.simulator.truth`)."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Rehearsal: variables for every process that prepares or signs requests."""
+
+
+@contextmanager
+def opened(
+    model: Model,
+    workload: Workload,
+    streams: int | None,  # noqa: ARG001 (part of the seam: an endpoint may size itself by it)
+    *,
+    rehearse: bool,
+    log_dir: Path,
+) -> Iterator[Running]:
+    """The model, answering, while the block runs.
+
+    `streams` is the concurrency that will be asked of it. Raises `ConfigError` for what is wrong with the
+    configuration, `JobError` when the endpoint does not come up within `model.ready_timeout_s`.
+    """
+    deployment = model.deployment
+    with ExitStack() as stack:
+        if rehearse or deployment.kind == "simulated":
+            yield stack.enter_context(_simulated(model, rehearse=rehearse, log_dir=log_dir))
+        elif deployment.kind == "llamacpp":
+            from llmexp.endpoints import llamacpp
+
+            child = stack.enter_context(llamacpp.serve(model, deployment, workload, log_dir))
+            address = child.ready["address"]
+            _await_health(address, model.ready_timeout_s)
+            yield Running(f"{address}/v1", child.ready["facts"], (child.pid,), f"{address}/metrics")
+        else:
+            yield Running(model.base_url, _facts(model))
+
+
+def check(model: Model, *, rehearse: bool) -> None:
+    """Raises `ConfigError` for what can be known to be wrong before anything is started; cheap."""
+    if rehearse or model.deployment.kind == "simulated":
+        from llmexp.endpoints.simulator.options import Options
+
+        Options.of(_profile(model, rehearse=rehearse).model_dump())
+    elif model.deployment.kind == "llamacpp":
+        from llmexp.endpoints import llamacpp
+
+        llamacpp.require()
+
+
+def prepare(model: Model, *, rehearse: bool) -> None:
+    """Gets what takes long, weights, before anything is started or shown; `opened` would get it too."""
+    if model.deployment.kind == "llamacpp" and not rehearse:
+        from llmexp.endpoints import weights
+
+        weights.find(model.deployment)
+
+
+def _profile(model: Model, *, rehearse: bool) -> Profile:
+    if model.deployment.kind == "simulated":
+        return model.deployment.profile
+    assert rehearse
+    return model.rehearsal
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    """What is known about an endpoint that runs by itself."""
+    deployment = model.deployment
+    if deployment.kind == "external":
+        return dict(deployment.model_extra or {})
+    from llmexp.endpoints import aws
+
+    facts: dict[str, Any] = aws.facts(model)
+    return facts
+
+
+# --- the simulator ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _simulated(model: Model, *, rehearse: bool, log_dir: Path) -> Iterator[Running]:
+    from llmexp.endpoints import rehearsal
+    from llmexp.endpoints.process import serving
+
+    wire, profile, truth = rehearsal.wire_of(model), _profile(model, rehearse=rehearse), log_dir / "truth.jsonl"
+    with ExitStack() as stack:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        truth.unlink(missing_ok=True)
+        settings = {**profile.model_dump(), "model": model.name, "truth": str(truth.resolve())}
+        environment: dict[str, str] = {}
+        if rehearse:
+            credentials = stack.enter_context(rehearsal.throwaway(model))
+            settings["aws"], environment = credentials.aws, credentials.environment
+        settings["shape"] = _shape(model)
+        log, timeout_s = log_dir / "endpoint.log", model.ready_timeout_s
+        child = stack.enter_context(serving("llmexp.endpoints.simulator", settings, log=log, timeout_s=timeout_s))
+        address = child.ready["address"]
+        _await_health(address, timeout_s)
+        facts = _simulated_facts(model, profile, wire, rehearse=rehearse)
+        yield Running(rehearsal.base_url(wire, address), facts, (child.pid,), f"{address}/metrics", truth, environment)
+
+
+def _shape(model: Model) -> dict[str, Any]:
+    payload = getattr(model.deployment, "payload", "messages")
+    return {"sagemaker": payload} if payload in ("tgi", "djl") else {}
+
+
+def _simulated_facts(model: Model, profile: Profile, wire: str, *, rehearse: bool) -> dict[str, Any]:
+    facts: dict[str, Any] = {"engine": "simulator", "wire": wire, "slots": profile.slots}
+    if rehearse:
+        facts |= {"rehearsal": True, "rehearsed_deployment": model.deployment.kind}
+        facts |= model.deployment.model_dump(exclude={"kind", "profile"}, exclude_none=True)
+    return facts
+
+
+# --- readiness -------------------------------------------------------------------------------------------------------
+
+
+def _await_health(address: str, timeout_s: float) -> None:
+    """Returns when GET /health says 200."""
+    deadline = time.monotonic() + timeout_s
+    while not _is_healthy(address):
+        if time.monotonic() > deadline:
+            raise JobError(f"the endpoint at {address} did not answer within {timeout_s:g} s")
+        time.sleep(0.02)
+
+
+def _is_healthy(address: str) -> bool:
+    url = urlsplit(address)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,93 @@
+"""Anthropic's Messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from llmexp.endpoints.simulator.options import Shape
+from llmexp.endpoints.simulator.wires import BadRequest, Call, Counts, Kind, chat_tokens, limit_of
+from llmexp.endpoints.simulator.wires.sse import Sse
+
+Tree = dict[str, Any]
+
+
+def read(body: Mapping[str, Any]) -> Call:
+    """A request to `/v1/messages`."""
+    if "max_tokens" not in body:
+        raise BadRequest("max_tokens: Field required")
+    tokens = chat_tokens(body.get("messages"), body.get("system"))
+    stream = bool(body.get("stream"))
+    return Call("anthropic", str(body.get("model", "")), tokens, limit_of(body, "max_tokens"), Messages, stream=stream)
+
+
+class Messages:
+    """`message_start`, content blocks, `message_delta`, `message_stop`."""
+
+    content_type = "text/event-stream; charset=utf-8"
+
+    def __init__(self, call: Call, shape: Shape, number: int) -> None:
+        self._sse = Sse(shape)
+        self._id = f"msg_{number:08x}"
+        self._model = call.model
+        self._input_tokens = call.input_tokens
+        self._block = -1
+        self._before = self._after = b""
+
+    def _event(self, name: str, tree: Tree) -> bytes:
+        return self._sse.event(json.dumps({"type": name, **tree}, separators=(",", ":")).encode(), name.encode())
+
+    def opening(self) -> bytes:
+        usage = {**self._usage(self._input_tokens), "output_tokens": 1}
+        message = {**self._message(), "content": [], "stop_reason": None, "usage": usage}
+        return self._sse.comment() + self._event("message_start", {"message": message})
+
+    def _message(self) -> Tree:
+        return {"id": self._id, "type": "message", "role": "assistant", "model": self._model, "stop_sequence": None}
+
+    @staticmethod
+    def _usage(input_tokens: int) -> Tree:
+        return {"input_tokens": input_tokens, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+
+    def begin(self, kind: Kind) -> bytes:
+        stop = self._stop_block()
+        self._block += 1
+        if kind == "answer":
+            block, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": "@"}
+        else:
+            block, delta = {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "@"}
+        start = self._event("content_block_start", {"index": self._block, "content_block": block})
+        cut = self._event("content_block_delta", {"index": self._block, "delta": delta}).split(b"@")
+        self._before, self._after = cut
+        return stop + start + (self._event("ping", {}) if self._block == 0 else b"")
+
+    def _stop_block(self) -> bytes:
+        return self._event("content_block_stop", {"index": self._block}) if self._block >= 0 else b""
+
+    def chunk(self, text: bytes) -> bytes:
+        event = self._before + text + self._after
+        return event if self._sse.plain else self._sse.between() + event
+
+    def closing(self, counts: Counts) -> bytes:
+        delta = {"stop_reason": _reason(counts), "stop_sequence": None}
+        usage = {"output_tokens": counts.output_tokens}
+        end = self._event("message_delta", {"delta": delta, "usage": usage}) + self._event("message_stop", {})
+        return self._stop_block() + end
+
+    def late(self, counts: Counts) -> bytes:
+        return b""
+
+    def error(self) -> bytes:
+        return self._event("error", {"error": {"type": "overloaded_error", "message": "simulated failure"}})
+
+    def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
+        content: list[Tree] = [{"type": "thinking", "thinking": reasoning, "signature": ""}] if reasoning else []
+        content.append({"type": "text", "text": text})
+        usage = {**self._usage(counts.input_tokens), "output_tokens": counts.output_tokens}
+        tree = {**self._message(), "content": content, "stop_reason": _reason(counts), "usage": usage}
+        return json.dumps(tree).encode()
+
+
+def _reason(counts: Counts) -> str:
+    return "max_tokens" if counts.at_limit else "end_turn"

@@ -1,0 +1,103 @@
+"""Bedrock's ConverseStream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from time import monotonic_ns
+from typing import Any
+
+from llmexp.endpoints.simulator.options import Shape
+from llmexp.endpoints.simulator.wires import Call, Counts, Kind, chat_tokens, limit_of
+from llmexp.endpoints.simulator.wires.eventstream import CONTENT_TYPE, event_headers, exception, framed
+
+Tree = dict[str, Any]
+_PADDING = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def read(body: Mapping[str, Any], model: str, *, stream: bool) -> Call:
+    """A request to `/model/MODEL/converse-stream` or `/converse`."""
+    config = body.get("inferenceConfig") or {}
+    tokens = chat_tokens(body.get("messages"), body.get("system"))
+    return Call("bedrock", model, tokens, limit_of(config, "maxTokens"), ConverseStream, stream=stream)
+
+
+class ConverseStream:
+    """`messageStart`, `contentBlockDelta`, `contentBlockStop`, `messageStop`, `metadata`."""
+
+    content_type = CONTENT_TYPE
+
+    def __init__(self, call: Call, shape: Shape, number: int) -> None:
+        self._role = shape.role
+        self._began_ns = monotonic_ns()
+        self._block = -1
+        self._delta = event_headers("contentBlockDelta", "application/json")
+        self._cut: tuple[bytes, bytes] = (b"", b"")
+        self._chunks = number
+
+    @staticmethod
+    def _event(name: str, tree: Tree) -> bytes:
+        return framed(event_headers(name, "application/json"), _json({**tree, "p": _PADDING[:8]}))
+
+    def opening(self) -> bytes:
+        return b"" if self._role == "none" else self._event("messageStart", {"role": "assistant"})
+
+    def begin(self, kind: Kind) -> bytes:
+        stop = self._stop_block()
+        self._block += 1
+        delta = {"text": "@"} if kind == "answer" else {"reasoningContent": {"text": "@"}}
+        before, after = _json({"contentBlockIndex": self._block, "delta": delta}).split(b"@")
+        self._cut = before, after[:-1] + b',"p":"'
+        return stop
+
+    def _stop_block(self) -> bytes:
+        return self._event("contentBlockStop", {"contentBlockIndex": self._block}) if self._block >= 0 else b""
+
+    def chunk(self, text: bytes) -> bytes:
+        """Bedrock pads every event to another length, so that sizes tell nothing about the text."""
+        self._chunks += 1
+        padding = _PADDING[: 1 + self._chunks * 7 % 60].encode()
+        return framed(self._delta, b'%b%b%b%b"}' % (self._cut[0], text, self._cut[1], padding))
+
+    def closing(self, counts: Counts) -> bytes:
+        stop = self._event("messageStop", {"stopReason": _reason(counts)})
+        metadata = {"usage": _usage(counts), "metrics": {"latencyMs": self._latency_ms()}}
+        return self._stop_block() + stop + self._event("metadata", metadata)
+
+    def _latency_ms(self) -> int:
+        return (monotonic_ns() - self._began_ns) // 1_000_000
+
+    def late(self, counts: Counts) -> bytes:
+        return b""
+
+    def error(self) -> bytes:
+        return exception("modelStreamErrorException", _json({"message": "simulated failure"}))
+
+    def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
+        content: list[Tree] = [{"reasoningContent": {"reasoningText": {"text": reasoning}}}] if reasoning else []
+        message = {"role": "assistant", "content": [*content, {"text": text}]}
+        tree = {
+            "output": {"message": message},
+            "stopReason": _reason(counts),
+            "usage": _usage(counts),
+            "metrics": {"latencyMs": self._latency_ms()},
+        }
+        return _json(tree)
+
+
+def _usage(counts: Counts) -> Tree:
+    return {
+        "inputTokens": counts.input_tokens,
+        "outputTokens": counts.output_tokens,
+        "totalTokens": counts.input_tokens + counts.output_tokens,
+        "cacheReadInputTokens": 0,
+        "cacheWriteInputTokens": 0,
+    }
+
+
+def _reason(counts: Counts) -> str:
+    return "max_tokens" if counts.at_limit else "end_turn"
+
+
+def _json(tree: Tree) -> bytes:
+    return json.dumps(tree, separators=(",", ":")).encode()

@@ -1,0 +1,86 @@
+"""Gemini's streamGenerateContent with `alt=sse`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from llmexp.endpoints.simulator import words
+from llmexp.endpoints.simulator.options import Shape
+from llmexp.endpoints.simulator.wires import Call, Counts, Kind, limit_of, text_of, texts_of
+from llmexp.endpoints.simulator.wires.sse import Sse
+
+Tree = dict[str, Any]
+
+
+def read(body: Mapping[str, Any], model: str, *, stream: bool) -> Call:
+    """A request to `models/MODEL:streamGenerateContent` or `:generateContent`."""
+    texts = texts_of(body.get("contents"), "parts")
+    system = body.get("systemInstruction") or body.get("system_instruction") or {}
+    texts += [text_of(system.get("parts"))] if isinstance(system, Mapping) and system else []
+    config = body.get("generationConfig") or body.get("generation_config") or {}
+    limit = limit_of(config, "maxOutputTokens", "max_output_tokens")
+    return Call("gemini", model, words.templated(texts), limit, Generate, stream=stream)
+
+
+class Generate:
+    """Each event is a whole response; Google ends its lines with CRLF."""
+
+    content_type = "text/event-stream"
+
+    def __init__(self, call: Call, shape: Shape, number: int) -> None:
+        self._sse = Sse(replace(shape, crlf=True))
+        self._tail: Tree = {"modelVersion": call.model, "responseId": f"{number:016x}"}
+        self._before = self._after = b""
+
+    def _cut(self, kind: str) -> tuple[bytes, bytes]:
+        part: Tree = {"text": "@"} if kind == "answer" else {"text": "@", "thought": True}
+        before, after = self._event({"candidates": [self._candidate([part])], **self._tail}).split(b"@")
+        return before, after
+
+    @staticmethod
+    def _candidate(parts: list[Tree], reason: str | None = None) -> Tree:
+        candidate: Tree = {"content": {"parts": parts, "role": "model"}, "index": 0}
+        return candidate | ({"finishReason": reason} if reason else {})
+
+    def _event(self, tree: Tree) -> bytes:
+        return self._sse.event(json.dumps(tree, separators=(",", ":")).encode())
+
+    def opening(self) -> bytes:
+        return self._sse.comment()
+
+    def begin(self, kind: Kind) -> bytes:
+        self._before, self._after = self._cut(kind)
+        return b""
+
+    def chunk(self, text: bytes) -> bytes:
+        event = self._before + text + self._after
+        return event if self._sse.plain else self._sse.between() + event
+
+    def closing(self, counts: Counts) -> bytes:
+        return self._event(self._last([{"text": ""}], counts))
+
+    def _last(self, parts: list[Tree], counts: Counts) -> Tree:
+        candidate = self._candidate(parts, "MAX_TOKENS" if counts.at_limit else "STOP")
+        return {"candidates": [candidate], "usageMetadata": _usage(counts), **self._tail}
+
+    def late(self, counts: Counts) -> bytes:
+        return b""
+
+    def error(self) -> bytes:
+        return self._event({"error": {"code": 503, "message": "simulated failure", "status": "UNAVAILABLE"}})
+
+    def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
+        thoughts: list[Tree] = [{"text": reasoning, "thought": True}] if reasoning else []
+        return json.dumps(self._last([*thoughts, {"text": text}], counts)).encode()
+
+
+def _usage(counts: Counts) -> Tree:
+    tree = {
+        "promptTokenCount": counts.input_tokens,
+        "candidatesTokenCount": counts.answer_tokens,
+        "totalTokenCount": counts.input_tokens + counts.output_tokens,
+    }
+    return tree | ({"thoughtsTokenCount": counts.reasoning_tokens} if counts.reasoning_tokens else {})
