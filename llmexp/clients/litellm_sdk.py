@@ -14,6 +14,7 @@ import importlib
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -58,6 +59,7 @@ def load() -> Any:
     litellm.REPEATED_STREAMING_CHUNK_LIMIT = 2**62
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"pydantic\.")  # about LiteLLM's types
     for name in ("httpx", "httpx2"):
         with suppress(ImportError):
             _hook_httpx(importlib.import_module(name))
