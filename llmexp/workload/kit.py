@@ -53,6 +53,17 @@ class Kind(Protocol):
         ...
 
 
+class Prefix(NamedTuple):
+    """What several prompts begin with: as it is sent, with the reference nonce, and without a nonce."""
+
+    sent: str
+    reference: str
+    bare: str
+
+
+NO_PREFIX = Prefix("", "", "")
+
+
 @dataclass(frozen=True)
 class Kit:
     """Tokenizer, seed and nonce; `stream` keeps the draws of a mix's parts apart."""
@@ -71,7 +82,8 @@ class Kit:
         return Spot(self, f"{self.stream}warmup/" if warmup else self.stream, index)
 
 
-class Spot(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Spot:
     """Where all chance and the nonce of one request come from."""
 
     kit: Kit
@@ -94,19 +106,14 @@ class Spot(NamedTuple):
         """The words that no other prompt of any job begins with."""
         return nonce_text(self.kit.nonce, self.stream, self.index)
 
-    def prompt(self, tokens: int, closing: str, *, shared: tuple[str, str] = ("", "")) -> Prompt:
-        """A prompt of `tokens` tokens: shared prefix (as it is sent, without its nonce), nonce, text, closing."""
-        composer = self.kit.composer
-        sent, bare = shared
-        space = " " if sent else ""
-        reference = f"{bare and reference_nonce()}{bare}{space}{reference_nonce()}"
-        body, count = composer.compose(
-            (self.kit.seed, self.stream + "text", self.index), tokens, head=reference, closing=closing
-        )
-        text = f"{sent}{space}{self.nonce()}{body}{closing}"
+    def prompt(self, tokens: int, closing: str, *, prefix: Prefix = NO_PREFIX) -> Prompt:
+        """A prompt of `tokens` tokens: shared prefix, nonce, text, closing."""
+        composer, stream = self.kit.composer, (self.kit.seed, self.stream + "text", self.index)
+        body, count = composer.compose(stream, tokens, head=prefix.reference + reference_nonce(), closing=closing)
+        text = f"{prefix.sent}{self.nonce()}{body}{closing}"
         if not composer.steady_nonce:
             count = composer.tokenizer.count(text)
-        return Prompt(text, count, f"{bare}{body}{closing}")
+        return Prompt(text, count, f"{prefix.bare}{body}{closing}")
 
 
 def closing(workload: Workload, output_tokens: int) -> str:
@@ -124,3 +131,9 @@ def digest(texts: Sequence[str], max_tokens: int) -> str:
 def user(text: str) -> Message:
     """A message of the user."""
     return {"role": "user", "content": text}
+
+
+def with_nonce(messages: Sequence[Message], nonce: str) -> tuple[Message, ...]:
+    """The messages with the nonce at the head of the first one, so that no cache knows how they begin."""
+    first, *rest = messages
+    return ({"role": first["role"], "content": f"{nonce}\n\n{first['content']}"}, *rest)

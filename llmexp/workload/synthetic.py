@@ -7,7 +7,7 @@ from functools import lru_cache
 from random import Random
 
 from llmexp.config import Workload
-from llmexp.workload.kit import Kit, Spot, closing, digest, user
+from llmexp.workload.kit import NO_PREFIX, Kit, Prefix, Spot, closing, digest, user
 from llmexp.workload.lengths import lengths, seeded
 from llmexp.workload.request import Message, Request
 from llmexp.workload.text import nonce_text, reference_nonce
@@ -37,10 +37,10 @@ class Synthetic:
     def of_lengths(self, spot: Spot, input_tokens: int, output_tokens: int, *, warmup: bool) -> Request:
         """A request of given lengths; an input shorter than nonce and instruction becomes as long as these."""
         workload = self._workload
-        shared = ("", "")
+        prefix = NO_PREFIX
         if workload.prefix_tokens and spot.chance("shared") < workload.prefix_share:
-            shared = self._shared(spot.pick("prefix", workload.prefix_count))
-        prompt = spot.prompt(input_tokens, closing(workload, output_tokens), shared=shared)
+            prefix = self._shared(spot.pick("prefix", workload.prefix_count))
+        prompt = spot.prompt(input_tokens, closing(workload, output_tokens), prefix=prefix)
         return Request(
             index=spot.index,
             messages=(user(prompt.text),),
@@ -51,12 +51,11 @@ class Synthetic:
             warmup=warmup,
         )
 
-    def _prefix(self, number: int) -> tuple[str, str]:
-        """A shared prefix as it is sent, and without its nonce."""
-        kit, name = self._kit, f"{self._kit.stream}prefix"
-        room = self._workload.prefix_tokens - kit.composer.count(reference_nonce())
-        bare = kit.composer.passage(Random(seeded(kit.seed, name, number)), max(0, room))
-        return nonce_text(kit.nonce, name, number) + bare, bare or " "
+    def _prefix(self, number: int) -> Prefix:
+        kit, name, reference = self._kit, f"{self._kit.stream}prefix", reference_nonce()
+        room = max(0, self._workload.prefix_tokens - kit.composer.count(reference))
+        text = kit.composer.passage(Random(seeded(kit.seed, name, number)), room)
+        return Prefix(f"{nonce_text(kit.nonce, name, number)}{text} ", f"{reference}{text} ", text)
 
     def depends_on(self, index: int) -> None:  # noqa: ARG002
         """On nothing."""
@@ -89,8 +88,9 @@ class Synthetic:
         floor = self.floor_tokens()
         if self._input.mean_above(floor) <= self._input.mean * 1.005:
             return []
-        return [
-            f"workload.input_tokens: no prompt is shorter than its nonce and instruction ({floor} tokens), so the mean is "
-            f"{self._input.mean_above(floor):.0f} instead of {self._input.mean:.0f}; raise input_tokens.mean, or shorten "
-            f"workload.instruction"
-        ]
+        note = (
+            f"workload.input_tokens: no prompt is shorter than its nonce and instruction ({floor} tokens), so the mean "
+            f"is {self._input.mean_above(floor):.0f} instead of {self._input.mean:.0f}; raise input_tokens.mean, or "
+            f"shorten workload.instruction"
+        )
+        return [note]

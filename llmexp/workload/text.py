@@ -123,7 +123,9 @@ class Composer:
         words = _nonce_words()
         return "".join(f" {words[int(draw.random() * len(words))]}" for _ in range(tokens))
 
-    def compose(self, stream: tuple[int, str, int], tokens: int, *, head: str, closing: str) -> tuple[str, int]:
+    def compose(
+        self, stream: tuple[int, str, int], tokens: int, *, head: str = "", closing: str = ""
+    ) -> tuple[str, int]:
         """The text between head and closing that makes the whole `tokens` long, or "" where they alone are longer.
 
         Returns it with the count of the whole. `stream` is (seed, name, index): the only source of chance.

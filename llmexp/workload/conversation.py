@@ -1,0 +1,154 @@
+"""Conversations of several turns, each carrying the real history before it.
+
+`workload.conversations` of them run side by side. With two side by side and three turns, in the order of the index:
+
+    conversation  0 1 0 1 0 1   2 3 2 3 2 3
+    turn          0 0 1 1 2 2   0 0 1 1 2 2
+
+So a turn follows the turn before it by exactly `conversations` indexes, whatever the load, and as many requests can be
+in flight. `input_tokens` is the length of what the user says in a turn; a request's own count includes the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from llmexp.config import Workload
+from llmexp.errors import ConfigError
+from llmexp.workload.kit import Kit, Spot, closing, digest, user
+from llmexp.workload.lengths import lengths
+from llmexp.workload.request import Message, Request
+from llmexp.workload.rows import read_rows
+
+
+class _Place(NamedTuple):
+    conversation: int
+    turn: int
+
+
+class _Said(NamedTuple):
+    """What the user says in a turn, as it is sent and without the nonce, and how long the answer shall be."""
+
+    text: str
+    bare: str
+    output_tokens: int
+
+
+class Conversations:
+    """`kind: conversation`. The nonce stands before the first turn alone: later turns begin as the first did."""
+
+    def __init__(self, workload: Workload, kit: Kit) -> None:
+        self._workload = workload
+        self._kit = kit
+        self._output = lengths("workload.output_tokens", workload.output_tokens)
+        self._scripts = self._read() if workload.file else None
+        if self._scripts is None:
+            self._input = lengths("workload.input_tokens", workload.input_tokens)
+        self._said = lru_cache(maxsize=4096)(self._say)
+
+    def _read(self) -> list[list[str]]:
+        turns, path = self._workload.turns, self._workload.file or ""
+        scripts = [row.turns[:turns] for row in read_rows("workload.file", path) if len(row.turns) >= turns]
+        if not scripts:
+            raise ConfigError(f"workload.turns: no conversation of '{path}' has {turns} turns; ask for fewer")
+        return scripts
+
+    @property
+    def size(self) -> int | None:
+        """Turns in the file; None without one."""
+        return None if self._scripts is None else len(self._scripts) * self._workload.turns
+
+    def _place(self, index: int) -> _Place:
+        side, turns = self._workload.conversations, self._workload.turns
+        group, rest = divmod(index, side * turns)
+        turn, seat = divmod(rest, side)
+        return _Place(group * side + seat, turn)
+
+    def request(self, index: int, warmup: bool, history: Sequence[Message] | None) -> Request:
+        """The turn of an index; a warm-up request is the first turn of a conversation of its own."""
+        place = _Place(index, 0) if warmup else self._place(index)
+        said = [self._said(place.conversation, turn, warmup) for turn in range(place.turn + 1)]
+        before = history if history is not None else self._scripted(place, said)
+        messages = (*before, user(said[-1].text)) if place.turn else (user(said[0].text),)
+        return Request(
+            index=index,
+            messages=messages,
+            max_tokens=said[-1].output_tokens,
+            input_tokens=sum(self._kit.composer.tokenizer.count_many(message["content"] for message in messages)),
+            prompt_digest=digest([turn.bare for turn in said], said[-1].output_tokens),
+            force_output=self._workload.force_output,
+            warmup=warmup,
+            conversation=None if warmup else place.conversation,
+            turn=place.turn,
+        )
+
+    def _say(self, conversation: int, turn: int, warmup: bool) -> _Said:
+        spot = self._spot(conversation, turn, warmup=warmup)
+        output_tokens = spot.draw("output", self._output)
+        if self._scripts is not None:
+            bare = self._scripts[conversation % len(self._scripts)][turn]
+            return _Said(bare if turn else f"{spot.nonce()}\n\n{bare}", bare, output_tokens)
+        tokens, last = spot.draw("input", self._input), closing(self._workload, output_tokens)
+        if turn == 0:
+            prompt = spot.prompt(tokens, last)
+            return _Said(prompt.text, prompt.bare, output_tokens)
+        text, _ = self._kit.composer.compose((self._kit.seed, spot.stream + "text", spot.index), tokens, closing=last)
+        return _Said(f"{text}{last}".strip(), f"{text}{last}".strip(), output_tokens)
+
+    def _spot(self, conversation: int, turn: int, *, warmup: bool) -> Spot:
+        """Draws of a turn; its nonce is the conversation's."""
+        kit = self._kit if turn == 0 else self._kit.inside(f"turn{turn}")
+        return kit.spot(conversation, warmup=warmup)
+
+    def _scripted(self, place: _Place, said: Sequence[_Said]) -> list[Message]:
+        """A history whose answers are made up: where a turn was not answered, and for plans."""
+        messages: list[Message] = []
+        for turn, one in enumerate(said[: place.turn]):
+            stream = (self._kit.seed, f"{self._kit.stream}answer{turn}", place.conversation)
+            answer, _ = self._kit.composer.compose(stream, one.output_tokens)
+            messages += [user(one.text), {"role": "assistant", "content": answer or "Yes."}]
+        return messages
+
+    def depends_on(self, index: int) -> tuple[int, float] | None:
+        """On the turn before, and then the think time."""
+        if self._place(index).turn == 0:
+            return None
+        return index - self._workload.conversations, self._workload.think_time_s
+
+    def partition(self, index: int) -> int:
+        """The conversation's number."""
+        return self._place(index).conversation
+
+    def _turn_means(self) -> tuple[float, float]:
+        if self._scripts is None:
+            return self._input.mean, self._output.mean
+        sample = self._scripts[:: max(1, len(self._scripts) // 32)]
+        counts = self._kit.composer.tokenizer.count_many(text for script in sample for text in script)
+        return sum(counts) / len(counts), self._output.mean
+
+    def mean_tokens(self) -> tuple[float, float]:
+        """Means over turns, history included."""
+        said, answered = self._turn_means()
+        return said + (self._workload.turns - 1) / 2 * (said + answered), answered
+
+    def largest_tokens(self) -> int:
+        """All turns and all answers of one conversation."""
+        longest = self._input.high * self._workload.turns if self._scripts is None else self._longest_script()
+        return longest + self._output.high * self._workload.turns
+
+    def _longest_script(self) -> int:
+        texts = max(self._scripts or [[""]], key=lambda script: sum(map(len, script)))
+        return round(1.5 * sum(self._kit.composer.tokenizer.count_many(texts))) + 64
+
+    def declared_cache_share(self) -> float:
+        """History over all input: each turn begins with what the server has just seen."""
+        said, _ = self._turn_means()
+        return 1 - said / self.mean_tokens()[0] if self._workload.turns > 1 else 0.0
+
+    def notes(self) -> list[str]:
+        """What side by side means for the load."""
+        if self._workload.turns == 1:
+            return []
+        return [f"workload.conversations: at most {self._workload.conversations} requests are in flight"]

@@ -1,0 +1,124 @@
+"""A user's own prompts, or a trace's lengths, in the order of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from statistics import fmean
+
+from llmexp.config import Workload
+from llmexp.errors import ConfigError
+from llmexp.workload.kit import Kit, Spot, digest, with_nonce
+from llmexp.workload.lengths import Lengths, lengths
+from llmexp.workload.request import Message, Request
+from llmexp.workload.rows import Row, read_rows
+from llmexp.workload.synthetic import Synthetic
+
+_SAMPLE = 64
+_MARGIN = 1.5
+
+
+class FromFile:
+    """`kind: file`. Row 0 is request 0; after the last row the first comes again, under a new nonce.
+
+    A chat is sent up to its first answer. The token limit is the row's budget, else drawn from
+    `workload.output_tokens`, else the length of the file's own answer. `workload.instruction`, if given, is put after
+    the last user message. Warm-up requests take rows from the end of the file.
+    """
+
+    def __init__(self, workload: Workload, kit: Kit) -> None:
+        self._workload = workload
+        self._kit = kit
+        self._rows = read_rows("workload.file", workload.file or "")
+        self._budget: Lengths | None = None
+        if workload.output_tokens.mean is not None or workload.output_tokens.dist != "normal":
+            self._budget = lengths("workload.output_tokens", workload.output_tokens)
+        self._check_budgets()
+        self._reply_tokens = lru_cache(maxsize=4096)(kit.composer.tokenizer.count)
+
+    @property
+    def size(self) -> int:
+        """Rows of the file."""
+        return len(self._rows)
+
+    def _check_budgets(self) -> None:
+        if self._budget is None and any(row.output_tokens is None and row.reply is None for row in self._rows):
+            raise ConfigError(
+                f"workload.output_tokens.mean: must be given, as rows of '{self._workload.file}' have neither a budget "
+                f"(output_tokens) nor an answer"
+            )
+
+    def request(self, index: int, warmup: bool, history: Sequence[Message] | None) -> Request:  # noqa: ARG002
+        """The request of an index."""
+        row = self._rows[(-1 - index if warmup else index) % len(self._rows)]
+        spot = self._kit.spot(index, warmup=warmup)
+        output_tokens = self._output_tokens(row, spot)
+        if row.input_tokens is not None:
+            return self._by_length.of_lengths(spot, row.input_tokens, output_tokens, warmup=warmup)
+        bare = self._with_instruction(row.opening, output_tokens)
+        messages = with_nonce(bare, spot.nonce())
+        return Request(
+            index=index,
+            messages=messages,
+            max_tokens=output_tokens,
+            input_tokens=sum(self._kit.composer.tokenizer.count_many(message["content"] for message in messages)),
+            prompt_digest=digest([message["content"] for message in bare], output_tokens),
+            force_output=self._workload.force_output,
+            warmup=warmup,
+        )
+
+    @cached_property
+    def _by_length(self) -> Synthetic:
+        fixed = {"mean": 1.0, "dist": "fixed"}
+        stand_in = {"input_tokens": fixed, "output_tokens": fixed, "kind": "synthetic"}
+        return Synthetic(Workload.model_validate(self._workload.model_dump() | stand_in), self._kit)
+
+    def _output_tokens(self, row: Row, spot: Spot) -> int:
+        if row.output_tokens is not None:
+            return row.output_tokens
+        if self._budget is not None:
+            return spot.draw("output", self._budget)
+        return max(1, self._reply_tokens(row.reply or ""))
+
+    def _with_instruction(self, messages: tuple[Message, ...], output_tokens: int) -> tuple[Message, ...]:
+        if not self._workload.instruction:
+            return messages
+        filled = self._workload.instruction.replace("{output_tokens}", str(output_tokens)).strip()
+        last = messages[-1]
+        return (*messages[:-1], {"role": last["role"], "content": f"{last['content']}\n\n{filled}"})
+
+    def depends_on(self, index: int) -> None:  # noqa: ARG002
+        """On nothing."""
+        return
+
+    def partition(self, index: int) -> int:
+        """Each request for itself."""
+        return index
+
+    @cached_property
+    def _sampled(self) -> list[tuple[int, int]]:
+        step = max(1, len(self._rows) // _SAMPLE)
+        requests = [self.request(at, False, None) for at in range(0, len(self._rows), step)]
+        return [(request.input_tokens, request.max_tokens) for request in requests]
+
+    def mean_tokens(self) -> tuple[float, float]:
+        """Means over rows spread evenly over the file."""
+        return fmean(tokens for tokens, _ in self._sampled), fmean(tokens for _, tokens in self._sampled)
+
+    def largest_tokens(self) -> int:
+        """The longest texts by characters, counted with a margin for other tokenizers; and the largest numbers."""
+        longest = max(self._rows, key=lambda row: sum(len(message["content"]) for message in row.opening))
+        reply = max((row.reply or "" for row in self._rows), key=len)
+        said = sum(self._kit.composer.tokenizer.count_many(message["content"] for message in longest.opening))
+        given = max((row.input_tokens or 0 for row in self._rows), default=0)
+        budget = self._budget.high if self._budget is not None else round(_MARGIN * self._reply_tokens(reply))
+        most = max(row.output_tokens or budget for row in self._rows)
+        return max(round(_MARGIN * said) + 64, given) + max(1, most)
+
+    def declared_cache_share(self) -> float:
+        """Shared prefixes stand only before text of a given length."""
+        return self._by_length.declared_cache_share() if self._rows[0].input_tokens is not None else 0.0
+
+    def notes(self) -> list[str]:
+        """Nothing to tell."""
+        return []
