@@ -134,6 +134,8 @@ class Observed:
     pieces: list[Chunks]
     failures: dict[str, Failures]
     """By error class."""
+    errors: dict[int, tuple[str, str]]
+    """Position of each failed request → its code (the class where it has none) and message."""
     sources: dict[str, Counter[str]]
     """For each count: how many completed requests have it from which source."""
     finish_reasons: Counter[str]
@@ -176,6 +178,8 @@ class _Reader:
         self._parts: dict[str, list[NDArray[Any]]] = {}
         self._pieces: list[Chunks] = []
         self._failures: dict[str, Failures] = {}
+        self._errors: dict[int, tuple[str, str]] = {}
+        self._rows = 0
         self._sources: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
         self._reasons: Counter[str] = Counter()
 
@@ -216,6 +220,8 @@ class _Reader:
                 batch.column(name)[int(at)].as_py() for name in ("index", "error_class", "error_code", "error_message")
             )
             self._failures.setdefault(kind or "client", Failures()).add(index, code, message)
+            self._errors[self._rows + int(at)] = (code or kind or "client", message or "")
+        self._rows += batch.num_rows
         names = [f"{name}_source" for name in _COUNTED]
         done = batch.select([*names, "finish_reason"]).filter(_mask(status == "completed"))
         for name, counter in self._sources.items():
@@ -228,6 +234,7 @@ class _Reader:
             **whole,
             pieces=self._pieces,
             failures=self._failures,
+            errors=self._errors,
             sources=self._sources,
             finish_reasons=self._reasons,
         )

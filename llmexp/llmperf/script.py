@@ -1,0 +1,160 @@
+"""What the two scripts do: flags → one job → LLMPerf's two files.
+
+Exit status: 0 whenever there are results, failed requests among them; 1 nothing could be measured; 2 flags or
+environment are wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError, LlmexpError, RecordingError
+from llmexp.llmperf import flags
+
+if TYPE_CHECKING:
+    from llmexp.config import Config
+
+
+def benchmark(argv: list[str], environ: Mapping[str, str]) -> int:
+    """token_benchmark_ray.py."""
+    args = flags.benchmark_parser().parse_args(argv)
+    return _guarded(lambda: _benchmark(args, environ))
+
+
+def correctness(argv: list[str], environ: Mapping[str, str]) -> int:
+    """llm_correctness.py."""
+    args = flags.correctness_parser().parse_args(argv)
+    return _guarded(lambda: _correctness(args, environ))
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """The exit status; what a user can mend is said in one message without a traceback."""
+    try:
+        return run()
+    except LlmexpError as error:
+        _say(str(error), sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _say(text: str, stream: TextIO) -> None:
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+def _benchmark(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    metadata, params = flags.metadata_of(args.metadata), flags.sampling_params_of(args.additional_sampling_params)
+    config = _config(flags.config_from_flags(args, environ))
+    with tempfile.TemporaryDirectory(prefix="llmexp-") as name:
+        result = _measure(config, Path(name))
+        if args.results_dir and _has_results(result):
+            from llmexp.llmperf import files
+            from llmexp.observed import observe
+
+            asked = files.Asked(
+                model=args.model,
+                mean_input_tokens=args.mean_input_tokens,
+                stddev_input_tokens=args.stddev_input_tokens,
+                mean_output_tokens=args.mean_output_tokens,
+                stddev_output_tokens=args.stddev_output_tokens,
+                num_concurrent_requests=args.num_concurrent_requests,
+                additional_sampling_params=params,
+                metadata=metadata,
+            )
+            files.write(Path(args.results_dir), observe(Path(name)), asked, int(time.time()))
+    return _status(result)
+
+
+def _correctness(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from llmexp import records
+    from llmexp.llmperf import correctness as test
+
+    metadata, params = flags.metadata_of(args.metadata), flags.sampling_params_of(args.additional_sampling_params)
+    config = _config(flags.correctness_config(args, environ))
+    asked = test.Asked(
+        model=args.model,
+        num_concurrent_requests=args.num_concurrent_requests,
+        llm_api=args.llm_api,
+        sampling_params=config.model.params,
+        additional_sampling_params=params,
+        metadata=metadata,
+    )
+    numbers = test.numbers(args.max_num_completed_requests, config.run.seed)
+    requests = test.requests_of(numbers, flags.correctness_max_tokens(config.model.params))
+    with tempfile.TemporaryDirectory(prefix="llmexp-") as name:
+        result = _measure(config, Path(name), requests)
+        if _has_results(result):
+            rows = [row for row in records.records(Path(name)) if row.status != "unfinished"]
+            summary = test.summary_of(rows, numbers, asked, int(time.time()))
+            _say(_correctness_line(summary), sys.stdout)
+            if args.results_dir:
+                test.write(Path(args.results_dir), rows, numbers, asked, summary["timestamp"])
+    return _status(result)
+
+
+def _correctness_line(summary: Mapping[str, Any]) -> str:
+    right = summary["num_non_errored_requests"] - summary["num_mismatched_requests"]
+    return (
+        f" correct      {right} of {summary['num_non_errored_requests']} answers"
+        f" ({summary['num_mismatched_requests']} mismatched, {summary['number_errors']} failed)"
+    )
+
+
+def _config(tree: dict[str, Any]) -> Config:
+    """The checked configuration; a wrong value is named by its flag."""
+    from llmexp import config as schema
+
+    try:
+        return schema.load(tree)
+    except ConfigError as error:
+        raise ConfigError("\n".join(_in_flags(line) for line in str(error).splitlines())) from None
+
+
+def _in_flags(line: str) -> str:
+    key, colon, rest = line.partition(":")
+    return f"{flags.FLAG_OF_KEY.get(key, key)}{colon}{rest}"
+
+
+def _measure(config: Config, directory: Path, requests: list[Any] | None = None) -> dict[str, Any]:
+    """Run the job, show it, and record it where MLFLOW_TRACKING_URI asks for that."""
+    from llmexp import experiment, results
+
+    if requests is None:
+        result: dict[str, Any] = experiment.measure(config, directory, quiet=False)
+    else:
+        result = experiment.measure(config, directory, quiet=False, requests=requests)
+    _say(results.render_job(result), sys.stdout)
+    if config.tracking.kind != "none" and _has_results(result):
+        _record(config, directory)
+    return result
+
+
+def _record(config: Config, directory: Path) -> None:
+    """Trouble with the store never costs a result."""
+    from llmexp import tracking
+
+    try:
+        tracking.open_store(config.tracking, Path.cwd()).log_job(directory, None)
+    except RecordingError as error:
+        _say(f"not recorded in MLflow: {error}", sys.stderr)
+
+
+def _has_results(result: Mapping[str, Any]) -> bool:
+    metrics = result.get("metrics") or {}
+    return bool(metrics.get("requests_completed", 0) + metrics.get("requests_failed", 0))
+
+
+def _status(result: Mapping[str, Any]) -> int:
+    if result["status"] == "interrupted":
+        return INTERRUPTED
+    if _has_results(result):
+        return OK
+    _say(result.get("reason") or "no request was answered", sys.stderr)
+    return FAILED
