@@ -146,9 +146,7 @@ class _Pair:
         self.built: dict[str, Any] = ray.get(self.companion.build.remote())
         node = ray.get(self.companion.node.remote())
         here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-        self.worker: Any = (
-            ray.remote(Worker).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote(task.worker)
-        )
+        self.worker: Any = ray.remote(Worker).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote()
 
     def connect(self, plan: Plan) -> None:
         import ray

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +35,7 @@ BATCH_RECORDS = 256
 BATCH_S = 0.5
 HOPELESS = ("auth", "not_found", "bad_request")
 UNREACHABLE = ("connect", "tls")
+COUNTING_S = 20.0
 FIRST = 5
 """So many first requests that all fail alike end a job early."""
 
@@ -129,6 +130,8 @@ class Companion:
         """Index whose answer is needed → (index that waits for it, think time in s)."""
         self._unparked: deque[tuple[int, list[Message], int]] = deque()
         self._answered: dict[int, tuple[list[Message], int]] = {}
+        self._counting_s = 0.0
+        self._measuring = False
         self._owed = 0
         """Shots asked for that only wait for answers."""
         self._records: list[Record] = []
@@ -154,13 +157,13 @@ class Companion:
     def build(self) -> dict[str, Any]:
         """Build client, tokenizer and workload; what the driver needs to plan the worker."""
         from llmexp.clients import build
-        from llmexp.workload.source import Source
+        from llmexp.workload import source_for
         from llmexp.workload.tokens import tokenizer_for
 
         config = self._task.config
         self._client = build(config.model, self._task.base_url)
         self._tokenizer = tokenizer_for(config.model, self._task.base_url)
-        self._source = Source(config.workload, self._tokenizer, seed=config.run.seed, nonce=self._task.nonce)
+        self._source = source_for(config, self._task.base_url, self._task.nonce)
         own = bool(getattr(self._client, "times_itself", False))
         return {
             "directory": str(self._directory),
@@ -200,6 +203,7 @@ class Companion:
         """Hand the first `count` measured requests to the worker; how many there were."""
         before = len(self._given)
         self._supply(count)
+        self._measuring = True
         return len(self._given) - before
 
     # -- preparing ----------------------------------------------------------------------------------------------------
@@ -260,12 +264,24 @@ class Companion:
         return None if self._task.requests is None else self._task.requests[index]
 
     def _shot(self, request: Request, key: int, not_before_ns: int = 0) -> Shot:
-        self._requests[key] = request
+        request = self._requests[key] = self._counted(request)
         if getattr(self._client, "times_itself", False):
             self._given[key] = None
             return Shot(key, request, 0, not_before_ns)
         self._unsigned[key] = self._client.prepare(request)
         return self._aim(key, not_before_ns)
+
+    def _counted(self, request: Request) -> Request:
+        """The request with the model's own count of its text, which was sized by a yardstick common to all models.
+
+        A count that costs a call is made only before the clock, and for `COUNTING_S` at most.
+        """
+        if self._tokenizer.in_process or (self._counting_s < COUNTING_S and not self._measuring):
+            began = time.monotonic()
+            count = sum(self._tokenizer.count_many([message["content"] for message in request.messages]))
+            self._counting_s += time.monotonic() - began
+            return replace(request, input_tokens=count)
+        return request
 
     def _aim(self, key: int, not_before_ns: int = 0) -> Shot:
         """The bytes of a prepared request, freshly signed where the API signs."""

@@ -63,9 +63,7 @@ def _begin(spec: Spec, started: datetime) -> None:
     )
 
 
-def _job(
-    spec: Spec, running: Running, budget: Budget, progress: Progress, requests: tuple[Request, ...] | None
-) -> Any:
+def _job(spec: Spec, running: Running, budget: Budget, progress: Progress, requests: tuple[Request, ...] | None) -> Any:
     from llmexp.benchmark import Job
     from llmexp.companion import nonce_of
 
@@ -119,7 +117,7 @@ def conclude(
     )
     client = observations.client(measurement)
     summary["client"] = observations.client_metrics(client)
-    facts = observations.facts(config, measurement, observed, client)
+    facts = observations.facts(config, measurement, observed, summary, client)
     cost = observations.money(config, price, summary, measurement, budget)
     result = results.build(
         job=spec.info(),
@@ -157,7 +155,7 @@ def failed(spec: Spec, reason: str) -> dict[str, Any]:
     from llmexp import results
 
     now = datetime.now(UTC)
-    result = results.build(
+    result: dict[str, Any] = results.build(
         job=spec.info(), status="failed", reason=reason, started=now, ended=now, config=dict(spec.tree)
     )
     results.write(spec.directory, result)

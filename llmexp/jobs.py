@@ -127,10 +127,11 @@ def resolved(composed: Composed) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     assert isinstance(tree, dict)
-    missing = [key for key, value in flatten(tree).items() if value == "???"]
+    plain = {str(key): value for key, value in tree.items()}
+    missing = [key for key, value in flatten(plain).items() if value == "???"]
     if missing:
         raise ConfigError("\n".join(f"{key}: must be given, such as {key}=VALUE" for key in missing))
-    return {str(key): value for key, value in tree.items()}
+    return plain
 
 
 def _interpolation(error: Exception) -> str:
@@ -144,7 +145,18 @@ def _interpolation(error: Exception) -> str:
 
 def environment_problems(config: Config) -> list[str]:
     """What this machine lacks for the job: credentials, files."""
+    from llmexp import endpoints, workload
+
     problems = list(_missing_files(config))
+    if not problems:
+        for check in (
+            lambda: workload.validate(config.workload),
+            lambda: endpoints.check(config.model, rehearse=config.rehearse),
+        ):
+            try:
+                check()
+            except ConfigError as error:
+                problems += str(error).splitlines()
     if not (config.rehearse or config.dry_run):
         from llmexp.clients import credentials
 
@@ -170,7 +182,9 @@ def _missing_files(config: Config) -> Iterable[str]:
 
 def _named(found: list[Spec]) -> list[Spec]:
     """Name each job by what varies over the command, a lone one by what it is."""
-    settings = [dict(override.lstrip("+~").split("=", 1) for override in spec.overrides if "=" in override) for spec in found]
+    settings = [
+        dict(override.lstrip("+~").split("=", 1) for override in spec.overrides if "=" in override) for spec in found
+    ]
     keys = dict.fromkeys(key for one in settings for key in one if not key.startswith(UNNAMED) and key not in UNNAMED)
     varying = [key for key in keys if len({one.get(key) for one in settings}) > 1]
     named = []

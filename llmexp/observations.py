@@ -61,13 +61,18 @@ def client_metrics(seen: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def facts(config: Config, measurement: Measurement, observed: Observed, seen: Mapping[str, Any]) -> ClientFacts:
+def facts(
+    config: Config,
+    measurement: Measurement,
+    observed: Observed,
+    summary: Mapping[str, Any],
+    seen: Mapping[str, Any],
+) -> ClientFacts:
     """What validity judges."""
     from llmexp import metrics
     from llmexp.validity import ClientFacts
 
     lag = seen["loop_lag_s"] or {}
-    summary = metrics.schedule_lag(observed)
     closed = config.load.kind == "closed" and config.streams is not None
     sources = metrics.token_sources(observed)
     declared = float(measurement.built.get("declared_cache_share", 0.0))
@@ -76,7 +81,7 @@ def facts(config: Config, measurement: Measurement, observed: Observed, seen: Ma
         loop_lag_p99_s=lag.get("p99"),
         concurrency_held=_held(config, observed) if closed else None,
         worker_cpu_share=seen["worker_cpu_share"],
-        schedule_lag_p99_s=summary,
+        schedule_lag_p99_s=(summary.get("schedule_lag_s") or {}).get("p99"),
         workers_lost=measurement.workers_lost,
         litellm_own_stream=bool(seen["own_stream"]),
         token_counts_estimated=any("estimate" in found for found in sources.values()),
@@ -104,7 +109,9 @@ def money(
 
     rows = measurement.warmup
     warm = [
-        prices.cost(price, row.input_tokens or 0, row.cached_tokens or 0, row.output_tokens or 0, row.reasoning_tokens or 0)
+        prices.cost(
+            price, row.input_tokens or 0, row.cached_tokens or 0, row.output_tokens or 0, row.reasoning_tokens or 0
+        )
         for row in rows
     ]
     warmup_usd = None if config.rehearse or None in warm else sum(usd for usd in warm if usd is not None)

@@ -69,8 +69,7 @@ def _mean_tokens(config: Config) -> tuple[float, float]:
     from llmexp.workload.tokens import estimate_tokenizer
 
     source = Source(config.workload, estimate_tokenizer(), seed=config.run.seed, nonce="plan")
-    mean: tuple[float, float] = source.mean_tokens()
-    return mean
+    return source.mean_tokens()
 
 
 def _e2e_s(config: Config, mean_output: float) -> float:

@@ -34,7 +34,9 @@ class Progress:
             self._task = self._bar.add_task(self._name, total=self._most or self._timeout_s, state="getting ready")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 

@@ -148,9 +148,7 @@ class _Run:
         else:
             self.sweep_id = uuid.uuid4().hex
             file.write_text(json.dumps({"id": self.sweep_id, "jobs": len(self.specs)}, indent=2) + "\n")
-        self.specs = [
-            replace(spec, directory=self._folder(spec), sweep=self.sweep_id) for spec in self.specs
-        ]
+        self.specs = [replace(spec, directory=self._folder(spec), sweep=self.sweep_id) for spec in self.specs]
 
     def _folder(self, spec: Spec) -> Path:
         known = self._existing().get(spec.key)

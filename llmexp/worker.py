@@ -314,7 +314,7 @@ class Phase:
         exchange.wait_ns = max(0, monotonic_ns() - dispatched_ns)
         self._streams.submit(exchange)  # type: ignore[union-attr]
 
-    def ended(self, exchange: Exchange, tape: Tape) -> None:
+    def ended(self, tape: Tape) -> None:
         """An exchange is over: its slot is free now, its tape can wait a moment."""
         if self._offsets is not None:
             self._drain(starved=False)
@@ -397,28 +397,22 @@ class Phase:
         return collect
 
 
-class Worker:
-    """The body of a worker actor. Methods are called one after the other: `connect`, `warm`, `measure`, `close`."""
+class _Core:
+    """What runs on the worker's event loop. Apart from `Worker`, because Ray makes any class with coroutines an
+    asyncio actor and runs it on a loop of its own.
+    """
 
-    def __init__(self, worker: int) -> None:
-        import uvloop
-
-        self.worker = worker
-        self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        asyncio.set_event_loop(self._loop)
+    def __init__(self) -> None:
         self._line = Line()
         self._odometer: Odometer | None = None
         self._streams: Streams | None = None
         self._plan: Plan | None = None
         self._phase: Phase | None = None
 
-    def connect(self, plan: Plan, directory: str) -> None:
-        """Join the companion's feed and open the connections."""
-        self._loop.run_until_complete(self._connect(plan, Path(directory)))
-
-    async def _connect(self, plan: Plan, directory: Path) -> None:
+    async def connect(self, plan: Plan, directory: Path) -> None:
         self._plan = plan
-        await self._loop.create_unix_connection(lambda: self._line, str(directory / "feed.sock"))
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self._line, str(directory / "feed.sock"))
         self._odometer = Odometer(directory / "launched")
         self._streams = self._build_streams(plan)
         await self._streams.open(plan.spare)
@@ -435,18 +429,9 @@ class Worker:
 
     def _ended(self, exchange: Exchange, tape: Tape) -> None:
         if self._phase is not None:
-            self._phase.ended(exchange, tape)
+            self._phase.ended(tape)
 
-    def warm(self) -> Watch:
-        """Send the warm-up requests that are ready, at most `streams` at a time."""
-        return self._loop.run_until_complete(self._run(warmup=True, start_ns=monotonic_ns()))
-
-    def measure(self, start_wall_ns: int) -> Watch:
-        """Run the load from the given wall-clock time on."""
-        start_ns = monotonic_ns() + start_wall_ns - time.time_ns()
-        return self._loop.run_until_complete(self._run(warmup=False, start_ns=start_ns))
-
-    async def _run(self, *, warmup: bool, start_ns: int) -> Watch:
+    async def run(self, *, warmup: bool, start_ns: int) -> Watch:
         assert self._plan is not None
         assert self._streams is not None
         await asyncio.sleep(0.001)
@@ -461,17 +446,43 @@ class Worker:
         self._phase = None
         return watch
 
-    def load_shots(self, expected: int, timeout_s: float) -> int:
-        """Wait until `expected` shots (or all there are) are ready; how many there are."""
-        return self._loop.run_until_complete(self._await_shots(expected, timeout_s))
-
-    async def _await_shots(self, expected: int, timeout_s: float) -> int:
+    async def load_shots(self, expected: int, timeout_s: float) -> int:
         line, deadline = self._line, time.monotonic() + timeout_s
         while len(line.ready) < expected and not line.last and not line.lost and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         return len(line.ready)
 
+    async def close(self) -> None:
+        if self._streams is not None:
+            await self._streams.close()
+
+
+class Worker:
+    """The body of a worker actor. Methods are called one after the other: `connect`, `warm`, `measure`, `close`."""
+
+    def __init__(self) -> None:
+        import uvloop
+
+        self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._core = _Core()
+
+    def connect(self, plan: Plan, directory: str) -> None:
+        """Join the companion's feed and open the connections."""
+        self._loop.run_until_complete(self._core.connect(plan, Path(directory)))
+
+    def warm(self) -> Watch:
+        """Send the warm-up requests that are ready, at most `streams` at a time."""
+        return self._loop.run_until_complete(self._core.run(warmup=True, start_ns=monotonic_ns()))
+
+    def load_shots(self, expected: int, timeout_s: float) -> int:
+        """Wait until `expected` shots (or all there are) are ready; how many there are."""
+        return self._loop.run_until_complete(self._core.load_shots(expected, timeout_s))
+
+    def measure(self, start_wall_ns: int) -> Watch:
+        """Run the load from the given wall-clock time on."""
+        start_ns = monotonic_ns() + start_wall_ns - time.time_ns()
+        return self._loop.run_until_complete(self._core.run(warmup=False, start_ns=start_ns))
+
     def close(self) -> None:
         """Close connections and the feed."""
-        if self._streams is not None:
-            self._loop.run_until_complete(self._streams.close())
+        self._loop.run_until_complete(self._core.close())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from llmexp.clients.base import Client
-from llmexp.config import Model
+if TYPE_CHECKING:
+    from llmexp.clients.base import Client
+    from llmexp.config import Model
 
 _CLASSES = {
     "openai": ("llmexp.clients.openai", "OpenAIClient"),

@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from llmexp.workload.source import Source
 
 
+YARDSTICK = "o200k_base"
+"""The tokenizer that sizes prompts unless the workload names another: one for all stacks, so that all get the same."""
+
+
 def source_for(config: Config, base_url: str | None, nonce: str) -> Source:
-    """The job's requests, counted as the model counts, or as `workload.tokenizer` says."""
+    """The job's requests, sized by the workload's yardstick whatever model they go to."""
     from llmexp.workload.source import Source
     from llmexp.workload.tokens import tokenizer_for
 
-    model = config.model
-    if config.workload.tokenizer is not None:
-        model = model.model_copy(update={"tokenizer": config.workload.tokenizer})
-    return Source(config.workload, tokenizer_for(model, base_url), seed=config.run.seed, nonce=nonce)
+    sized = config.model.model_copy(update={"tokenizer": config.workload.tokenizer or YARDSTICK})
+    return Source(config.workload, tokenizer_for(sized, base_url), seed=config.run.seed, nonce=nonce)
 
 
 def validate(workload: Workload) -> None:
