@@ -16,7 +16,6 @@ import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from wire.aws_server import BEARER, clean_environment, model_of
 
-from llmexp.clients import aws
 from llmexp.config import Model
 from llmexp.endpoints.aws import cloudwatch, credential_problems, declared, facts
 
@@ -290,16 +289,3 @@ def test_an_endpoint_that_was_not_given_names_its_variable(monkeypatch: pytest.M
     assert "export LLMEXP_SAGEMAKER_ENDPOINT=" in problem
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     assert len(credential_problems(_llama("LLMEXP_SAGEMAKER_ENDPOINT"))) == 2
-
-
-def test_a_rehearsal_looks_at_none_of_the_users_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in aws.REHEARSAL_ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "real")
-    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "real")
-    model = model_of(profile="nobody", api_key_env="UNSET", region="us-east-1")
-    session = aws.open_session(model)
-    frozen = aws.load_credentials(session).get_frozen_credentials()
-    assert (frozen.access_key, frozen.token) == (aws.REHEARSAL_ENVIRONMENT["AWS_ACCESS_KEY_ID"], None)
-    assert aws.bearer_key(model, aws.BEDROCK) is None

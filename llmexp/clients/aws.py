@@ -29,15 +29,6 @@ EVENT_STREAM = "application/vnd.amazon.eventstream"
 _REDIRECTED_REGION = "us-east-1"
 _SIGNATURE_HEADERS = frozenset({"authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256", "date"})
 
-REHEARSAL_ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "AKIAREHEARSAL",
-    "AWS_SECRET_ACCESS_KEY": "rehearsal-only-opens-nothing",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-"""Variables for the process that signs a rehearsal's requests: the simulator verifies against this pair, and no
-credentials, profile or API key of the user's are looked at then."""
-_NOT_IN_REHEARSALS = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_BEARER_TOKEN_BEDROCK")
-
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -65,17 +56,8 @@ class Endpoint:
     """The region that signatures name."""
 
 
-def is_rehearsal() -> bool:
-    """Whether this process signs for the simulator."""
-    return os.environ.get("AWS_ACCESS_KEY_ID") == REHEARSAL_ENVIRONMENT["AWS_ACCESS_KEY_ID"]
-
-
 def open_session(model: Model) -> Session:
     """A botocore session with the model's profile, or the credential chain's own."""
-    if is_rehearsal():
-        for name in _NOT_IN_REHEARSALS:
-            os.environ.pop(name, None)
-        return Session()
     session = Session(profile=model.profile)
     try:
         session.get_scoped_config()
@@ -129,7 +111,7 @@ def path_segment(text: str) -> str:
 
 def bearer_key(model: Model, service: Service) -> str | None:
     """Bedrock's API key, from the variable that the model names or AWS's own; None: the request is to be signed."""
-    if service.bearer_variable is None or is_rehearsal():
+    if service.bearer_variable is None:
         return None
     return address.api_key(model) or os.environ.get(service.bearer_variable) or None
 
