@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from llmexp.config import Workload
 from llmexp.errors import ConfigError
-from llmexp.workload.kit import Kit, Spot, closing, digest, user
+from llmexp.workload.kit import Kit, Spot, closing, digest, user, with_nonce
 from llmexp.workload.lengths import lengths
 from llmexp.workload.request import Message, Request
-from llmexp.workload.rows import read_rows
+from llmexp.workload.rows import Row, read_rows
 
 
 class _Place(NamedTuple):
@@ -48,9 +48,9 @@ class Conversations:
             self._input = lengths("workload.input_tokens", workload.input_tokens)
         self._said = lru_cache(maxsize=4096)(self._say)
 
-    def _read(self) -> list[list[str]]:
+    def _read(self) -> list[Row]:
         turns, path = self._workload.turns, self._workload.file or ""
-        scripts = [row.turns[:turns] for row in read_rows("workload.file", path) if len(row.turns) >= turns]
+        scripts = [row for row in read_rows("workload.file", path) if len(row.turns) >= turns]
         if not scripts:
             raise ConfigError(f"workload.turns: no conversation of '{path}' has {turns} turns; ask for fewer")
         return scripts
@@ -70,8 +70,10 @@ class Conversations:
         """The turn of an index; a warm-up request is the first turn of a conversation of its own."""
         place = _Place(index, 0) if warmup else self._place(index)
         said = [self._said(place.conversation, turn, warmup) for turn in range(place.turn + 1)]
-        before = history if history is not None else self._scripted(place, said)
-        messages = (*before, user(said[-1].text)) if place.turn else (user(said[0].text),)
+        if place.turn and history is not None:
+            messages = (*history, user(said[-1].text))
+        else:
+            messages = self._from_start(place, said, warmup)
         return Request(
             index=index,
             messages=messages,
@@ -88,8 +90,9 @@ class Conversations:
         spot = self._spot(conversation, turn, warmup=warmup)
         output_tokens = spot.draw("output", self._output)
         if self._scripts is not None:
-            bare = self._scripts[conversation % len(self._scripts)][turn]
-            return _Said(bare if turn else f"{spot.nonce()}\n\n{bare}", bare, output_tokens)
+            asked = closing(self._workload, output_tokens) if self._workload.instruction else ""
+            bare = self._scripts[conversation % len(self._scripts)].turns[turn] + asked
+            return _Said(bare, bare, output_tokens)
         tokens, last = spot.draw("input", self._input), closing(self._workload, output_tokens)
         if turn == 0:
             prompt = spot.prompt(tokens, last)
@@ -102,14 +105,17 @@ class Conversations:
         kit = self._kit if turn == 0 else self._kit.inside(f"turn{turn}")
         return kit.spot(conversation, warmup=warmup)
 
-    def _scripted(self, place: _Place, said: Sequence[_Said]) -> list[Message]:
-        """A history whose answers are made up: where a turn was not answered, and for plans."""
-        messages: list[Message] = []
+    def _from_start(self, place: _Place, said: Sequence[_Said], warmup: bool) -> tuple[Message, ...]:
+        """The conversation up to this turn, with made-up answers: for plans, and where a turn was not answered."""
+        script = self._scripts[place.conversation % len(self._scripts)] if self._scripts else None
+        messages = list(script.system) if script else []
         for turn, one in enumerate(said[: place.turn]):
             stream = (self._kit.seed, f"{self._kit.stream}answer{turn}", place.conversation)
             answer, _ = self._kit.composer.compose(stream, one.output_tokens)
             messages += [user(one.text), {"role": "assistant", "content": answer or "Yes."}]
-        return messages
+        messages.append(user(said[-1].text))
+        nonce = self._spot(place.conversation, 0, warmup=warmup).nonce()
+        return with_nonce(messages, nonce) if script else tuple(messages)
 
     def depends_on(self, index: int) -> tuple[int, float] | None:
         """On the turn before, and then the think time."""
@@ -125,7 +131,8 @@ class Conversations:
         if self._scripts is None:
             return self._input.mean, self._output.mean
         sample = self._scripts[:: max(1, len(self._scripts) // 32)]
-        counts = self._kit.composer.tokenizer.count_many(text for script in sample for text in script)
+        turns = self._workload.turns
+        counts = self._kit.composer.tokenizer.count_many(text for script in sample for text in script.turns[:turns])
         return sum(counts) / len(counts), self._output.mean
 
     def mean_tokens(self) -> tuple[float, float]:
@@ -139,8 +146,9 @@ class Conversations:
         return longest + self._output.high * self._workload.turns
 
     def _longest_script(self) -> int:
-        texts = max(self._scripts or [[""]], key=lambda script: sum(map(len, script)))
-        return round(1.5 * sum(self._kit.composer.tokenizer.count_many(texts))) + 64
+        scripts = [script.turns[: self._workload.turns] for script in self._scripts or ()]
+        longest = max(scripts, key=lambda turns: sum(map(len, turns)))
+        return round(1.5 * sum(self._kit.composer.tokenizer.count_many(longest))) + 64
 
     def declared_cache_share(self) -> float:
         """History over all input: each turn begins with what the server has just seen."""
