@@ -1,0 +1,198 @@
+"""The files of a job, and what a person sees of it."""
+
+import json
+import math
+import subprocess
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from samples import failure, record, table
+
+from llmexp import glance, results
+from llmexp.config import Slo, defaults
+from llmexp.environment import environment, git_state
+from llmexp.metrics import curves, errors, observe, output_length, summarize
+from llmexp.records import Record
+from llmexp.validity import ClientFacts, judge
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+KEYS = """schema_version job status reason started_at ended_at config environment deployment metrics curves errors
+validity client cost notes"""
+
+
+def result_of(rows: list[Record], facts: ClientFacts | None = None, **changes: Any) -> dict[str, Any]:
+    observed = observe(table(rows))
+    parts: dict[str, Any] = {
+        "job": {"name": "sonnet c=4", "rehearsal": False},
+        "status": "finished",
+        "reason": None,
+        "started": NOON,
+        "ended": NOON,
+        "config": defaults(),
+        "environment": {},
+        "metrics": summarize(observed, slo=Slo(ttft_s=0.5), open_loop=False, streams=4, cost=lambda *_: 0.001),
+        "curves": curves(observed),
+        "errors": errors(observed),
+        "notes": {"output_length": output_length(observed)},
+        "validity": judge(facts or ClientFacts(len(rows), loop_lag_p99_s=0.001)),
+    }
+    return results.build(**{**parts, **changes})
+
+
+def several(count: int = 40) -> list[Record]:
+    return [record(at, sent=at / 4, chunks=[at / 4 + 0.2 + 0.02 * one for one in range(20)]) for at in range(count)]
+
+
+# --- result.json -----------------------------------------------------------------------------------------------------
+
+
+def test_a_result_has_the_documented_keys_and_comes_back_as_written(tmp_path: Path) -> None:
+    result = result_of([*several(), failure(99)])
+    assert list(result) == KEYS.split()
+    path = results.write(tmp_path, result)
+    assert [one.name for one in tmp_path.iterdir()] == ["result.json"]
+    assert results.read(tmp_path) == result
+    assert "NaN" not in path.read_text()
+    assert result["metrics"]["ttft_s"]["count"] == 40
+    assert result["errors"]["server"]["count"] == 1
+
+
+def test_what_strict_json_cannot_hold_becomes_what_it_can() -> None:
+    loose = {
+        "a": math.nan,
+        "b": np.float64(2.5),
+        "c": np.int64(3),
+        "d": (1, math.inf),
+        "e": Path("x"),
+        4: np.array([1]),
+    }
+    assert results.strict(loose | {4: np.array([1]), "f": np.bool_(True), "g": None}) == {
+        "a": None,
+        "b": 2.5,
+        "c": 3,
+        "d": [1, None],
+        "e": "x",
+        "4": [1],
+        "f": True,
+        "g": None,
+    }
+
+
+def test_a_job_that_measured_nothing_is_invalid(tmp_path: Path) -> None:
+    result = results.build(job={"name": "x"}, status="failed", reason="no endpoint", started=NOON, config=defaults())
+    assert result["validity"]["verdict"] == "invalid"
+    assert result["validity"]["reasons"][0]["reason"] == "insufficient_data"
+    assert result["ended_at"] is None
+    results.write(tmp_path, result)
+    assert "no endpoint" in glance.render(result)
+
+
+def test_times_of_day_are_utc() -> None:
+    there = datetime(2026, 1, 5, 14, 0, 0, 5, tzinfo=timezone(timedelta(hours=2)))
+    assert results.timestamp(there) == "2026-01-05T12:00:00.000005Z"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    results.write(tmp_path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        results.write(tmp_path, {"a": math.nan})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"a": 1}
+
+
+def test_remarks_in_words() -> None:
+    rows = several()
+    rows[0].status = "unfinished"
+    for row in rows:
+        row.max_tokens = 100
+    first, second = result_of(rows)["notes"]["remarks"]
+    assert first.startswith("1 request was cut when run.grace_s ended: latencies are censored")
+    assert second.startswith(
+        "0% of the answers had the length asked for (±10%): 100 tokens were asked on average, 20 came"
+    )
+    assert result_of(several())["notes"]["remarks"] == []
+
+
+# --- environment -----------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_names_versions_and_host() -> None:
+    found = environment()
+    assert {"python", "llmexp", "ray", "litellm", "mlflow", "boto3"} <= set(found["versions"])
+    assert found["host"]["cores"] >= found["host"]["cores_usable"] >= 1
+    assert found["host"]["memory_bytes"] > 10**8
+    assert found["host"]["cpu"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_git_state_of_a_checkout_and_of_none(tmp_path: Path) -> None:
+    assert git_state(tmp_path) == {"git_commit": None, "git_dirty": None}
+
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "first")
+    clean = git_state(tmp_path)
+    assert (len(clean["git_commit"]), clean["git_dirty"]) == (40, False)
+    (tmp_path / "file").write_text("2")
+    assert git_state(tmp_path) == clean | {"git_dirty": True}
+
+
+# --- at a glance -----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_says_what_counts() -> None:
+    rows = [*several(), failure(50, "throttled", "429", sent=1.0), record(51, sent=9.0, status="unfinished")]
+    text = glance.render(result_of(rows, ClientFacts(40, loop_lag_p99_s=0.031)), Path("outputs/x"), colour=False)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0] == "sonnet c=4 · invalid"
+    assert "first token (TTFT) 200 ms 200 ms 200 ms ~200 ms 200 ms" in lines
+    assert "between tokens (ITL) 20 ms 20 ms 20 ms 20 ms 20 ms" in [line.replace("20.0", "20") for line in lines]
+    assert "~ more requests are needed to carry this percentile" in lines
+    assert "requests 40 completed · 1 failed (2.4%) · 1 unfinished" in lines
+    assert "errors 1 throttled: 429 throttled 429" in lines
+    assert "SLO met, kept by 97.6% of the requests · goodput 3.87 requests/s" in lines
+    assert any(line.startswith("cost 0.041 USD · 51.25 USD per million output tokens") for line in lines)
+    assert any(line.startswith("invalid event-loop lag was 31 ms at p99 (limit 25 ms)") for line in lines)
+    assert "files outputs/x" in lines
+    assert "\x1b" not in text
+    assert max(len(line) for line in text.splitlines()) <= 110
+
+
+def test_colour_only_for_terminals() -> None:
+    assert "\x1b[" in glance.render(result_of(several()), colour=True)
+    assert "\x1b[" not in glance.render(result_of(several()))
+
+
+def test_a_rehearsal_cannot_pass_for_a_measurement() -> None:
+    result = result_of(several(), job={"name": "sonnet", "rehearsal": True})
+    assert "REHEARSAL" in glance.render(result, colour=False).splitlines()[0]
+
+
+def test_open_loops_show_latency_from_the_intended_time_first() -> None:
+    tree = defaults()
+    tree["load"] |= {"kind": "poisson", "rate": 4.0}
+    text = glance.render(result_of(several(), config=tree), colour=False)
+    assert text.index("first token, from intended time") < text.index("first token (TTFT)")
+    assert "intended" not in glance.render(result_of(several()), colour=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0000021, "2.10 µs"),
+        (0.0201, "20.1 ms"),
+        (0.204, "204 ms"),
+        (1.234, "1.23 s"),
+        (12.34, "12.3 s"),
+        (0.0, "0 µs"),
+    ],
+)
+def test_durations(value: float, shown: str) -> None:
+    assert glance.duration(value) == shown
