@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmexp.config import Config
-from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK
+from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ConfigError
 from llmexp.jobs import Spec
 from llmexp.progress import Progress
 
@@ -46,6 +46,25 @@ def run(
             job = _job(spec, running, budget, progress, requests)
             measurement = Benchmark(job).run()
     return conclude(spec, measurement, running, started, job.nonce, budget)
+
+
+def measure(
+    config: Config, directory: Path, *, quiet: bool = False, requests: Sequence[Request] | None = None
+) -> dict[str, Any]:
+    """One job into `directory` without a command of ours around it; the content of its result.json.
+
+    `requests` are sent instead of the workload's. Raises `ConfigError` before anything is sent, or `JobError`.
+    """
+    from llmexp.jobs import environment_problems
+    from llmexp.sweep import Budget
+
+    problems = environment_problems(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    tree = config.model_dump(mode="json", by_alias=True)
+    spec = Spec(config, tree, config.model.name, (), 0, 0, name=config.model.name, directory=directory)
+    own = None if requests is None else tuple(requests)
+    return run(spec, Budget(config.run.max_usd), requests=own, quiet=quiet)
 
 
 _OURS = ("llamacpp", "simulated")
