@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from wire.aws_server import AwsServer, Reply, Seen, call, clean_environment, converse, event, parts
 
-from llmexp.clients import litellm_sdk
+from llmexp.clients import credentials, litellm_sdk
 from llmexp.clients.base import HttpRequest, Response, TokenEvent, Usage
 from llmexp.clients.http import unframe
 from llmexp.clients.litellm import LiteLLMClient, takes_capture
 from llmexp.clients.own_stream import OwnStreams
 from llmexp.clients.wire import Exchange, Tape
-from llmexp.config import Model
+from llmexp.config import Model, defaults, load
+from llmexp.endpoints.simulator.routes import wire_of
 from llmexp.errors import ConfigError
 from llmexp.workload.request import Message, Request
 
@@ -307,7 +309,7 @@ def test_gemini_keeps_the_path_of_its_public_api_when_redirected() -> None:
         (model("groq"), "export GROQ_API_KEY"),
         (model("anthropic"), "export ANTHROPIC_API_KEY"),
         (model("openai", api_key_env="NOT_THERE"), "NOT_THERE is not set"),
-        (model("hosted_vllm"), "model.base_url: provider 'hosted_vllm'"),
+        (model("hosted_vllm"), "model.base_url: provider 'hosted_vllm' has no public address"),
         (model("azure", api_key_env="TEST_KEY"), "model.base_url: provider 'azure'"),
         (model("bedrock/converse", params={"aws_role_name": "x"}), "model.params.aws_role_name"),
         (model("anthropic", api_key_env="TEST_KEY", params={"logit_bias": {"1": 1}}), "model.params: LiteLLM refuses"),
@@ -318,6 +320,64 @@ def test_a_wrong_model_is_a_config_error_that_names_the_key(wrong: Model, said: 
         LiteLLMClient(wrong, None)
     assert said in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+# --- the model files -------------------------------------------------------------------------------------------------
+
+CONF = Path(__file__).parent.parent / "conf" / "model"
+LENGTHS = {"input_tokens": {"mean": 8}, "output_tokens": {"mean": 8}}
+NEEDS = {
+    "claude": "ANTHROPIC_API_KEY",
+    "gpt": "OPENAI_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+    "mistral": "MISTRAL_API_KEY",
+    "together": "TOGETHERAI_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "azure": "AZURE_API_KEY",
+    "databricks": "DATABRICKS_API_KEY",
+    "vertex": None,
+    "openai_compatible": None,
+}
+
+
+def shipped(name: str, **fields: Any) -> Model:
+    """A model file over the schema's defaults, its mandatory keys filled in."""
+    tree: Any = OmegaConf.to_container(
+        OmegaConf.merge(defaults(), {"model": OmegaConf.load(CONF / f"{name}.yaml")}, {"workload": LENGTHS})
+    )
+    filled = {"name": "some-model", "base_url": "http://127.0.0.1:9/v1"}
+    given = {key: filled[key] if value == "???" else value for key, value in tree["model"].items()}
+    return load(tree | {"model": given | fields}).model
+
+
+@pytest.mark.parametrize(("name", "variable"), NEEDS.items())
+def test_a_model_file_loads_and_names_the_variable_that_it_needs(
+    name: str, variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = shipped(name)
+    assert asked.api_key_env == variable
+    assert asked.rehearsal.ttft.mean_s > 0
+    if variable is not None:
+        monkeypatch.delenv(variable, raising=False)
+        [problem] = credentials.problems(asked)
+        assert problem.startswith(f"model.api_key_env: environment variable {variable} is not set")
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_model_file_s_request_can_be_taken_off_litellm_and_redirected(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = NEEDS[name]
+    if variable is not None:
+        monkeypatch.setenv(variable, KEY)
+    asked = shipped(name, api="litellm", base_url="http://127.0.0.1:9/v1")
+    client = LiteLLMClient(asked, asked.base_url)
+    made = client.prepare(request("the text of the prompt"))
+    assert not client.times_itself
+    assert (client.target.host, client.target.port) == ("127.0.0.1", 9)
+    assert wire_of(made.path.partition("?")[0]) is not None
+    assert b"the text of the prompt" in made.body
+    assert variable is None or any(KEY in value for _, value in made.headers)
 
 
 # --- answers that only LiteLLM can read ------------------------------------------------------------------------------

@@ -19,12 +19,6 @@ def problems(model: Model, environ: Mapping[str, str] | None = None) -> list[str
     return _litellm(model) if model.api == "litellm" else []
 
 
-def rehearsal_environment(model: Model) -> dict[str, str]:
-    """Stand-ins for the variables that the model names, for a rehearsal on this machine."""
-    names = [*model.headers_env.values(), *([model.api_key_env] if model.api_key_env else [])]
-    return dict.fromkeys(names, "rehearsal")
-
-
 def _variables(model: Model, environ: Mapping[str, str]) -> Iterator[str]:
     named = {f"model.headers_env.{header}": name for header, name in model.headers_env.items()}
     if model.api_key_env is not None:

@@ -21,11 +21,20 @@ FORCES_OUTPUT = frozenset(
 """Providers behind which a server may know ignore_eos and min_tokens."""
 OWN_PATHS = frozenset({"gemini", "vertex_ai", "vertex_ai_beta", "anthropic"})
 """Providers that keep the path of their public API when a base URL redirects them."""
-NEEDS_BASE_URL = frozenset({"hosted_vllm", "litellm_proxy", "lm_studio", "custom_openai", "aiohttp_openai", "azure"})
-"""Providers that have no public address; LiteLLM would turn to api.openai.com for some."""
+NEEDS_BASE_URL: dict[str, tuple[str, ...]] = {
+    "hosted_vllm": ("HOSTED_VLLM_API_BASE",),
+    "litellm_proxy": ("LITELLM_PROXY_API_BASE",),
+    "lm_studio": ("LM_STUDIO_API_BASE",),
+    "custom_openai": (),
+    "aiohttp_openai": (),
+    "azure": ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT"),
+    "databricks": ("DATABRICKS_API_BASE",),
+}
+"""Providers without a public address (LiteLLM would turn to api.openai.com for some), and the variables for it."""
 CLOUD_TOKENS = frozenset({"vertex_ai", "vertex_ai_beta", "databricks", "azure"})
 """Providers for which LiteLLM may fetch a token by itself."""
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_VERSION_AT_START, _VERSION_AT_END = re.compile(r"^/v\d\w*(?=/)"), re.compile(r"/v\d\w*$")
 _PLACEHOLDER = "none"
 
 
@@ -82,8 +91,10 @@ class Caller:
         """Under the base URL's path, for providers that keep the path of their public API."""
         if self._family not in OWN_PATHS or self._base_url is None:
             return http
-        prefix = urlsplit(self._base_url).path.rstrip("/")
-        return http if http.path.startswith(f"{prefix}/") else replace(http, path=prefix + http.path)
+        prefix, path = urlsplit(self._base_url).path.rstrip("/"), http.path
+        if _VERSION_AT_END.search(prefix):
+            path = _VERSION_AT_START.sub("", path)
+        return replace(http, path=prefix + path)
 
     def explain(self, error: Exception) -> str:
         """LiteLLM's refusal to make a request, as a line about the configuration."""
@@ -156,8 +167,10 @@ def problems(model: Model, base_url: str | None = None) -> list[str]:
     """What the configuration alone shows to be wrong; LiteLLM is not asked."""
     family = (model.provider or "").split("/")[0]
     found = []
-    if family in NEEDS_BASE_URL and not (base_url or model.base_url or _azure_elsewhere(family)):
-        found.append(f"model.base_url: provider '{family}' has no address of its own; set it to the server's URL")
+    variables = NEEDS_BASE_URL.get(family)
+    if variables is not None and not (base_url or model.base_url or any(map(os.environ.get, variables))):
+        remedy = "".join(f", or export {name}" for name in variables[:1])
+        found.append(f"model.base_url: provider '{family}' has no public address; set it to the server's URL{remedy}")
     if family in AWS:
         found += [
             f"model.params.{key}: AWS settings go into model.region, model.profile or the AWS configuration"
@@ -165,10 +178,6 @@ def problems(model: Model, base_url: str | None = None) -> list[str]:
             if key.startswith("aws_") or key == "sagemaker_base_url"
         ]
     return found
-
-
-def _azure_elsewhere(family: str) -> bool:
-    return family == "azure" and bool(os.environ.get("AZURE_API_BASE") or os.environ.get("AZURE_OPENAI_ENDPOINT"))
 
 
 def _needs_key(model: Model, variable: str) -> str:
