@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -17,14 +16,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 
-@dataclass
-class LauncherConf:
-    """Hydra's node for this launcher."""
-
-    _target_: str = "hydra_plugins.llmexp_launcher.LlmexpLauncher"
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="llmexp", node=LauncherConf, provider="llmexp")
+# A plain mapping: Hydra runs this file outside sys.modules, where a dataclass with postponed annotations cannot be made.
+ConfigStore.instance().store(
+    group="hydra/launcher",
+    name="llmexp",
+    node={"_target_": "hydra_plugins.llmexp_launcher.LlmexpLauncher"},
+    provider="llmexp",
+)
 
 
 class LlmexpLauncher(Launcher):

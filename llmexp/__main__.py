@@ -31,9 +31,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         _hydra()
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        outcome.report(WRONG)
     except KeyboardInterrupt:
         outcome.report(INTERRUPTED)
     except SystemExit as end:
@@ -70,7 +67,13 @@ def _hydra() -> None:
 
         from llmexp import sweep
 
-        outcome.report(sweep.run_composed(composed, cast("DictConfig", HydraConfig.get())))
+        try:
+            status = sweep.run_composed(composed, cast("DictConfig", HydraConfig.get()))
+        except ConfigError as error:
+            # Hydra would show a traceback.
+            print(error, file=sys.stderr)
+            status = error.exit_status
+        outcome.report(status)
 
     run()
 

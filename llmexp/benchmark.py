@@ -11,6 +11,8 @@ import itertools
 import logging
 import math
 import os
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -36,6 +38,7 @@ READY_AT_ONCE = 20_000
 SIGNED_AHEAD = 4
 START_DELAY_S = 0.25
 POLL_S = 0.5
+RAY_ATTEMPTS = 3
 log = logging.getLogger(__name__)
 
 
@@ -109,13 +112,25 @@ def ensure_ray(ray_config: Ray) -> None:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"configure_logging": True, "logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if ray_config.kind == "local":
-            ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count(), **options)
+    on_term = signal.getsignal(signal.SIGTERM)
+    for attempt in range(RAY_ATTEMPTS):
+        try:
+            if ray_config.kind == "local":
+                ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count(), **options)
+            else:
+                ray.init(address=ray_config.address, **options)
+        except (ConnectionError, ValueError) as error:
+            raise ConfigError(f"ray.address: cannot reach {ray_config.address or 'a local Ray'}: {error}") from error
+        except Exception as error:
+            # Ray gives a busy machine 30 s and then raises a bare Exception; what it started is ended by shutdown.
+            ray.shutdown()
+            if attempt + 1 == RAY_ATTEMPTS:
+                raise JobError(f"Ray did not start: {error}") from error
         else:
-            ray.init(address=ray_config.address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"ray.address: cannot reach {ray_config.address or 'a local Ray'}: {error}") from error
+            break
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler would end us on the spot; what was measured has to be kept.
+        signal.signal(signal.SIGTERM, on_term)
 
 
 def stop_ray() -> None:

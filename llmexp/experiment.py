@@ -145,7 +145,7 @@ def conclude(
         started=started,
         ended=datetime.now(UTC),
         config=dict(spec.tree),
-        deployment=dict(running.facts),
+        deployment=_deployment(config, running, measurement),
         metrics=summary,
         curves=metrics.curves(observed),
         errors=metrics.errors(observed),
@@ -160,6 +160,20 @@ def conclude(
         with contextlib.suppress(ImportError):
             report.job(spec.directory)
     return result
+
+
+def _deployment(config: Config, running: Running, measurement: Measurement) -> dict[str, Any]:
+    """Facts about the endpoint, and what CloudWatch saw of the run where it is asked."""
+    facts = dict(running.facts)
+    deployment = config.model.deployment
+    if deployment.kind == "sagemaker" and deployment.cloudwatch and not config.rehearse and measurement.ended_wall_ns:
+        from llmexp.endpoints import aws
+
+        start, end = (
+            datetime.fromtimestamp(ns / 1e9, UTC) for ns in (measurement.started_wall_ns, measurement.ended_wall_ns)
+        )
+        facts["cloudwatch"] = aws.cloudwatch(config.model, start, end, deployment.cloudwatch_wait_s)
+    return facts
 
 
 def _status(measurement: Measurement, summary: Mapping[str, Any]) -> str:

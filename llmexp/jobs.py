@@ -36,9 +36,9 @@ class Composed:
     @classmethod
     def split(cls, config: DictConfig, overrides: tuple[str, ...]) -> Composed:
         """Take `hydra` off a full composition."""
-        from omegaconf import OmegaConf, open_dict
+        from omegaconf import open_dict
 
-        hydra = OmegaConf.masked_copy(config, "hydra")
+        hydra = config.hydra
         task = config.copy()
         with open_dict(task):
             del task["hydra"]

@@ -213,6 +213,9 @@ class _Run:
         except LlmexpError as error:
             log.error("%s: %s", spec.name, error)  # noqa: TRY400 -- one clear message, no traceback
             result = experiment.failed(spec, str(error))
+        except Exception as error:  # a fault of ours must not lose the other jobs
+            log.exception("%s: internal error", spec.name)
+            result = experiment.failed(spec, f"internal error: {type(error).__name__}: {error}")
         self.results.append(result)
         recorded = self._record(spec)
         print(experiment.render(result, spec.directory))
