@@ -135,7 +135,7 @@ def test_a_parquet_trace_may_hold_real_times(tmp_path: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    start = datetime(2026, 1, 31, 12)  # noqa: DTZ001
+    start = datetime(2026, 1, 31, 12)
     moments = [start, start + timedelta(seconds=0.5), start + timedelta(seconds=3)]
     pq.write_table(pa.table({"arrival_time": moments}), tmp_path / "trace.parquet")
     assert times(load(kind="replay", file=str(tmp_path / "trace.parquet"))) == pytest.approx([0, 0.5, 3.0])

@@ -111,12 +111,13 @@ def _find(key: str, name: str) -> Path:
 
 @lru_cache(maxsize=64)
 def _read(key: str, path: Path) -> Workload:
+    import yaml  # type: ignore[import-untyped, unused-ignore]
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, ValueError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{key}: {path} cannot be read as YAML ({error})") from None
     base = defaults()
     base["model"]["name"] = "part"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import weakref
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -87,6 +88,7 @@ class _Line:
         self.root = self.base.removesuffix("/v1")
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(url.hostname or "", url.port, timeout=timeout_s)
+        weakref.finalize(self, self._connection.close)
         key = os.environ.get(key_env) if key_env else None
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key:

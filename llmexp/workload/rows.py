@@ -6,7 +6,7 @@ A row is known by the names of its columns, whatever their case, spaces and unde
 | --- | --- | --- |
 | `prompt` | prompt, text, input, question | one user message |
 | `messages` | messages, conversations, conversation | a chat: OpenAI's `role`/`content`, or ShareGPT's `from`/`value` |
-| budget | output_tokens, max_tokens, completion_tokens, output_length, GeneratedTokens, Response tokens | the token limit |
+| budget | output_tokens, max_tokens, completion_tokens, output_length, GeneratedTokens, Response tokens | the limit |
 | length | input_tokens, prompt_tokens, input_length, ContextTokens, Request tokens | a length to make text for |
 
 A row that only has lengths, such as one of a trace, gets text of that length.
