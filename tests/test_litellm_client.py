@@ -286,6 +286,13 @@ def test_forced_output_params_and_headers_are_passed_on() -> None:
     assert (headers["x-team"], headers["x-secret"]) == ("a", KEY)
 
 
+@pytest.mark.parametrize(("provider", "refused"), [("bytez", "stream_options"), ("gradient_ai", "max_retries")])
+def test_a_provider_may_refuse_what_only_we_ask_for(provider: str, refused: str) -> None:
+    made = LiteLLMClient(model(provider, api_key_env="TEST_KEY"), None).prepare(request("hello"))
+    assert b"hello" in made.body
+    assert refused.encode() not in made.body
+
+
 def test_plain_completions_have_a_prompt() -> None:
     made = LiteLLMClient(model("hosted_vllm", route="completions"), "http://127.0.0.1:9/v1").prepare(request("hello"))
     assert made.path == "/v1/completions"

@@ -36,6 +36,7 @@ CLOUD_TOKENS = frozenset({"vertex_ai", "vertex_ai_beta", "databricks", "azure"})
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _VERSION_AT_START, _VERSION_AT_END = re.compile(r"^/v\d\w*(?=/)"), re.compile(r"/v\d\w*$")
 _PLACEHOLDER = "none"
+_DISPENSABLE = {"stream_options": ("stream_options",), "max_retries": ("max_retries", "num_retries")}
 
 
 class Caller:
@@ -46,7 +47,7 @@ class Caller:
         self._base_url = base_url or model.base_url
         self._family = (model.provider or "").split("/")[0]
         self._local = self._base_url is not None and _is_loopback(self._base_url)
-        self._usage_asked = True
+        self._forgone: set[str] = set()
         if self._local and self._family.startswith("vertex_ai"):
             litellm_sdk.load()
             litellm_sdk.stand_in_for_google()
@@ -72,9 +73,10 @@ class Caller:
             "stream": True,
             "num_retries": 0,
             "max_retries": 0,
+            "stream_options": {"include_usage": True},
         }
-        if self._usage_asked:
-            arguments["stream_options"] = {"include_usage": True}
+        for name in self._forgone:
+            del arguments[name]
         if self._model.route == "completions":
             arguments["prompt"] = "\n\n".join(message["content"] for message in request.messages)
         else:
@@ -82,10 +84,11 @@ class Caller:
         return arguments | self._fixed | self._params | self._forced(request)
 
     def forgo(self, error: Exception) -> bool:
-        """Whether to ask again without usage, because this provider refuses to be asked for it."""
-        refused = type(error).__name__ == "UnsupportedParamsError" and "stream_options" in str(error)
-        again, self._usage_asked = refused and self._usage_asked, not refused and self._usage_asked
-        return again
+        """Whether to ask again without an argument of ours that this provider refuses (a retry count, usage)."""
+        found = {name for word, names in _DISPENSABLE.items() if word in str(error) for name in names}
+        refused = found - self._forgone
+        self._forgone |= refused
+        return bool(refused)
 
     def redirected(self, http: HttpRequest) -> HttpRequest:
         """Under the base URL's path, for providers that keep the path of their public API."""
