@@ -17,12 +17,32 @@ STREAM_FAILURES = ("slow", "stalled", "cut", "reset", "garbage", "in_stream", "e
 FAILURES = (*STATUS_FAILURES, *SILENT_FAILURES, *STREAM_FAILURES)
 
 
+_CHOICES = {
+    "head": ("early", "late"),
+    "role": ("late", "early", "none"),
+    "usage": ("end", "late", "inline", "always", "never"),
+    "body": ("chunked", "length", "close"),
+    "payload_parts": ("cut", "whole"),
+    "sagemaker": ("tgi", "djl"),
+}
+
+
+def _at_least(bound: float, **values: float | None) -> None:
+    """Raises `ConfigError` for the first value below the bound."""
+    for name, value in values.items():
+        if value is not None and value < bound:
+            raise ConfigError(f"{name}: must be at least {bound:g}, got {value:g}")
+
+
 @dataclass(frozen=True, slots=True)
 class Latency:
     """A lognormal latency: mean in seconds, and coefficient of variation (0: constant)."""
 
     mean_s: float
     cv: float = 0.0
+
+    def __post_init__(self) -> None:
+        _at_least(0, mean_s=self.mean_s, cv=self.cv)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +80,14 @@ class Shape:
     sagemaker: Literal["tgi", "djl"] = "tgi"
     """SageMaker: what answers a body with `inputs`. A body with `messages` gets OpenAI's chunks."""
 
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"shape.{name}: must be one of {', '.join(choices)}, got '{value}'")
+        _at_least(1, **{"shape.events_per_write": self.events_per_write})
+        _at_least(0, **{"shape.comments": self.comments, "shape.late_s": self.late_s, "shape.split_s": self.split_s})
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -96,6 +124,11 @@ class Options:
         for name in self.failures:
             if name not in FAILURES:
                 raise ConfigError(f"failure: must be one of {', '.join(FAILURES)}, got '{name}'")
+        _at_least(1, tokens_per_chunk=self.tokens_per_chunk, slots=self.slots)
+        _at_least(0, reasoning_tokens=self.reasoning_tokens, fail_after=self.fail_after, idle_close_s=self.idle_close_s)
+        _at_least(0, ttft_s_per_1k_input_tokens=self.ttft_s_per_1k_input_tokens, failure_rate=self.failure_rate)
+        if self.failure_rate > 1:
+            raise ConfigError(f"failure_rate: must be at most 1, got {self.failure_rate:g}")
 
     @property
     def failures(self) -> tuple[str, ...]:
