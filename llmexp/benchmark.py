@@ -87,10 +87,10 @@ def workers_for(config: Config, *, own_stream: bool, cores: int) -> int:
         return config.ray.workers
     if config.workload.kind in ("conversation", "mix"):
         return 1
-    streams, rate = config.streams, config.load.rate or config.load.to or 0.0
+    streams, rate = config.streams, config.peak_rate or 0.0
     if own_stream:
         wanted = math.ceil((streams or rate or 1) / OWN_STREAMS_PER_WORKER)
-    elif config.load.kind == "closed" and streams is not None:
+    elif config.closed and streams is not None:
         wanted = math.ceil(streams / STREAMS_PER_WORKER)
     else:
         wanted = math.ceil(rate / RATE_PER_WORKER)
@@ -277,12 +277,12 @@ class Benchmark:
 
     def _spare(self, workers: int) -> int:
         """Connections to open ahead in an open loop without ceiling: about a second's arrivals."""
-        rate = self._config.load.rate or self._config.load.to or 8.0
+        rate = self._config.peak_rate or 64.0
         return max(4, min(512, math.ceil(rate / workers)))
 
     def _ahead(self, pair: _Pair, streams: int | None) -> int:
         if pair.built["signed"]:
-            rate = math.ceil(self._config.load.rate or self._config.load.to or 0.0)
+            rate = math.ceil(self._config.peak_rate or 0.0)
             return SIGNED_AHEAD + max(2 * (streams or 0) if not rate else 0, 4 * rate)
         return max(256, 4 * (streams or 64))
 

@@ -173,6 +173,8 @@ class Companion:
             "tokenizer": self._tokenizer.name,
             "tokenizer_source": self._tokenizer.source,
             "declared_cache_share": float(self._source.declared_cache_share()),
+            "workload_notes": self._source.notes(),
+            "workload_size": self._source.size,
         }
 
     def node(self) -> str:

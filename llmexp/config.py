@@ -310,9 +310,24 @@ class Config(_Part):
     dry_run: bool = Field(False, description="Plan and estimate only; nothing is sent.")
 
     @property
+    def closed(self) -> bool:
+        """Whether a request waits for the one before it: a closed loop, or a ramp of concurrency."""
+        return self.load.kind == "closed" or (self.load.kind == "ramp" and self.load.of == "concurrency")
+
+    @property
     def streams(self) -> int | None:
-        """The effective concurrency: requests in flight, or the ceiling; None is no ceiling."""
-        return self.concurrency or (4 if self.load.kind == "closed" else None)
+        """The most requests in flight: the concurrency, or a ramp's highest; None is no ceiling."""
+        if self.closed and self.load.kind == "ramp":
+            top = max(1, round(max(self.load.from_ or 1.0, self.load.to or 1.0)))
+            return min(top, self.concurrency or top)
+        return self.concurrency or (4 if self.closed else None)
+
+    @property
+    def peak_rate(self) -> float | None:
+        """The highest arrival rate in requests per second; None for closed loops, and for traces, whose rate is theirs."""
+        if self.closed:
+            return None
+        return max((rate for rate in (self.load.rate, self.load.from_, self.load.to) if rate), default=None)
 
 
 def defaults() -> dict[str, Any]:

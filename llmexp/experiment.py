@@ -128,7 +128,7 @@ def conclude(
     summary = metrics.summarize(
         observed,
         slo=config.slo,
-        open_loop=config.load.kind != "closed",
+        open_loop=not config.closed,
         cost=None if config.rehearse else lambda *tokens: prices.cost(price, *tokens),
         usd_per_hour=None if config.rehearse else prices.usd_per_hour(price),
         streams=config.streams if config.load.kind == "closed" else None,
@@ -152,7 +152,7 @@ def conclude(
         validity=validity.judge(facts),
         client=client,
         cost=cost,
-        notes=observations.notes(config, observed, nonce),
+        notes=observations.notes(config, measurement, observed, nonce),
     )
     results.write(spec.directory, result)
     if measured:
@@ -209,7 +209,7 @@ def salvage(directory: Path) -> dict[str, Any] | None:
     config = load(result["config"])
     records.to_parquet(directory)
     observed = metrics.observe(directory)
-    result["metrics"] = metrics.summarize(observed, slo=config.slo, open_loop=config.load.kind != "closed")
+    result["metrics"] = metrics.summarize(observed, slo=config.slo, open_loop=not config.closed)
     result["curves"], result["errors"] = metrics.curves(observed), metrics.errors(observed)
     results.write(directory, result)
     return result

@@ -145,16 +145,11 @@ def _interpolation(error: Exception) -> str:
 
 def environment_problems(config: Config) -> list[str]:
     """What this machine lacks for the job: credentials, files."""
-    from llmexp import endpoints, workload
-
     problems = list(_missing_files(config))
     if not problems:
-        for check in (
-            lambda: workload.validate(config.workload),
-            lambda: endpoints.check(config.model, rehearse=config.rehearse),
-        ):
+        for check in (_check_workload, _check_schedule, _check_endpoint):
             try:
-                check()
+                check(config)
             except ConfigError as error:
                 problems += str(error).splitlines()
     if not (config.rehearse or config.dry_run):
@@ -162,6 +157,24 @@ def environment_problems(config: Config) -> list[str]:
 
         problems += credentials.problems(config.model)
     return problems
+
+
+def _check_workload(config: Config) -> None:
+    from llmexp import workload
+
+    workload.validate(config.workload)
+
+
+def _check_schedule(config: Config) -> None:
+    from llmexp import schedule
+
+    schedule.offsets(config.load, seed=config.run.seed, timeout_s=config.run.timeout_s, max_requests=1)
+
+
+def _check_endpoint(config: Config) -> None:
+    from llmexp import endpoints
+
+    endpoints.check(config.model, rehearse=config.rehearse)
 
 
 def _missing_files(config: Config) -> Iterable[str]:

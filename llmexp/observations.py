@@ -125,14 +125,20 @@ def money(
     }
 
 
-def notes(config: Config, observed: Observed, nonce: str) -> dict[str, Any]:
+def notes(config: Config, measurement: Measurement, observed: Observed, nonce: str) -> dict[str, Any]:
     """What a reader of the numbers should know beside them."""
     from llmexp import metrics
 
+    built = measurement.built
+    workload = list(built.get("workload_notes", ()))
+    size, most = built.get("workload_size"), config.run.max_requests
+    if size is not None and (most is None or most > size):
+        workload.append(f"the workload has {size} texts; beyond that they come again under new nonces")
     return {
         "nonce": nonce,
         "token_sources": metrics.token_sources(observed),
         "output_length": metrics.output_length(observed),
         "uncarried_percentiles": metrics.uncarried(int(observed.completed.sum())),
-        "load": "open" if config.load.kind != "closed" else "closed",
+        "load": "closed" if config.closed else "open",
+        "workload": workload,
     }

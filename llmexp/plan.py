@@ -82,10 +82,10 @@ def _requests(config: Config, mean_output: float) -> int:
     run = config.run
     if run.max_requests is not None:
         measured = run.max_requests
-    elif config.load.kind == "closed" or config.load.rate is None:
+    elif config.peak_rate is None:
         measured = int((config.streams or 4) * run.timeout_s / _e2e_s(config, mean_output)) + 1
     else:
-        measured = int(config.load.rate * run.timeout_s) + 1
+        measured = int(config.peak_rate * run.timeout_s) + 1
     probes = config.capacity.max_probes if config.capacity.enabled else 1
     return measured * probes + run.warmup_requests
 
@@ -93,10 +93,10 @@ def _requests(config: Config, mean_output: float) -> int:
 def _seconds(config: Config, mean_output: float) -> float:
     run = config.run
     requests = _requests(config, mean_output)
-    if config.load.kind == "closed":
+    if config.peak_rate is None:
         need = requests / (config.streams or 4) * _e2e_s(config, mean_output)
     else:
-        need = requests / (config.load.rate or config.load.to or 1.0)
+        need = requests / config.peak_rate
     probes = config.capacity.max_probes if config.capacity.enabled else 1
     return min(need, (run.timeout_s + run.grace_s) * probes)
 
