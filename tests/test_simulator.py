@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +26,37 @@ def get(url: str, data: dict[str, Any] | None = None) -> Any:
     return json.loads(found) if response.headers["content-type"] == "application/json" else found
 
 
-@pytest.mark.parametrize("wire", WIRES)
-def test_every_wire_streams_what_was_asked_for(wire: str, tmp_path: Path) -> None:
+def test_every_wire_streams_what_was_asked_for(tmp_path: Path) -> None:
     with simulator(tmp_path) as running:
-        _, answer = running.client().ask(wire, 8)
-        truth = running.truths(1)[0]
-    assert answer.failure is None
-    assert answer.finished
-    assert words.count(text(answer)) == 8
-    assert len(answer.events) == 8
-    assert answer.usage.output_tokens == 8
-    if wire != "tgi":
-        assert answer.usage.input_tokens == truth["input_tokens"] >= words.count(PROMPT)
-    assert (truth["outcome"], truth["output_tokens"], truth["chunks"]) == ("finished", 8, 8)
+        answers = [running.client().ask(wire, 8)[1] for wire in WIRES]
+        truths = running.truths(len(WIRES))
+    for wire, answer, truth in zip(WIRES, answers, truths, strict=True):
+        assert answer.failure is None, wire
+        assert answer.finished, wire
+        assert words.count(text(answer)) == len(answer.events) == 8, wire
+        assert answer.usage.output_tokens == 8, wire
+        if wire != "tgi":
+            assert answer.usage.input_tokens == truth["input_tokens"] >= words.count(PROMPT), wire
+        assert (truth["outcome"], truth["output_tokens"], truth["chunks"]) == ("finished", 8, 8), wire
 
 
-@pytest.mark.parametrize("wire", ["openai", "anthropic", "bedrock", "gemini"])
-def test_reasoning_comes_before_the_answer_and_inside_the_limit(wire: str, tmp_path: Path) -> None:
+def test_reasoning_comes_before_the_answer_and_inside_the_limit(tmp_path: Path) -> None:
     with simulator(tmp_path, reasoning_tokens=5) as running:
-        _, answer = running.client().ask(wire, 8)
-    assert words.count(text(answer, "reasoning")) == 5
-    assert words.count(text(answer)) == 3
-    assert [event.kind for event in answer.events] == ["reasoning"] * 5 + ["answer"] * 3
-    assert answer.usage.output_tokens == 8
+        for wire in ("openai", "anthropic", "bedrock", "gemini"):
+            _, answer = running.client().ask(wire, 8)
+            assert words.count(text(answer, "reasoning")) == 5, wire
+            assert words.count(text(answer)) == 3, wire
+            assert [event.kind for event in answer.events] == ["reasoning"] * 5 + ["answer"] * 3, wire
+            assert answer.usage.output_tokens == 8, wire
 
 
-@pytest.mark.parametrize("wire", ["openai", "completions", "anthropic"])
-def test_answers_without_a_stream(wire: str, tmp_path: Path) -> None:
+def test_answers_without_a_stream(tmp_path: Path) -> None:
     with simulator(tmp_path) as running:
-        sent_ns, answer = running.client().ask(wire, 6, stream=False)
-    assert answer.failure is None
-    assert words.count(text(answer)) == 6
-    assert answer.events[0].at_ns - sent_ns >= 14_000_000  # TTFT and five gaps
+        for wire in ("openai", "completions", "anthropic"):
+            sent_ns, answer = running.client().ask(wire, 6, stream=False)
+            assert answer.failure is None, wire
+            assert words.count(text(answer)) == 6, wire
+            assert answer.events[0].at_ns - sent_ns >= 14_000_000, wire  # TTFT and five gaps
 
 
 def test_times_are_kept_and_recorded(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_slots_queue_in_the_order_of_arrival(tmp_path: Path) -> None:
     assert 'vllm:num_requests_running{model_name="simulated"} 1' in waiting
     assert 'vllm:num_requests_waiting{model_name="simulated"} 2' in waiting
     assert [truth["index"] for truth in truths] == [0, 1, 2]
-    for before, after in zip(truths, truths[1:], strict=False):
+    for before, after in pairwise(truths):
         assert after["start_ns"] >= before["last_token_ns"]
         assert after["start_ns"] - after["arrival_ns"] > 20_000_000
 
@@ -155,17 +155,14 @@ def test_tokenize_counts_as_usage_does(tmp_path: Path) -> None:
     assert 'vllm:request_success_total{model_name="mine"} 1' in metrics
 
 
-@pytest.mark.parametrize(
-    ("path", "content", "status"),
-    [("/v1/chat/completions", {"messages": []}, 400), ("/v1/messages", {"messages": []}, 400), ("/nothing", {}, 404)],
-)
-def test_bad_requests_are_refused(path: str, content: dict[str, Any], status: int, tmp_path: Path) -> None:
+def test_bad_requests_are_refused(tmp_path: Path) -> None:
     with simulator(tmp_path) as running:
         client = running.client()
-        client.send(path, content)
-        response = client.read()
-        assert response.status == status
-        assert explain("openai", response).failure is not None
+        for path, status in (("/v1/chat/completions", 400), ("/v1/messages", 400), ("/nothing", 404)):
+            client.send(path, {"messages": []})
+            response = client.read()
+            assert response.status == status
+            assert explain("openai", response).failure is not None
         assert len(client.ask("openai", 3)[1].events) == 3
 
 
