@@ -145,13 +145,17 @@ def _command(package: str, target: Path) -> list[str]:
     if importlib.util.find_spec("pip") is not None:
         options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--disable-pip-version-check"]
         return [sys.executable, "-m", "pip", "download", *options, "--dest", str(target), package]
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-    if uv is not None:
+    if (tool := uv()) is not None:
         options = ["--no-deps", "--no-build", "--link-mode=copy", "--python", sys.executable]
-        return [uv, "pip", "install", *options, "--target", str(target), package]
+        return [tool, "pip", "install", *options, "--target", str(target), package]
     raise ConfigError(
         f"fetching {package} needs pip or uv, and neither is here; install one (python -m ensurepip), {_REMEDY}"
     )
+
+
+def uv() -> str | None:
+    """The uv program: the one on the path, else the environment's own."""
+    return shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
 
 
 def _run(command: list[str], package: str, folder: Path, scratch: Path) -> None:

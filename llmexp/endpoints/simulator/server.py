@@ -16,6 +16,7 @@ from llmexp.endpoints.simulator.exchange import Exchange
 from llmexp.endpoints.simulator.http import Connection, Received
 from llmexp.endpoints.simulator.options import STATUS_FAILURES, Options
 from llmexp.endpoints.simulator.wires import BadRequest
+from llmexp.errors import ConfigError
 
 _JSON = {"content-type": "application/json"}
 _FLUSH_S = 0.5
@@ -167,15 +168,21 @@ def _json(tree: object) -> bytes:
     return json.dumps(tree).encode()
 
 
+def _tls(cert: str, key: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except OSError as error:
+        raise ConfigError(f"cannot load the certificate {cert} with the key {key or cert}: {error}") from None
+    return context
+
+
 @asynccontextmanager
 async def listening(options: Options) -> AsyncIterator[tuple[Simulator, str]]:
     """A simulator and its address (`http://host:port`), while the block runs."""
     loop = asyncio.get_running_loop()
     simulator = Simulator(options, loop)
-    context = None
-    if options.tls_cert is not None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(options.tls_cert, options.tls_key)
+    context = None if options.tls_cert is None else _tls(options.tls_cert, options.tls_key)
     server = await loop.create_server(
         lambda: Connection(simulator, simulator.connections), options.host, options.port, ssl=context, backlog=4096
     )
