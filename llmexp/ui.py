@@ -24,6 +24,7 @@ from typing import IO, cast
 
 from llmexp.errors import OK, WRONG, ConfigError, LlmexpError
 from llmexp.tracking.connection import ENVIRONMENT, created_alone, shown_uri, sqlite_path, store_uri
+from llmexp.tracking.view import QUERY, VIEW, VIEW_TAG
 
 START_S = 120.0
 """MLflow answers after 5 s on a quiet machine, after a minute on a crowded one."""
@@ -79,13 +80,16 @@ def _creating(uri: str) -> AbstractContextManager[None]:
 
 
 def _page(root: str, experiment: str) -> str:
-    """The path of the experiment's runs; of the front page where there are none yet."""
+    """The path of the experiment's runs, seen through our saved view; of the front page where there are none yet."""
     asked = urllib.parse.urlencode({"experiment_name": experiment})
     try:
         with _open(f"{root}/api/2.0/mlflow/experiments/get-by-name?{asked}") as answer:
-            return f"/#/experiments/{json.load(answer)['experiment']['experiment_id']}/runs"
+            found = json.load(answer)["experiment"]
     except OSError:
         return "/"
+    saved = any(tag["key"] == VIEW_TAG for tag in found.get("tags", []))
+    view = f"&viewStateShareKey={VIEW}" if saved else ""
+    return f"/#/experiments/{found['experiment_id']}/runs?{QUERY}{view}"
 
 
 def _check_free(host: str, port: int) -> None:

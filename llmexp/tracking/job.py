@@ -27,6 +27,7 @@ SHORT_FACT = 100
 """Deployment facts up to this length also become tags, so that runs can be filtered by them."""
 GROUPS = ("model", "workload", "load", "slo", "ray")
 """Config groups whose chosen option is worth a column of its own."""
+SHOWN_FIRST = ("p50", "p95", "p99", "mean", "stddev", "min", "p25", "p75", "p90", "max", "count")
 ATTEMPT = re.compile(r"\.attempt\d+$")
 
 
@@ -73,7 +74,7 @@ def result_of(job_dir: Path) -> dict[str, Any]:
 def job_entry(job_dir: Path) -> Entry:
     """Everything about a job but its artifacts."""
     result = result_of(job_dir)
-    choices = _choices(job_dir)
+    choices = choices_of(job_dir)
     start, end = (epoch_ms(result.get(key)) for key in ("started_at", "ended_at"))
     return Entry(
         name=str(result["job"].get("name") or job_dir.name),
@@ -114,11 +115,16 @@ def _is_number(value: Any) -> bool:
 
 
 def _numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in tree.items():
+    for key, value in sorted(tree.items(), key=_rank):
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{prefix}{key}/")
         elif _is_number(value):
             yield f"{prefix}{key}", float(value)
+
+
+def _rank(item: tuple[str, Any]) -> int:
+    """MLflow offers the metric that came first: let that be a median, not a count."""
+    return SHOWN_FIRST.index(item[0]) if item[0] in SHOWN_FIRST else len(SHOWN_FIRST)
 
 
 def _count(value: Any) -> Any:
@@ -199,7 +205,7 @@ def _prompt_digests(job_dir: Path) -> list[str]:
     return [digest for _, digest in sorted(sent)]
 
 
-def _choices(job_dir: Path) -> dict[str, str]:
+def choices_of(job_dir: Path) -> dict[str, str]:
     """Which option of each config group was chosen, as Hydra noted it."""
     from omegaconf import OmegaConf
 

@@ -13,7 +13,7 @@ _SHOWN = {
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """What a stranger reads first on the run's page (Markdown)."""
+    """What a stranger reads first on the run's page (Markdown). MLflow shows three lines of it until asked for more."""
     metrics = result.get("metrics") or {}
     rows = [_latency_row(title, metrics.get(name)) for name, title in _SHOWN.items()]
     table = ["| | p50 | p95 | mean |", "| --- | --- | --- | --- |", *filter(None, rows)] if any(rows) else []
@@ -26,19 +26,21 @@ def _headline(result: Mapping[str, Any]) -> str:
     verdict = (result.get("validity") or {}).get("verdict")
     played = " (rehearsal: the simulator plays the model)" if job.get("rehearsal") else ""
     judged = f", measurement {verdict}" if verdict else ""
-    return f"**{job.get('name') or job.get('model')}**{played}: {status}{judged}."
+    reason = f" {result['reason']}" if result.get("reason") else ""
+    return f"**{job.get('name') or job.get('model')}**{played}: {status}{judged}.{reason}"
 
 
 def _counts(metrics: Mapping[str, Any]) -> str:
+    ttft = metrics.get("ttft_s") or {}
     wanted = (
-        ("requests_completed", "{:.0f} completed"),
-        ("requests_failed", "{:.0f} failed"),
-        ("requests_unfinished", "{:.0f} unfinished"),
-        ("output_tokens_per_s", "{:.4g} output tokens/s"),
-        ("cost_usd", "{:.4g} USD"),
+        (ttft.get("p50"), "first token after {:.3g} s (p50)"),
+        (metrics.get("output_tokens_per_s"), "{:.4g} output tokens/s"),
+        (metrics.get("requests_completed"), "{:.0f} requests completed"),
+        (metrics.get("requests_failed"), "{:.0f} failed"),
+        (metrics.get("requests_unfinished"), "{:.0f} unfinished"),
+        (metrics.get("cost_usd"), "{:.3g} USD"),
     )
-    given = [(metrics.get(name), shape) for name, shape in wanted]
-    return ", ".join(shape.format(value) for value, shape in given if isinstance(value, int | float) and value)
+    return ", ".join(shape.format(value) for value, shape in wanted if isinstance(value, int | float) and value)
 
 
 def _latency_row(title: str, spread: Any) -> str:
@@ -60,7 +62,6 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
     ]
     overrides = " ".join(result["job"].get("overrides") or [])
     return [
-        str(result.get("reason") or ""),
         "\n".join(lines),
         f"Again: `python -m llmexp {overrides}`" if overrides else "",
         "The job at a glance: artifact `report.html`. Every request: `requests.parquet`.",

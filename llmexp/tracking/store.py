@@ -14,6 +14,7 @@ from llmexp.errors import RecordingError
 from llmexp.tracking.connection import recording, shown_uri, sqlite_path
 from llmexp.tracking.job import Entry, Inputs, job_entry
 from llmexp.tracking.names import TAG_LIMIT, as_params, as_tags, trim
+from llmexp.tracking.view import VIEW_TAG, saved_view, with_open_sweep
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -35,11 +36,15 @@ with children is a **sweep**, and its description and `comparison.html` say whic
 To compare: pick children, **Compare**, then `params.concurrency` against `metrics.ttft_s/p95`, for example. \
 Only jobs: `tags.llmexp.kind = 'job'`; without replaced ones: `tags.llmexp.superseded IS NULL`.
 """
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": EXPERIMENT_NOTE}
+_EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": EXPERIMENT_NOTE,
+    VIEW_TAG: saved_view(),
+}
 
 
 def experiment(client: MlflowClient, name: str, uri: str) -> str:
-    """The experiment's id; created with a description where it is missing."""
+    """The experiment's id; created where it is missing. One that somebody else created bare is furnished, once."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -59,8 +64,9 @@ def experiment(client: MlflowClient, name: str, uri: str) -> str:
             f"MLflow's experiment '{name}' in {shown_uri(uri)} was made by a server and keeps its files behind it; set "
             "MLFLOW_TRACKING_URI to the server's address, or tracking.experiment to another name"
         )
-    for key in _EXPERIMENT_TAGS.keys() - found.tags.keys():
-        client.set_experiment_tag(found.experiment_id, key, _EXPERIMENT_TAGS[key])
+    if not found.tags.keys() & _EXPERIMENT_TAGS.keys():
+        for key, value in _EXPERIMENT_TAGS.items():
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 
@@ -100,6 +106,7 @@ class MlflowStore:
             run = self._run_for(entry, self._first(_is("llmexp.sweep", sweep_id), _is("llmexp.kind", "sweep")), None)
             self._client.update_run(run.info.run_id, status="RUNNING")
             self._log_params(run, entry.params)
+            self._unfold(run.info.run_id)
             return str(run.info.run_id)
 
     def log_job(self, job_dir: Path, parent: str | None) -> str:
@@ -141,6 +148,13 @@ class MlflowStore:
         with recording(self._uri):
             run = self._first(_is("llmexp.job", job_id))
         return None if run is None else str(run.info.run_id)
+
+    def _unfold(self, run_id: str) -> None:
+        """Has the experiment's page show the jobs of the sweep that was started last."""
+        view = self._client.get_experiment(self.experiment_id).tags.get(VIEW_TAG)
+        opened = with_open_sweep(view, run_id) if view else None
+        if opened:
+            self._client.set_experiment_tag(self.experiment_id, VIEW_TAG, opened)
 
     def _first(self, *conditions: str) -> Run | None:
         found = self._client.search_runs([self.experiment_id], " and ".join(conditions), max_results=1)

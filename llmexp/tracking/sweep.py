@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmexp.errors import ConfigError
-from llmexp.tracking.job import ATTEMPT, RESULT, epoch_ms, params_of, result_of
+from llmexp.tracking.job import ATTEMPT, RESULT, choices_of, epoch_ms, params_of, result_of
 from llmexp.tracking.names import as_tags
 
 SWEEP = "sweep.json"
@@ -37,9 +37,9 @@ def sweep_of(directory: Path) -> Sweep:
     if not jobs:
         raise ConfigError(f"{directory}: holds neither {RESULT} nor directories with one; name a job or a sweep")
     results = [result_of(job) for job in jobs]
-    current = [result for job, result in zip(jobs, results, strict=True) if not ATTEMPT.search(job.name)]
+    current = [(job, result) for job, result in zip(jobs, results, strict=True) if not ATTEMPT.search(job.name)]
     told = _told(directory)
-    statuses = [str(result.get("status")) for result in current]
+    statuses = [str(result.get("status")) for _, result in current]
     return Sweep(
         id=str(told.get("id") or results[0]["job"].get("sweep") or directory.name),
         name=str(told.get("name") or directory.name),
@@ -59,9 +59,9 @@ def job_dirs(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: (not path.name.split(".")[0].isdigit(), _number(path.name), path.name))
 
 
-def shared_params(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def shared_params(jobs: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[str, str]:
     """The params that all jobs of a sweep have in common."""
-    each = [params_of({**result, "deployment": {}}, {}) for result in results]
+    each = [params_of({**result, "deployment": {}}, choices_of(job)) for job, result in jobs]
     return {key: value for key, value in each[0].items() if all(one.get(key) == value for one in each)} if each else {}
 
 

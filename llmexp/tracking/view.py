@@ -1,0 +1,91 @@
+"""A saved view of the experiment's page: the columns and charts that a load test is read by.
+
+MLflow shows no metric as a column and sorts its charts by the alphabet, the client's own first. A saved view (the
+`Views` menu of its page) is an experiment's tag that holds the page's state as JSON. A version of MLflow that does not
+know some of it ignores that.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+VIEW = "llmexp"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+QUERY = "workflowType=machine_learning"
+"""Asks for the pages of runs, rather than those of traces and prompts."""
+
+_COLUMNS = (
+    "params.`model`",
+    "params.`concurrency`",
+    "params.`load.rate`",
+    "params.`workload`",
+    "metrics.`ttft_s/p50`",
+    "metrics.`ttft_s/p95`",
+    "metrics.`time_per_output_token_s/p50`",
+    "metrics.`e2e_latency_s/p95`",
+    "metrics.`output_tokens_per_s`",
+    "metrics.`error_rate`",
+    "metrics.`cost_usd`",
+    "tags.`llmexp.validity`",
+)
+_SECTIONS = {
+    "Latency": ("ttft_s/p50", "ttft_s/p95", "time_per_output_token_s/p50", "e2e_latency_s/p95"),
+    "Over concurrency": ("concurrency:ttft_s/p95", "concurrency:output_tokens_per_s"),
+    "Throughput and cost": ("output_tokens_per_s", "requests_per_s", "error_rate", "cost_usd"),
+    "Over time": ("over_time/inflight", "over_time/output_tokens_per_s"),
+}
+"""Title of a section → metrics; `param:metric` is a scatter plot."""
+_LINE = {
+    "xAxisKey": "step",
+    "xAxisScaleType": "linear",
+    "scaleType": "linear",
+    "yAxisKey": "metric",
+    "yAxisExpressions": [],
+    "range": {},
+    "lineSmoothness": 0,
+    "selectedXAxisMetricKey": "",
+    "ignoreOutliers": False,
+    "useGlobalXaxisKey": True,
+    "useGlobalLineSmoothing": True,
+}
+
+
+def saved_view() -> str:
+    """The tag's value."""
+    titles = list(_SECTIONS)
+    state = {
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "selectedColumns": list(_COLUMNS),
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "isAccordionReordered": True,
+        "compareRunSections": [_section(title) for title in titles],
+        "compareRunCharts": [_chart(key, title) for title in titles for key in _SECTIONS[title]],
+    }
+    return json.dumps({"name": "Latency, throughput and cost", "createdAt": 0, "state": json.dumps(state)})
+
+
+def with_open_sweep(view: str, run_id: str) -> str | None:
+    """The view with this sweep's jobs unfolded; None for one that a person has saved anew."""
+    try:
+        tree = json.loads(view)
+        state = json.loads(tree["state"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    ours = isinstance(state, dict) and tree.get("createdAt") == 0
+    return json.dumps(tree | {"state": json.dumps(state | {"runsExpanded": {run_id: True}})}) if ours else None
+
+
+def _section(title: str) -> dict[str, Any]:
+    return {"uuid": title, "name": title, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+
+
+def _chart(key: str, section: str) -> dict[str, Any]:
+    common = {"uuid": key, "metricSectionId": section, "deleted": False, "isGenerated": False, "displayName": key}
+    param, _, metric = key.rpartition(":")
+    if param:
+        axes = {"xaxis": {"key": param, "type": "PARAM"}, "yaxis": {"key": metric, "type": "METRIC"}}
+        return common | axes | {"type": "SCATTER", "runsCountToCompare": 100}
+    kind = {"type": "LINE", **_LINE} if key.startswith("over_time/") else {"type": "BAR"}
+    return common | kind | {"metricKey": key, "runsCountToCompare": 20}

@@ -1,0 +1,151 @@
+"""MLflow's pages in a real browser: what a person sees of a sweep."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import browser
+import pytest
+from mlflow_server import free_port
+from tracked_job import result, write_sweep
+
+from llmexp.config import Tracking
+from llmexp.tracking import MlflowStore, open_store
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(browser.executable() is None, reason="no Chromium on this machine: apt-get install chromium"),
+]
+VERDICT = "sonnet's time to first token is 40 ms lower than llama's"
+
+
+@dataclass(frozen=True)
+class Site:
+    root: str
+    link: str
+    """What `python -m llmexp.ui` printed."""
+    experiment: str
+    parent: str
+    children: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A store with a sweep of two models at two loads, and our UI on it."""
+    place = tmp_path_factory.mktemp("site")
+    grid = [(model, streams) for model in ("sonnet", "llama") for streams in (1, 16)]
+    jobs = {
+        str(at): result(f"job-{at}", model, streams, 0.3 + at / 10, job={"name": f"{model} c={streams}"})
+        for at, (model, streams) in enumerate(grid)
+    }
+    directory = write_sweep(place / "sweep", "seen", jobs)
+    store = open_store(Tracking(uri=f"sqlite:///{place}/mlflow.db"), place)
+    assert isinstance(store, MlflowStore)
+    parent = store.start_sweep("seen", "sonnet against llama", {}, {"workload": "quick"})
+    children = {tree["job"]["name"]: store.log_job(directory / name, parent) for name, tree in jobs.items()}
+    store.finish_sweep(parent, "finished", VERDICT, directory)
+    with _ui(place) as link:
+        yield Site(link.split("/#")[0], link, store.experiment_id, parent, children)
+
+
+class _ui:  # noqa: N801
+    """`python -m llmexp.ui` in a directory; gives the link that it prints."""
+
+    def __init__(self, place: Path) -> None:
+        command = [sys.executable, "-m", "llmexp.ui", "--port", str(free_port())]
+        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+        self._process = subprocess.Popen(
+            command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, start_new_session=True
+        )
+
+    def __enter__(self) -> str:
+        assert self._process.stdout is not None
+        told = self._process.stdout.readline() + self._process.stdout.readline()
+        link = re.search(r"http://\S+", told)
+        if link is None:
+            self._process.kill()
+        assert link, told
+        return link[0]
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, signal.SIGINT)
+        self._process.wait(20)
+
+
+def look(act: Callable[[browser.Page], Awaitable[None]]) -> None:
+    async def within() -> None:
+        async with browser.browser() as page:
+            await act(page)
+
+    asyncio.run(within())
+
+
+@pytest.mark.timeout(400)
+def test_the_link_shows_runs_with_columns_and_the_newest_sweep_is_unfolded(site: Site) -> None:
+    async def act(page: browser.Page) -> None:
+        text = await page.open(site.link, "sonnet against llama", "ttft_s/p50", "output_tokens", "concurrency")
+        assert "each run is one job" in text
+        await page.wait("sonnet c=1", "sonnet c=16", "llama c=1", "llama c=16")
+        await page.click("[role=row] [data-component-id*=runnamecellrenderer]")
+        await page.wait_until_gone("sonnet c=16")
+
+    look(act)
+
+
+@pytest.mark.timeout(400)
+def test_the_charts_begin_with_latency(site: Site) -> None:
+    async def act(page: browser.Page) -> None:
+        text = await page.open(f"{site.link}&compareRunsMode=CHART", "Latency (4)", "ttft_s/p95")
+        assert "client" not in text[: text.index("Latency (4)")]
+
+    look(act)
+
+
+@pytest.mark.timeout(400)
+def test_the_sweep_s_page_states_the_verdict_and_shows_the_comparison(site: Site) -> None:
+    run = f"{site.root}/#/experiments/{site.experiment}/runs/{site.parent}"
+
+    async def act(page: browser.Page) -> None:
+        await page.open(run, VERDICT, "sonnet against llama", "Finished")
+        await page.open(f"{run}/artifacts/comparison.html", "comparison.csv", "multirun.yaml", "Path:")
+
+    look(act)
+
+
+@pytest.mark.timeout(400)
+def test_a_job_s_page_says_what_it_is(site: Site) -> None:
+    run = f"{site.root}/#/experiments/{site.experiment}/runs/{site.children['llama c=16']}"
+
+    async def act(page: browser.Page) -> None:
+        text = await page.open(run, "llama c=16", "finished, measurement valid", "llmexp.validity", "Parent run")
+        assert text.index("ttft_s/p50") < text.index("ttft_s/count")
+        await page.open(f"{run}/model-metrics", "over_time", "client")
+        await page.open(f"{run}/artifacts", "report.html", "requests.parquet", "result.json")
+
+    look(act)
+
+
+@pytest.mark.timeout(400)
+def test_the_compare_page_plots_a_median_over_concurrency(site: Site) -> None:
+    runs, experiments = (
+        urllib.parse.quote(json.dumps(ids)) for ids in (list(site.children.values()), [site.experiment])
+    )
+
+    async def act(page: browser.Page) -> None:
+        address = f"{site.root}/#/compare-runs?runs={runs}&experiments={experiments}"
+        text = await page.open(address, "Comparing 4 Runs", "Parallel Coordinates Plot", "Scatter Plot", "deployment.")
+        plotted = text[text.index("Parallel Coordinates Plot") : text.index("Run details")]
+        assert "concurrency" in plotted
+        assert "ttft_s/p50" in plotted
+
+    look(act)
