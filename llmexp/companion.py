@@ -135,6 +135,7 @@ class Companion:
         self._owed = 0
         """Shots asked for that only wait for answers."""
         self._records: list[Record] = []
+        self._records_lock = threading.Lock()
         self._flushed = time.monotonic()
         self._batches: deque[bytes] = deque()
         self._progress: Counter[str] = Counter()
@@ -379,8 +380,9 @@ class Companion:
         if tape.warmup:
             self._warm.append(row)
             return
+        with self._records_lock:
+            self._records.append(row)
         self._note(row)
-        self._records.append(row)
         self._flush(force=False)
 
     def _note(self, row: Record) -> None:
@@ -395,13 +397,15 @@ class Companion:
                 self._send(Stop(cut=False))
 
     def _flush(self, *, force: bool) -> None:
+        """Called by the working thread and by `finish`: without the lock, both could hand over the same records."""
         from llmexp.records import to_batch
 
-        if not self._records or (len(self._records) < BATCH_RECORDS and not force):
-            return
-        self._batches.append(to_batch(self._records))
-        self._records = []
-        self._flushed = time.monotonic()
+        with self._records_lock:
+            if not self._records or (len(self._records) < BATCH_RECORDS and not force):
+                return
+            self._batches.append(to_batch(self._records))
+            self._records = []
+            self._flushed = time.monotonic()
 
     def _count_lost(self) -> None:
         """The worker died: what it had launched and not handed back are `client` errors."""
@@ -424,7 +428,8 @@ class Companion:
                 error_class="client",
                 error_message="the worker process died while this request was in flight",
             )
-            self._records.append(row)
+            with self._records_lock:
+                self._records.append(row)
             self._progress["failed"] += 1
             self._lost += 1
 
