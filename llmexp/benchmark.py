@@ -56,6 +56,8 @@ class Job:
     requests: tuple[Request, ...] | None = None
     spend: Callable[[Counter[str]], str | None] = lambda _progress: None
     """Told the counts so far; returns a reason to stop."""
+    enough: Callable[[Counter[str]], str | None] = lambda _progress: None
+    """Told the counts so far; returns why no more can be learnt: ends the load, cuts what is in flight, is no failure."""
     progress: Callable[[Counter[str], float], None] = lambda _progress, _elapsed_s: None
 
 
@@ -74,6 +76,8 @@ class Measurement:
     client_cpu_s: float | None = None
     reason: str | None = None
     """Why the job stopped before its time, in words."""
+    enough: str | None = None
+    """Why the load ended early although nothing went wrong."""
     failed: bool = False
     interrupted: bool = False
     anchor: dict[str, int] = field(default_factory=dict)
@@ -382,6 +386,9 @@ class Benchmark:
         total = sum(self._progress.values(), Counter())
         if self.result.reason is None and (reason := self._job.spend(total)):
             self._give_up(reason)
+        if self.result.reason is None and self.result.enough is None and (enough := self._job.enough(total)):
+            self.result.enough = enough
+            self._stop(cut=True)
         self._job.progress(total, max(0.0, elapsed_ns / 1e9))
 
     def _give_up(self, reason: str) -> None:

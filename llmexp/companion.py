@@ -28,6 +28,7 @@ from llmexp.clients.wire import NS, Tape
 from llmexp.config import Config
 from llmexp.feed import Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
 from llmexp.records import Record
+from llmexp.service_level import kept
 from llmexp.workload.request import Message, Request
 
 SPOOL_BYTES = 64 * 2**20
@@ -390,11 +391,19 @@ class Companion:
         self._progress["output_tokens"] += row.output_tokens or 0
         self._progress["input_tokens"] += row.input_tokens or 0
         self._progress["cached_tokens"] += row.cached_tokens or 0
+        self._progress["slo_missed"] += self._missed(row)
         if self._reason is None and len(self._first_errors) < 4 * FIRST:
             self._first_errors.append(row.error_class)
             self._reason = hopeless(self._first_errors, row.error_message, self._task.max_requests)
             if self._reason is not None:
                 self._send(Stop(cut=False))
+
+    def _missed(self, row: Record) -> bool:
+        """Whether a request missed the service level; what the client cut itself neither kept nor missed it."""
+        slo = self._task.config.slo
+        if not slo.thresholds or row.status == "unfinished":
+            return False
+        return not kept(row, slo, open_loop=not self._task.config.closed)
 
     def _flush(self, *, force: bool) -> None:
         """Called by the working thread and by `finish`: without the lock, both could hand over the same records."""

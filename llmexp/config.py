@@ -280,6 +280,7 @@ class Capacity(_Part):
     enabled: bool = False
     of: Literal["rate", "concurrency"] = "rate"
     start: Positive = Field(1.0, description="Load of the first probe.")
+    probe_s: Positive = Field(10.0, description="Seconds of load of a probe, at least; longer where answers are long.")
     max_probes: Annotated[int, Field(ge=3, le=12)] = 12
     precision: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="Relative width at which bisection ends.")
 

@@ -63,16 +63,21 @@ class Spec:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     directory: Path = Path()
     composed: Composed | None = None
+    probe: int | None = None
+    """Its number, where it is a probe of a capacity search and no job of its own."""
 
     @property
     def key(self) -> str:
         """The hash that recognises this job."""
         parts = {name: self.tree.get(name) for name in KEYED}
         parts |= {"seed": self.config.run.seed, "repeat": self.repeat, "rehearse": self.config.rehearse}
+        if self.config.capacity.enabled:
+            parts["capacity"] = self.tree.get("capacity")
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def info(self) -> dict[str, Any]:
         """The `job` part of result.json."""
+        probe = {} if self.probe is None else {"probe": self.probe}
         return {
             "id": self.id,
             "key": self.key,
@@ -83,6 +88,7 @@ class Spec:
             "overrides": list(self.overrides),
             "sweep": self.sweep,
             "rehearsal": self.config.rehearse,
+            **probe,
         }
 
 
