@@ -44,6 +44,8 @@ class Sweep:
     requests: int = 200
     cv: float = 0.3
     cv_between: float = 0.02
+    unlike: float = 1.0
+    """Each further cell, and each further stack, scatters so many times as much between runs."""
     drift: float = 0.0
     """Standard deviation of what a block adds to all its runs alike."""
 
@@ -55,12 +57,8 @@ def simulate(shape: Sweep, rng: np.random.Generator, effect: float = 1.0) -> lis
         drift = np.exp(rng.normal(0, shape.drift))
         for cell in range(shape.cells):
             for stack in range(shape.stacks):
-                mean = (
-                    0.2
-                    * drift
-                    * (effect if stack == shape.stacks - 1 else 1.0)
-                    * _lognormal(rng, shape.cv_between, 1)[0]
-                )
+                spread = shape.cv_between * shape.unlike ** (cell + stack)
+                mean = 0.2 * drift * (effect if stack == shape.stacks - 1 else 1.0) * np.exp(rng.normal(0, spread))
                 truth = Truth(model=f"stack{stack}", concurrency=2**cell, repeat=block, requests=shape.requests)
                 runs.append(_run(truth, mean * _lognormal(rng, shape.cv, shape.requests)))
     return runs
@@ -132,6 +130,7 @@ def aa() -> Iterator[tuple[str, str, bool]]:
         "2 stacks, 1 load, 3 repeats, drift 10 %": Sweep(blocks=3, drift=0.1),
         "3 stacks, 3 loads, 3 repeats": Sweep(stacks=3, cells=3, blocks=3),
         "2 stacks, 30 requests, between runs 20 %": Sweep(requests=30, cv_between=0.2),
+        "3 stacks, 3 loads, 3 repeats, scatter unlike": Sweep(stacks=3, cells=3, blocks=3, cv_between=0.01, unlike=2.5),
     }
     for margin in (0.03, 0.0):
         for at, (name, shape) in enumerate(shapes.items()):

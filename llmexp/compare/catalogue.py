@@ -120,7 +120,7 @@ class Metric:
     def show_range(self, low: float, high: float) -> str:
         """Two values with one unit: `180–240 ms`."""
         scale, unit = self._scale(max(abs(low), abs(high)))
-        step = _step(max(abs(low), abs(high), 1e-300) * scale)
+        step = _step(max(abs(low), abs(high)) * scale)
         first, second = (format_step(value * scale, step) for value in (low, high))
         dash = "–" if low >= 0 else " to "
         return _join(first if first == second else f"{first}{dash}{second}", unit)
@@ -146,7 +146,7 @@ def digits(value: float, significant: int = 3) -> str:
 
 def _step(size: float, significant: int = 3) -> int:
     """Decimals that show a number of this size with so many significant digits."""
-    return max(0, significant - 1 - math.floor(math.log10(size))) if size else 0
+    return min(9, max(0, significant - 1 - math.floor(math.log10(size)))) if size else 0
 
 
 def format_step(value: float, decimals: int) -> str:
@@ -157,6 +157,5 @@ def format_step(value: float, decimals: int) -> str:
 
 def percent_range(low: float, high: float) -> str:
     """Two relative differences as percent: `12–16 %`."""
-    decimals = 1 if max(abs(low), abs(high)) < 0.1 else 0
-    first, second = (format_step(value * 100, decimals) for value in (low, high))
+    first, second = (digits(value * 100, 2) for value in (low, high))
     return f"{first}{'–' if low >= 0 else ' to '}{second} %" if first != second else f"{first} %"

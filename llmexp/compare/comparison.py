@@ -267,10 +267,26 @@ def _decide(contrasts: list[Contrast], grid: Grid, options: Options) -> list[Con
     """Give every open contrast its verdict, corrected for all of them together."""
     several = len({cell.workload for cell in grid.cells}) > 1
     open_at = [at for at, contrast in enumerate(contrasts) if contrast.call == "undecided"]
+    for at, gap in zip(open_at, _moderated([contrasts[at] for at in open_at]), strict=True):
+        contrasts[at] = replace(contrasts[at], gap=gap)
     p_values = [contrasts[at].gap.estimate.p_beyond(contrasts[at].gap.margin(options.margin)) for at in open_at]
     for at, p, step in zip(open_at, p_values, stats.holm(p_values, options.alpha), strict=True):
         contrasts[at] = _decided(replace(contrasts[at], p=p, alpha=step.alpha), step.rejected, grid, options, several)
     return contrasts
+
+
+def _moderated(contrasts: Sequence[Contrast]) -> list[Gap]:
+    """The differences with what all paired ones together know of the scatter between repeats."""
+    gaps = [contrast.gap for contrast in contrasts]
+    shared = [at for at, gap in enumerate(gaps) if gap.ratio and gap.basis == "blocks"]
+    freedom = 0.0
+    for cell in dict.fromkeys(contrasts[at].cell for at in shared):
+        here = [contrasts[at] for at in shared if contrasts[at].cell == cell]
+        stacks = {stack.key for contrast in here for stack in (contrast.reference, contrast.candidate)}
+        freedom += (len(stacks) - 1) * (min(contrast.gap.blocks for contrast in here) - 1)
+    for at, estimate in zip(shared, stats.moderate([gaps[at].estimate for at in shared], freedom), strict=True):
+        gaps[at] = replace(gaps[at], estimate=estimate)
+    return gaps
 
 
 def _decided(contrast: Contrast, beyond: bool, grid: Grid, options: Options, several: bool) -> Contrast:

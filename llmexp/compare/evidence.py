@@ -87,10 +87,11 @@ def value(runs: Sequence[Run], metric: Metric, alpha: float) -> Value | None:
     centre, blocks = _centre(values), len(known)
     if not all(carried(run, metric) for run in known):
         return Value(centre, None, None, None, blocks, carried=False)
-    interval = _over_blocks(values, alpha) if blocks >= MIN_BLOCKS else _within(known, metric, alpha)
-    if interval is None:
-        return Value(centre, None, None, None, blocks, carried=True)
-    return Value(centre, *interval, "blocks" if blocks >= MIN_BLOCKS else "within", blocks, carried=True)
+    if blocks >= MIN_BLOCKS and metric.name != "error_rate":
+        return Value(centre, *_over_blocks(values, alpha), "blocks", blocks, carried=True)
+    interval = _within(known, metric, alpha)
+    low, high = interval or (None, None)
+    return Value(centre, low, high, "within" if interval else None, blocks, carried=True)
 
 
 def carried(run: Run, metric: Metric) -> bool:

@@ -30,16 +30,12 @@ def headline(comparison: Comparison) -> str:
 
 
 def _sentence(text: str) -> str:
-    return (
-        f"{text[:1].upper() if not text.startswith(('http',)) else text[:1]}{text[1:].rstrip('.')}."
-        if _plain(text)
-        else f"{text}."
-    )
+    return f"{text[:1].upper() if _plain(text) else text[:1]}{text[1:]}."
 
 
 def _plain(text: str) -> bool:
     """Whether the text begins with one of our own words, which may take a capital; a stack's name may not."""
-    return text.startswith(("tie", "undecided", "no ", "within"))
+    return text.startswith(("tie", "undecided", "no ", "within", "at "))
 
 
 def _single(contrast: Contrast) -> str:
@@ -104,28 +100,38 @@ def _join(parts: Iterator[str] | Sequence[str]) -> str:
 
 
 def _many(verdicts: Sequence[Contrast], comparison: Comparison) -> str:
-    """For each cell the stack that beats all others, else how many pairs are told apart."""
-    winners: dict[str, list[str]] = {}
+    """For each load the stack that beats all others, or the ones that none beats."""
+    standings: dict[str, list[str]] = {}
     for cell in comparison.grid.cells:
         here = [contrast for contrast in verdicts if contrast.cell == cell]
         if here:
-            winners.setdefault(_standing(here), []).append(_at(cell, comparison))
-    metric = verdicts[0].metric
-    best = {"lower": "lowest", "higher": "highest", None: "clearly different"}[metric.better]
+            standings.setdefault(_standing(here), []).append(_at(cell, comparison))
     return "; ".join(
-        f"{who} the {best} {metric.label} {_join(places)}" if who.endswith("has") else f"{who} {_join(places)}"
-        for who, places in winners.items()
+        f"{who} {_join(places)}" for who, places in sorted(standings.items(), key=lambda item: item[0] in _ALONE)
     )
 
 
 def _standing(verdicts: Sequence[Contrast]) -> str:
-    stacks: list[Stack] = list(dict.fromkeys(side for each in verdicts for side in (each.reference, each.candidate)))
-    for stack in stacks:
-        own = [contrast for contrast in verdicts if stack in (contrast.reference, contrast.candidate)]
-        if len(own) == len(stacks) - 1 and all(contrast.better == stack for contrast in own):
-            return f"{stack.label} has"
-    told = sum(contrast.call in ("lower", "higher") for contrast in verdicts)
-    if told:
-        return f"{told} of {len(verdicts)} pairs told apart, no stack ahead of all,"
-    calls = {contrast.call for contrast in verdicts}
-    return _REST[calls.pop()] if len(calls) == 1 else "no pair told apart"
+    """`sonnet has the lowest mean TTFT`, `sonnet or haiku has the lowest mean TTFT (undecided which)`, `tie`."""
+    metric = verdicts[0].metric
+    stacks = list(dict.fromkeys(side for each in verdicts for side in (each.reference, each.candidate)))
+    beaten = {_loser(contrast) for contrast in verdicts if contrast.better}
+    ahead = [stack for stack in stacks if stack not in beaten]
+    calls = {each.call for each in verdicts if {each.reference, each.candidate} <= set(ahead)}
+    if len(ahead) == len(stacks) or not ahead:
+        return (
+            _REST.get(next(iter(calls)), "no stack ahead") if len(calls) == 1 else "no stack told apart from all others"
+        )
+    best = f"has the {_BEST[metric.better]} {metric.label}"
+    if len(ahead) == 1:
+        return f"{ahead[0].label} {best}"
+    which = "tie" if calls == {"tie"} else "undecided which"
+    return f"{' or '.join(stack.label for stack in ahead)} {best} ({which})"
+
+
+_BEST = {"lower": "lowest", "higher": "highest", None: "best"}
+_ALONE = {*_REST.values(), "no stack ahead", "no stack told apart from all others"}
+
+
+def _loser(contrast: Contrast) -> Stack:
+    return contrast.reference if contrast.better == contrast.candidate else contrast.candidate

@@ -217,9 +217,14 @@ def _price(run: Run) -> dict[str, Any]:
 
 def _differences(firsts: Sequence[Run]) -> Iterator[Difference]:
     facts = [_facts(run) for run in firsts]
+    said: set[tuple[str, tuple[str, ...]]] = set()
     for name in dict.fromkeys(itertools.chain.from_iterable(facts)):
         values = tuple(_show(fact.get(name)) for fact in facts)
-        if len(set(values)) > 1 and not any(unseen in name for unseen in _UNSEEN):
+        if len(set(values)) == 1 or any(unseen in name for unseen in _UNSEEN):
+            continue
+        tail = name.rpartition(".")[2].rpartition(": ")[2]
+        if (tail, values) not in said:
+            said.add((tail, values))
             yield Difference(name, values)
 
 

@@ -162,10 +162,54 @@ def of_two_estimates(one: Estimate, two: Estimate) -> Estimate:
 
 
 def recover(left: tuple[float, float, float], right: tuple[float, float, float]) -> tuple[float, float, float]:
-    """(difference, low, high) of two independent (value, low, high): each side's variance recovered from its limits."""
+    """(difference, low, high) of two independent (value, low, high), each side's variance read off its limits."""
     (x, x_low, x_high), (y, y_low, y_high) = left, right
     difference = x - y
     return difference, difference - math.hypot(x - x_low, y_high - y), difference + math.hypot(x_high - x, y - y_low)
+
+
+# --- borrowing strength ----------------------------------------------------------------------------------------------
+
+
+def moderate(estimates: Sequence[Estimate], independent_df: float) -> list[Estimate]:
+    """The estimates of several comparisons, their variances drawn towards the common one.
+
+    Three repeats tell little about how much a difference scatters; the other comparisons of the sweep tell more, as far
+    as they scatter alike (Smyth's moderated t). How alike is estimated from the variances themselves and taken one
+    standard error on the careful side, and what is borrowed never outweighs a comparison's own repeats: one stack that
+    scatters five times as much as eight others must not pass for one of them. `independent_df` bounds it too: pairs
+    that share a stack say the same thing twice.
+    """
+    fit = [at for at, estimate in enumerate(estimates) if estimate.se > 0]
+    if len(fit) < 2:
+        return list(estimates)
+    df = np.array([estimates[at].df for at in fit])
+    variance = np.array([estimates[at].se ** 2 for at in fit])
+    prior_df = min(_prior_df(variance, df), float(df.min()), max(0.0, independent_df - float(df.max())))
+    common = float((df * variance).sum() / df.sum())
+    moderated = list(estimates)
+    for at in fit:
+        own = estimates[at]
+        total = own.df + prior_df
+        moderated[at] = Estimate(own.mean, math.sqrt((own.df * own.se**2 + prior_df * common) / total), total)
+    return moderated
+
+
+def _prior_df(variance: Floats, df: Floats) -> float:
+    """How many degrees of freedom the common variance is worth to each comparison; small where they scatter unlike."""
+    scatter = np.log(variance) - special.digamma(df / 2) + np.log(df / 2)
+    spread = float(scatter.var(ddof=1)) * (1 + math.sqrt(2 / (len(scatter) - 1)))
+    unlike = spread - float(special.polygamma(1, df / 2).mean())
+    return 2 * _trigamma_inverse(unlike) if unlike > 0 else math.inf
+
+
+def _trigamma_inverse(value: float) -> float:
+    """The x with trigamma(x) = value, by bisection on the log scale."""
+    low, high = 1e-6, 1e6
+    for _ in range(80):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if float(special.polygamma(1, middle)) > value else (low, middle)
+    return low
 
 
 # --- several comparisons ---------------------------------------------------------------------------------------------
@@ -219,13 +263,14 @@ def needed(estimate: Estimate, blocks: int, within_variance: float, margin: floa
     within = min(within_variance, variance)
 
     def tells(count: int, spread: float) -> bool:
-        return t_quantile(1 - alpha / 2, count - 1) * math.sqrt(spread / count) < gap
+        df = estimate.df * (count - 1) / max(1, blocks - 1)
+        return t_quantile(1 - alpha / 2, df) * math.sqrt(spread / count) < gap
 
     enough = next(
         (count for count in range(max(blocks, MIN_BLOCKS) + 1, BLOCKS_LIMIT + 1) if tells(count, variance)), None
     )
     if blocks < MIN_BLOCKS or gap == 0:
         return Needed(enough, None)
-    allowed = blocks * (gap / t_quantile(1 - alpha / 2, blocks - 1)) ** 2 - (variance - within)
+    allowed = blocks * (gap / t_quantile(1 - alpha / 2, estimate.df)) ** 2 - (variance - within)
     growth = within / allowed if allowed > 0 else math.inf
     return Needed(enough, growth if 1 < growth <= GROWTH_LIMIT else None)

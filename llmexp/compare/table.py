@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -39,15 +40,15 @@ def render(comparison: Comparison, width: int | None = None) -> str:
     """The whole comparison as text for stdout; with colours where stdout is a terminal."""
     console = Console(width=width, highlight=False)
     with console.capture() as capture:
-        console.print(Group(*_parts(comparison)))
+        console.print(Group(*_parts(comparison, console.width)))
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _parts(comparison: Comparison) -> Iterator[RenderableType]:
+def _parts(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     yield Text(f"\n{comparison.headline}\n", style="bold")
     if comparison.grid.differences:
         yield from _differences(comparison)
-    yield _values(comparison)
+    yield _values(comparison, width)
     yield from _footnotes(comparison)
     yield from _verdicts(comparison)
     yield from _capacities(comparison)
@@ -67,20 +68,30 @@ def _differences(comparison: Comparison) -> Iterator[RenderableType]:
     yield Text(f"and {more} more in comparison.html\n" if more > 0 else "", style="dim")
 
 
-def _values(comparison: Comparison) -> Table:
+def _values(comparison: Comparison, width: int) -> Table:
+    """A row for each stack at each load, with as many columns as the terminal holds."""
     metrics = [comparison.primary, *(metric for name in COLUMNS if (metric := Metric(name)) in comparison.metrics)]
     metrics = list(dict.fromkeys(metrics))
+    console = Console(width=10_000)
+    while len(metrics) > 1:
+        made = _table(comparison, metrics)
+        if Measurement.get(console, console.options, made).maximum <= width:
+            return made
+        metrics.pop()
+    return _table(comparison, metrics)
+
+
+def _table(comparison: Comparison, metrics: Sequence[Metric]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("load")
-    table.add_column("stack")
-    table.add_column("runs", justify="right")
-    for metric in metrics:
-        table.add_column(_short(metric), justify="right")
+    for name in ("load", "stack", _short(comparison.primary), "interval", *map(_short, metrics[1:])):
+        table.add_column(name, justify="left" if name in ("load", "stack") else "right", overflow="fold")
     for cell in comparison.grid.cells:
+        shown = _load(cell, comparison)
         for stack in comparison.grid.stacks:
-            if runs := comparison.grid.at(stack, cell):
-                cells = [_cell(comparison, stack, cell, metric) for metric in metrics]
-                table.add_row(_load(cell, comparison), stack.label, str(len(runs)), *cells)
+            if comparison.grid.at(stack, cell):
+                first, *rest = [_cell(comparison, stack, cell, metric) for metric in metrics]
+                table.add_row(shown, stack.label, first, _interval(comparison, stack, cell), *rest)
+                shown = ""
     return table
 
 
@@ -94,12 +105,15 @@ def _load(cell: Cell, comparison: Comparison) -> str:
     return cell.words if several else cell.load
 
 
-def _cell(comparison: Comparison, stack: Stack, cell: Cell, metric: Metric) -> Text:
-    value = comparison.values.get((stack.key, cell.key, metric.name))
-    text = Text(_show(value, metric))
-    if metric == comparison.primary and value and value.low is not None and value.high is not None:
-        text.append(f" ({metric.show_range(value.low, value.high)})", style="dim")
-    return text
+def _cell(comparison: Comparison, stack: Stack, cell: Cell, metric: Metric) -> str:
+    return _show(comparison.values.get((stack.key, cell.key, metric.name)), metric)
+
+
+def _interval(comparison: Comparison, stack: Stack, cell: Cell) -> Text:
+    value = comparison.values.get((stack.key, cell.key, comparison.primary.name))
+    if value is None or value.low is None or value.high is None:
+        return Text("–", style="dim")
+    return Text(comparison.primary.show_range(value.low, value.high), style="dim")
 
 
 def _show(value: Value | None, metric: Metric) -> str:
@@ -112,7 +126,7 @@ def _show(value: Value | None, metric: Metric) -> str:
 def _footnotes(comparison: Comparison) -> Iterator[RenderableType]:
     confidence = f"{100 * comparison.options.confidence:g} %"
     bases = {value.basis for value in comparison.values.values()}
-    words = [f"(…) {confidence} interval {'over repeats' if 'blocks' in bases else 'within these runs'}"]
+    words = [f"{confidence} intervals {'over repeats' if 'blocks' in bases else 'within these runs'}"]
     if any(not value.carried for value in comparison.values.values()):
         words.append("* too few requests for this percentile")
     yield Text(f"{'; '.join(words)}\n", style="dim")
@@ -156,7 +170,15 @@ def _remarks(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """What a reader must know along with the verdicts, each said once."""
-    found = dict.fromkeys(finding.text for _, _, _, finding in comparison.findings if finding.level == "label")
+    """What a reader must know along with the verdicts; what holds at several loads is said once."""
+    seen: dict[tuple[str, str, str], list[str]] = {}
+    for one, two, _, finding in comparison.findings:
+        if finding.level == "label":
+            seen.setdefault((one.key, two.key, finding.reason), []).append(finding.text)
+    texts = dict.fromkeys(f"{each[0]}{_alike(len(each) - 1)}" for each in seen.values())
     left = [f"left out: {name} ({why})" for name, why in comparison.left_out]
-    return [*found, *left, *comparison.notes]
+    return [*texts, *left, *comparison.notes]
+
+
+def _alike(others: int) -> str:
+    return "" if not others else f" (and alike at {others} other {'load' if others == 1 else 'loads'})"

@@ -63,7 +63,7 @@ def tie(gap: Gap, metric: Metric, sides: tuple[Stack, Stack], at: str, alpha: fl
     """`tie: …`."""
     return (
         f"tie: {sides[1].label}'s and {sides[0].label}'s {metric.label} {at} differ by less than the "
-        f"{digits(100 * margin, 2)} % that matter ({span(gap, metric, alpha)})"
+        f"{100 * margin:g} % that matter ({span(gap, metric, alpha)})"
     )
 
 

@@ -1,0 +1,27 @@
+"""Pages that a person reads: one job at a glance, several stacks side by side.
+
+Each page is one HTML file: styles and plots are inside it, nothing is fetched, it reads in light, in dark and on paper.
+Every plot is also left beside the page as PNG.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmexp.compare.comparison import Comparison
+
+
+def job(job_dir: Path) -> list[Path]:
+    """Write `report.html`, `timeline.png` and `latency.png` of a finished job from its files; the files written."""
+    from llmexp.report.job import write
+
+    return write(job_dir)
+
+
+def comparison(compared: Comparison, directory: Path) -> list[Path]:
+    """Write `comparison.html` and its plots into a directory; the files written."""
+    from llmexp.report.comparison import write
+
+    return write(compared, directory)

@@ -1,0 +1,280 @@
+"""`comparison.html`: the verdict first, then what differs, the numbers, the drawings, the details."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llmexp.compare import words
+from llmexp.compare.catalogue import Metric, digits
+from llmexp.compare.comparison import Comparison, Contrast
+from llmexp.compare.evidence import Value
+from llmexp.compare.runs import Run
+from llmexp.compare.service import Service
+from llmexp.compare.stacks import Cell, Stack
+from llmexp.compare.table import COLUMNS, remarks, verdict_text
+from llmexp.report import plots
+from llmexp.report.figures import Plot
+from llmexp.report.page import render
+from llmexp.report.timeline import timeline
+
+PAGE = "comparison.html"
+TIMELINES = 8
+_BADGES = {
+    "lower": "different",
+    "higher": "different",
+    "tie": "tie",
+    "undecided": "undecided",
+    "refused": "no verdict",
+    "withheld": "no verdict",
+}
+_BASES = {"blocks": "paired repeats", "groups": "unpaired runs", "within": "within these runs"}
+
+
+def write(compared: Comparison, directory: Path) -> list[Path]:
+    """Write the page and its plots; the files written."""
+    sections = _sections(compared) if compared.grid.stacks else []
+    saved = [plot.save(directory) for _, _, drawn in sections for plot in drawn]
+    page = directory / PAGE
+    page.write_text(_page(compared, sections, directory), encoding="utf-8")
+    return [page, *saved]
+
+
+def _sections(compared: Comparison) -> list[tuple[str, str, list[Plot]]]:
+    """(title, what to look for, drawings)."""
+    trade = [*plots.pareto(compared), *filter(None, [plots.cost(compared)])]
+    found = [
+        ("verdicts", "", [drawn for drawn in [plots.forest(compared)] if drawn]),
+        ("Against the load", f"Vertical lines: {_interval_words(compared)}.", list(plots.curves(compared))),
+        ("Distributions", "Further left is faster. All repeats pooled.", list(plots.distributions(compared))),
+        ("Trade-offs", "Lower and further right is better for throughput, lower and further left for cost.", trade),
+        ("Over time", "One run of each stack at its highest load.", list(_timelines(compared))),
+    ]
+    return [section for section in found if section[2]]
+
+
+def _interval_words(compared: Comparison) -> str:
+    bases = {value.basis for value in compared.values.values() if value.basis}
+    where = "over repeats" if "blocks" in bases else "within these runs"
+    return f"{100 * compared.options.confidence:g} % intervals {where}"
+
+
+def _timelines(compared: Comparison) -> Iterator[Plot]:
+    for number, stack in enumerate(compared.grid.stacks[:TIMELINES]):
+        cell = next((cell for cell in reversed(compared.grid.cells) if compared.grid.at(stack, cell)), None)
+        if cell is not None:
+            drawn = timeline(
+                compared.grid.at(stack, cell)[0], f"comparison_timeline_{number + 1}", f"{stack.label} at {cell.words}"
+            )
+            if drawn:
+                yield drawn
+
+
+def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], directory: Path) -> str:
+    grid = compared.grid
+    return render(
+        "comparison.html.j2",
+        compared=compared,
+        primary=compared.primary.label,
+        margin=f"{100 * compared.options.margin:g}",
+        confidence=f"{100 * compared.options.confidence:g}",
+        remarks=remarks(compared),
+        rehearsal=any(run.rehearsal for members in grid.runs.values() for run in members),
+        stacks=[{"at": at, "label": stack.label} for at, stack in enumerate(grid.stacks)],
+        verdicts=[_verdict(compared, contrast) for contrast in compared.verdicts],
+        forest=next((drawn for title, _, drawn in sections if title == "verdicts"), []),
+        sections=[section for section in sections if section[0] != "verdicts"],
+        metrics=[{"label": metric.label, "better": metric.better} for metric in compared.metrics],
+        overview=_overview(compared),
+        workloads=", ".join(dict.fromkeys(cell.workload for cell in grid.cells)),
+        cells=[_cell(compared, cell) for cell in grid.cells],
+        uncarried=any(not value.carried for value in compared.values.values()),
+        interval_words=_interval_words(compared),
+        capacities=[_capacity(compared, each) for each in compared.capacities],
+        services=[_service(compared, each) for each in compared.services],
+        slo=_slo(compared),
+        differences=list(_all_differences(compared)),
+        runs=[_run(compared, stack, cell, run, directory) for stack, cell, run in _placed(compared)],
+        counts=_counts(compared),
+        measured=_measured(compared),
+    )
+
+
+def _placed(compared: Comparison) -> Iterator[tuple[Stack, Cell, Run]]:
+    for stack in compared.grid.stacks:
+        for cell in compared.grid.cells:
+            for run in compared.grid.at(stack, cell):
+                yield stack, cell, run
+
+
+def _counts(compared: Comparison) -> str:
+    """`2 stacks, 3 loads, 18 runs`."""
+    grid = compared.grid
+    runs = sum(map(len, grid.runs.values()))
+    return ", ".join([_count(len(grid.stacks), "stack"), _count(len(grid.cells), "load"), _count(runs, "run")])
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _measured(compared: Comparison) -> str:
+    """`2026-11-24 10:00 UTC`, when the first of the runs began."""
+    stamps = [str(run.result.get("started_at") or "") for members in compared.grid.runs.values() for run in members]
+    first = min(filter(None, stamps), default="")
+    return f"{first[:10]} {first[11:16]} UTC" if first else ""
+
+
+def _verdict(compared: Comparison, contrast: Contrast) -> dict[str, Any]:
+    better, alone = contrast.better, contrast.call in ("refused", "withheld")
+    return {
+        "at": compared.grid.stacks.index(better) if better else None,
+        "badge": better.label if better else _BADGES[contrast.call],
+        "kind": "won" if better else contrast.call,
+        "text": _without_badge(verdict_text(compared, contrast)),
+        "interval": words.span(contrast.gap, contrast.metric, contrast.alpha) if alone else "",
+        "pair": f"{contrast.candidate.label} than {contrast.reference.label}",
+        "confidence": digits(100 * (1 - contrast.alpha)),
+        "basis": f"{contrast.gap.blocks} {_BASES[contrast.gap.basis]}",
+    }
+
+
+def _without_badge(text: str) -> str:
+    """The words without what the badge beside them says already."""
+    for word in ("undecided: ", "tie: "):
+        text = text.removeprefix(word)
+    return text
+
+
+def _overview(compared: Comparison) -> dict[str, Any]:
+    """One row for each stack at each load, the main metrics across."""
+    metrics = [metric for metric in compared.metrics if metric == compared.primary or metric.name in COLUMNS]
+    rows = [
+        {
+            "load": _load(cell, compared),
+            "first": at == 0,
+            "at": compared.grid.stacks.index(stack),
+            "label": stack.label,
+            "values": [_short(_value(compared, stack, cell, metric), metric) for metric in metrics],
+        }
+        for cell in compared.grid.cells
+        for at, stack in enumerate(stack for stack in compared.grid.stacks if compared.grid.at(stack, cell))
+    ]
+    return {"metrics": [_with_unit(metric) for metric in metrics], "rows": rows}
+
+
+def _with_unit(metric: Metric) -> str:
+    """`goodput, requests/s`: a unit that is long stands in the head of the column."""
+    return f"{metric.label}, {metric.unit}" if metric.unit.endswith("/s") else metric.label
+
+
+def _short(value: dict[str, Any], metric: Metric) -> dict[str, Any]:
+    """The value without the unit that its column already names."""
+    if not metric.unit.endswith("/s"):
+        return value
+    return value | {name: value[name].removesuffix(f" {metric.unit}") for name in ("text", "interval")}
+
+
+def _load(cell: Cell, compared: Comparison) -> str:
+    return cell.words if len({each.workload for each in compared.grid.cells}) > 1 else cell.load
+
+
+def _cell(compared: Comparison, cell: Cell) -> dict[str, Any]:
+    rows = [
+        {
+            "at": at,
+            "label": stack.label,
+            "runs": len(runs),
+            "values": [_value(compared, stack, cell, m) for m in compared.metrics],
+        }
+        for at, stack in enumerate(compared.grid.stacks)
+        if (runs := compared.grid.at(stack, cell))
+    ]
+    return {"name": cell.words, "rows": rows}
+
+
+def _value(compared: Comparison, stack: Stack, cell: Cell, metric: Metric) -> dict[str, Any]:
+    value: Value | None = compared.values.get((stack.key, cell.key, metric.name))
+    if value is None:
+        return {"text": "–", "interval": "", "carried": True}
+    known = value.low is not None and value.high is not None
+    interval = metric.show_range(value.low, value.high) if known else ""  # type: ignore[arg-type]
+    return {"text": metric.show(value.value), "interval": interval, "carried": value.carried}
+
+
+def _all_differences(compared: Comparison) -> Iterator[dict[str, Any]]:
+    for contrast in compared.contrasts:
+        gap, metric = contrast.gap, contrast.metric
+        yield {
+            "load": contrast.cell.words,
+            "metric": metric.label,
+            "pair": f"{contrast.candidate.label} − {contrast.reference.label}",
+            "absolute": metric.show_range(*gap.differences(contrast.alpha)),
+            "relative": words.span(gap, metric, contrast.alpha) if gap.ratio else "",
+            "confidence": digits(100 * (1 - contrast.alpha)),
+            "basis": f"{gap.blocks} {_BASES[gap.basis]}",
+        }
+
+
+def _slo(compared: Comparison) -> str:
+    """`TTFT ≤ 600 ms for 95 % of requests`, said once where all cells ask the same."""
+    asked = list(dict.fromkeys(_asked(each) for each in compared.services))
+    return asked[0] if len(asked) == 1 else ""
+
+
+def _asked(each: Service) -> str:
+    limits = [f"{Metric(name).label} ≤ {Metric(name).show(limit)}" for name, limit in each.thresholds.items()]
+    return f"{' and '.join(limits)} for {100 * each.attainment:g} % of requests"
+
+
+def _service(compared: Comparison, each: Service) -> dict[str, Any]:
+    return {
+        "at": compared.grid.stacks.index(each.stack),
+        "stack": each.stack.label,
+        "load": each.cell.words,
+        "asked": _asked(each),
+        "share": f"{100 * each.share:.1f} % ({100 * each.low:.1f}–{100 * each.high:.1f})",
+        "met": each.met,
+        "close": each.close,
+        "goodput": Metric("goodput_per_s").show(each.goodput_per_s),
+        "million": Metric("cost_usd").show(each.usd_per_million_output_tokens),
+        "thousand": Metric("cost_usd").show(each.usd_per_thousand_good),
+    }
+
+
+def _capacity(compared: Comparison, each: Any) -> dict[str, Any]:
+    best = _service(compared, each.best) if each.best else None
+    load = "none of the loads measured" if each.best is None else each.best.cell.load
+    return {
+        "at": compared.grid.stacks.index(each.stack),
+        "stack": each.stack.label,
+        "workload": each.workload,
+        "load": load,
+        "limit": each.limit,
+        "best": best,
+    }
+
+
+def _run(compared: Comparison, stack: Stack, cell: Cell, run: Run, directory: Path) -> dict[str, Any]:
+    return {
+        "at": compared.grid.stacks.index(stack),
+        "stack": stack.label,
+        "load": cell.words,
+        "repeat": run.block,
+        "name": run.name,
+        "link": _link(run, directory),
+        "completed": f"{int(run.requests.completed.sum()):,}",
+        "failed": f"{int(run.requests.failed.sum()):,}",
+        "validity": run.verdict,
+        "primary": compared.primary.show(run.values.get(compared.primary.name)),
+        "started": str(run.result.get("started_at") or "")[:19].replace("T", " "),
+    }
+
+
+def _link(run: Run, directory: Path) -> str:
+    """The run's own page, where it lies beneath this one."""
+    if run.directory is None or not (run.directory / "report.html").exists():
+        return ""
+    own, base = run.directory.resolve(), directory.resolve()
+    return (own.relative_to(base) / "report.html").as_posix() if own.is_relative_to(base) else ""

@@ -1,0 +1,169 @@
+"""Matplotlib without pyplot: figures drawn once, saved as PNG and as SVG that takes its colours from the page.
+
+The SVG's colours are exactly those named here, so they can be exchanged for the page's CSS variables: the same drawing
+is legible in light, in dark and on paper.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+INK, MUTED, GRID, PAPER = "#1b2430", "#5d6877", "#d7dce3", "#ffffff"
+SERIES = ("#0a6fb0", "#d1570b", "#0a8f6a", "#b0568f", "#3d9bd1", "#c98a00", "#7a5bb5", "#6c7480")
+"""Told apart by people with any kind of colour vision; markers and dashes say the same again."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+GOOD, BAD = "#0b8a5f", "#c23b3b"
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", PAPER: "paper", GOOD: "good", BAD: "bad"} | {
+    colour: f"s{at}" for at, colour in enumerate(SERIES)
+}
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "llmexp",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+WIDE_IN = 9.6
+WIDTH_IN, HEIGHT_IN = 4.4, 2.9
+PNG_DPI = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawing, ready for a page: SVG to stand inside it, and what it shows in words."""
+
+    name: str
+    title: str
+    alt: str
+    svg: str
+    png: bytes
+    wide: bool = False
+
+    def save(self, directory: Path) -> Path:
+        """Write the PNG."""
+        path = directory / f"{self.name}.png"
+        path.write_bytes(self.png)
+        return path
+
+
+Draw = Callable[[Figure], None]
+
+
+def plot(
+    name: str, title: str, alt: str, draw: Draw, size: tuple[float, float] = (WIDTH_IN, HEIGHT_IN), wide: bool = False
+) -> Plot:
+    """Run a drawing function on an empty figure and keep what it drew."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size)
+        margins(figure)
+        draw(figure)
+        svg, png = io.StringIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=PNG_DPI, facecolor=PAPER, metadata={"Software": None})
+    return Plot(name, title, alt, _for_page(svg.getvalue()), png.getvalue(), wide)
+
+
+def _for_page(svg: str) -> str:
+    """The `<svg>` element alone: no ids that would meet another drawing's, colours from the page."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    body = re.sub(
+        r'(<svg [^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", body, count=1), count=1
+    )
+    body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r"(\d+\.\d{2})\d+", r"\1", body)
+    for colour, name in _VARIABLES.items():
+        body = body.replace(colour, f"var(--{name})")
+    return body.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def colour(at: int) -> str:
+    """The colour of the n-th stack."""
+    return SERIES[at % len(SERIES)]
+
+
+def marker(at: int) -> str:
+    """The marker of the n-th stack."""
+    return MARKERS[at % len(MARKERS)]
+
+
+def dash(at: int) -> object:
+    """The dashes of the n-th stack; they change once the colours repeat."""
+    return DASHES[at // len(SERIES) % len(DASHES)]
+
+
+def label_axis(axes: Axes, which: str, unit: str) -> None:
+    """Numbers with three digits on an axis, milliseconds where seconds would be small."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    top = max(abs(bound) for bound in (axes.get_xlim() if which == "x" else axes.get_ylim()))
+    scale, shown = (1000.0, "ms") if unit == "s" and top < 2 else (1.0, unit)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value * scale)))
+    axis.set_minor_formatter(NullFormatter())
+    if shown:
+        axis.set_label_text(shown)
+
+
+def tick(value: float) -> str:
+    """A tick's number: at most four digits, no needless zeros."""
+    return f"{float(f'{value:.4g}'):,.10g}".replace("-", "−")
+
+
+def margins(figure: Figure, left: float = 0.72, right: float = 0.12, top: float = 0.3, bottom: float = 0.5) -> None:
+    """Room around the axes, in inches. Computing it from the texts would cost as much as drawing twice more."""
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """One legend below the drawing, in as many columns as its names allow."""
+    handles, labels = axes.get_legend_handles_labels()
+    room = int(13 * figure.get_size_inches()[0])
+    columns = max(1, min(len(labels), room // (max(map(len, labels), default=0) + 7)))
+    rows = -(-len(labels) // columns)
+    margins(figure, bottom=0.52 + 0.19 * rows)
+    if handles:
+        figure.legend(
+            handles, labels, loc="lower left", ncols=columns, borderaxespad=0.1, borderpad=0.1, labelspacing=0.25
+        )
+
+
+def log_ticks(axes: Axes, levels: Sequence[float]) -> None:
+    """A logarithmic x axis that names the measured loads."""
+    axes.set_xscale("log")
+    axes.set_xticks(list(levels), [tick(level) for level in levels])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()

@@ -1,0 +1,389 @@
+"""The drawings of a comparison. Each returns a `Plot`, or None where there is nothing to draw."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from llmexp.compare.catalogue import Metric
+from llmexp.compare.comparison import Comparison, Contrast
+from llmexp.compare.evidence import Value
+from llmexp.compare.runs import Run
+from llmexp.compare.service import Point
+from llmexp.compare.stacks import Cell, Stack
+from llmexp.report.figures import (
+    BAD,
+    GOOD,
+    GRID,
+    HEIGHT_IN,
+    INK,
+    MUTED,
+    WIDE_IN,
+    WIDTH_IN,
+    Plot,
+    colour,
+    dash,
+    label_axis,
+    legend,
+    log_ticks,
+    margins,
+    marker,
+    plot,
+    tick,
+)
+
+ECDF_POINTS = 160
+ECDF_CELLS = 3
+FOREST_ROWS = 40
+LATENCIES = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def forest(comparison: Comparison) -> Plot | None:
+    """Relative differences of the primary metric with their intervals, against the margin."""
+    rows = [contrast for contrast in comparison.verdicts if contrast.gap.ratio][:FOREST_ROWS]
+    if not rows:
+        return None
+    metric, margin = comparison.primary, comparison.options.margin
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.axvspan(
+            -100 * margin / (1 + margin), 100 * margin, color=GRID, lw=0, label="differences that do not matter"
+        )
+        axes.axvline(0, color=MUTED, lw=1)
+        for at, contrast in enumerate(rows):
+            _interval(axes, at, contrast)
+        axes.set_yticks(range(len(rows)), [_row_name(comparison, contrast) for contrast in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"difference in {metric.label}, %" + _direction(metric))
+        margins(figure, left=0.3 + 0.068 * max(len(_row_name(comparison, contrast)) for contrast in rows), top=0.1)
+
+    words = "; ".join(contrast.text for contrast in rows[:6] if contrast.text)
+    height = 0.75 + 0.32 * len(rows)
+    return plot("comparison_verdicts", f"Differences in {metric.label}", words, draw, (WIDE_IN, height), wide=True)
+
+
+def _interval(axes: Axes, at: int, contrast: Contrast) -> None:
+    low, high = (100 * (ratio - 1) for ratio in contrast.gap.ratios(contrast.alpha) or (1, 1))
+    shade = _shade(contrast)
+    axes.plot([low, high], [at, at], color=shade, lw=2.4, solid_capstyle="butt")
+    axes.plot(100 * (math.exp(contrast.gap.estimate.mean) - 1), at, "o", color=shade, ms=6)
+
+
+def _shade(contrast: Contrast) -> str:
+    if contrast.better is None:
+        return INK if contrast.call in ("lower", "higher", "tie") else MUTED
+    return GOOD if contrast.better == contrast.candidate else BAD
+
+
+def _row_name(comparison: Comparison, contrast: Contrast) -> str:
+    pair = f"{contrast.candidate.label} vs {contrast.reference.label}"
+    several = len(comparison.grid.cells) > 1
+    return f"{pair}, {_cell_name(comparison, contrast.cell)}" if several else pair
+
+
+def _cell_name(comparison: Comparison, cell: Cell) -> str:
+    return cell.words if len({each.workload for each in comparison.grid.cells}) > 1 else cell.load
+
+
+def _direction(metric: Metric) -> str:
+    return f" ({'left' if metric.better == 'lower' else 'right'} is better)" if metric.better else ""
+
+
+# --- against the load ------------------------------------------------------------------------------------------------
+
+
+def curves(comparison: Comparison) -> Iterator[Plot]:
+    """Latency percentiles and throughput against the load, a drawing for each workload and quantity."""
+    families = list(dict.fromkeys(cell.family for cell in comparison.grid.cells))
+    for number, family in enumerate(families):
+        cells = [cell for cell in comparison.grid.cells if cell.family == family]
+        suffix = f"_{number + 1}" if len(families) > 1 else ""
+        for base, names in _quantities(comparison).items():
+            drawn = _curve(comparison, cells, base, names, suffix, several=len(families) > 1)
+            if drawn is not None:
+                yield drawn
+
+
+def _quantities(comparison: Comparison) -> dict[str, list[str]]:
+    """What is drawn against the load: the primary metric where it is none of the usual ones, then those."""
+    known = {metric.name for metric in comparison.metrics}
+    wanted = {base: [f"{base}/p50", f"{base}/p95"] for base in LATENCIES} | {
+        "output_tokens_per_s": ["output_tokens_per_s"]
+    }
+    primary = comparison.primary
+    if primary.name not in itertools.chain.from_iterable(wanted.values()):
+        wanted = {f"{primary.name}": [primary.name]} | wanted
+    wanted |= {"goodput_per_s": ["goodput_per_s"]}
+    found = {base: [name for name in names if name in known] for base, names in wanted.items()}
+    found["time_per_output_token_s"] = [
+        n for n in ("time_per_output_token_s/mean", "time_per_output_token_s/p95") if n in known
+    ]
+    return {base: names for base, names in found.items() if names}
+
+
+def _curve(
+    comparison: Comparison, cells: Sequence[Cell], base: str, names: Sequence[str], suffix: str, several: bool
+) -> Plot | None:
+    metrics = [Metric(name) for name in names]
+    stacks = [stack for stack in comparison.grid.stacks if any(comparison.grid.at(stack, cell) for cell in cells)]
+    title = Metric(base).label if len(names) > 1 else metrics[0].label
+    title = title[:1].upper() + title[1:]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for metric, style in zip(metrics, _LINES, strict=False):
+            for at, stack in enumerate(stacks):
+                _line(axes, comparison, stack, cells, metric, at, style, len(stacks))
+        axes.set_ylim(bottom=0)
+        levels = sorted({cell.level for cell in cells})
+        if len(levels) > 1:
+            log_ticks(axes, levels)
+        else:
+            axes.set_xticks(levels, [tick(level) for level in levels])
+            axes.set_xlim(levels[0] * 0.7, levels[0] * 1.4)
+        label_axis(axes, "y", metrics[0].unit)
+        axes.set_xlabel(cells[0].axis)
+        if len(metrics) > 1:
+            axes.set_title(
+                " and ".join(f"{m.statistic} ({word})" for m, word in zip(metrics, ("solid", "dashed"), strict=False)),
+                fontsize=8.5,
+                fontweight="normal",
+                color=MUTED,
+            )
+        legend(figure, axes)
+
+    where = f", {cells[0].workload}" if several else ""
+    alt = _curve_in_words(comparison, stacks, cells, metrics)
+    return plot(f"comparison_{base.replace('/', '_')}{suffix}", f"{title}{where}", alt, draw)
+
+
+_LINES = ("-", (0, (4, 2)))
+
+
+def _line(
+    axes: Axes,
+    comparison: Comparison,
+    stack: Stack,
+    cells: Sequence[Cell],
+    metric: Metric,
+    at: int,
+    style: object,
+    count: int,
+) -> None:
+    """One stack's values over the loads, moved aside a little so that intervals do not hide each other."""
+    found = [(cell.level, value) for cell in cells if (value := _value(comparison, stack, cell, metric))]
+    if not found:
+        return
+    shift = 1 + 0.03 * (at - (count - 1) / 2)
+    levels = [level * shift for level, _ in found]
+    values = [value.value for _, value in found]
+    index = comparison.grid.stacks.index(stack)
+    axes.plot(
+        levels, values, ls=style, color=colour(index), marker=marker(index), label=stack.label if style == "-" else None
+    )
+    for level, (_, value) in zip(levels, found, strict=True):
+        if value.low is not None and value.high is not None:
+            axes.plot([level, level], [value.low, value.high], color=colour(index), lw=1.2, alpha=0.8)
+
+
+def _value(comparison: Comparison, stack: Stack, cell: Cell, metric: Metric) -> Value | None:
+    value = comparison.values.get((stack.key, cell.key, metric.name))
+    return value if value and value.carried else None
+
+
+def _curve_in_words(
+    comparison: Comparison, stacks: Sequence[Stack], cells: Sequence[Cell], metrics: Sequence[Metric]
+) -> str:
+    parts = []
+    for stack, metric in itertools.product(stacks, metrics):
+        shown = [
+            f"{metric.show(value.value)} at {cell.load}"
+            for cell in cells
+            if (value := _value(comparison, stack, cell, metric))
+        ]
+        if shown:
+            parts.append(f"{stack.label}, {metric.label}: {', '.join(shown)}")
+    return "; ".join(parts)
+
+
+# --- distributions ---------------------------------------------------------------------------------------------------
+
+
+def distributions(comparison: Comparison) -> Iterator[Plot]:
+    """ECDFs of the three latencies at the lowest, a middle and the highest load."""
+    cells = [
+        cell
+        for cell in comparison.grid.cells
+        if any(comparison.grid.at(stack, cell) for stack in comparison.grid.stacks)
+    ]
+    picked = cells if len(cells) <= ECDF_CELLS else [cells[0], cells[len(cells) // 2], cells[-1]]
+    for number, cell in enumerate(picked):
+        for base in LATENCIES:
+            drawn = _distribution(comparison, cell, base, f"_{number + 1}" if len(picked) > 1 else "")
+            if drawn is not None:
+                yield drawn
+
+
+def _distribution(comparison: Comparison, cell: Cell, base: str, suffix: str) -> Plot | None:
+    samples = {stack: pooled(comparison.grid.at(stack, cell), base) for stack in comparison.grid.stacks}
+    samples = {stack: sample for stack, sample in samples.items() if len(sample)}
+    if not samples:
+        return None
+    metric = Metric(base)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for stack, sample in samples.items():
+            index = comparison.grid.stacks.index(stack)
+            axes.plot(*ecdf(sample), color=colour(index), ls=dash(index), label=stack.label)
+        finish_ecdf(axes, metric)
+        legend(figure, axes)
+
+    medians = "; ".join(
+        f"{stack.label}: median {metric.show(float(np.median(sample)))}" for stack, sample in samples.items()
+    )
+    title = f"{metric.label[:1].upper()}{metric.label[1:]} at {_cell_name(comparison, cell)}"
+    return plot(f"comparison_ecdf_{base}{suffix}", title, f"Share of requests at or below each value. {medians}", draw)
+
+
+def pooled(runs: Sequence[Run], base: str) -> np.ndarray:
+    """All completed requests' values of some runs."""
+    parts = [values for run in runs if (values := run.requests.of(base)) is not None]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def ecdf(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points of an empirical distribution function, thinned evenly; both ends kept."""
+    shares = np.linspace(0, 1, min(ECDF_POINTS, len(sample)))
+    return np.quantile(sample, shares), 100 * shares
+
+
+def finish_ecdf(axes: Axes, metric: Metric) -> None:
+    """Axes of a distribution: a logarithmic scale where the values span more than a decade."""
+    low, high = axes.dataLim.intervalx
+    if low > 0 and high / low > 10:
+        axes.set_xscale("log")
+    axes.set_ylim(0, 101)
+    axes.set_yticks([0, 25, 50, 75, 95])
+    axes.set_ylabel("% of requests")
+    label_axis(axes, "x", metric.unit)
+
+
+# --- trade-offs ------------------------------------------------------------------------------------------------------
+
+
+def pareto(comparison: Comparison) -> Iterator[Plot]:
+    """Latency against throughput, and against cost where there is one; what nothing else beats is filled."""
+    points = comparison.points
+    if len(points) < 2:
+        return
+    latency = comparison.primary if comparison.primary.unit == "s" else Metric("ttft_s/mean")
+    yield _scatter(comparison, points, latency, "output_tokens_per_s", "comparison_pareto")
+    priced = [point for point in points if point.cost is not None]
+    if len(priced) > 1:
+        yield _scatter(comparison, priced, latency, "usd_per_million_output_tokens", "comparison_pareto_cost")
+
+
+def _scatter(comparison: Comparison, points: Sequence[Point], latency: Metric, across: str, name: str) -> Plot:
+    metric = Metric(across)
+
+    def x(point: Point) -> float:
+        return point.throughput if across == "output_tokens_per_s" else point.cost or 0.0
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for at, stack in enumerate(comparison.grid.stacks):
+            own = [point for point in points if point.stack == stack]
+            axes.plot([x(p) for p in own], [p.latency for p in own], color=colour(at), lw=0.8, alpha=0.5)
+            for front in (True, False):
+                some = [point for point in own if point.front is front]
+                face = colour(at) if front else "none"
+                axes.plot(
+                    [x(p) for p in some],
+                    [p.latency for p in some],
+                    marker(at),
+                    mfc=face,
+                    mec=colour(at),
+                    ms=7,
+                    ls="none",
+                )
+            axes.plot([], [], marker(at), color=colour(at), label=stack.label)
+        axes.margins(0.14)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        for point in points:
+            axes.annotate(
+                f"{point.cell.level:g}",
+                (x(point), point.latency),
+                (6, 4),
+                textcoords="offset points",
+                fontsize=7.5,
+                color=MUTED,
+            )
+        label_axis(axes, "y", latency.unit)
+        label_axis(axes, "x", metric.unit)
+        axes.set_ylabel(f"{latency.label}, {axes.get_ylabel()}")
+        axes.set_xlabel(metric.label if metric.unit != "USD" else "USD per million output tokens")
+        axes.set_title(
+            f"numbers: {points[0].cell.axis}; filled: no other beats it", fontsize=8.5, fontweight="normal", color=MUTED
+        )
+        legend(figure, axes)
+
+    best = "; ".join(f"{point.stack.label} at {point.cell.load}" for point in points if point.front)
+    title = f"{latency.label[:1].upper()}{latency.label[1:]} against {'cost' if metric.unit == 'USD' else 'throughput'}"
+    return plot(name, title, f"Not beaten by any other: {best}", draw)
+
+
+def cost(comparison: Comparison) -> Plot | None:
+    """What a million output tokens cost, for each stack and load."""
+    metric = Metric("usd_per_million_output_tokens")
+    cells = [
+        cell
+        for cell in comparison.grid.cells
+        if any(_priced(comparison, stack, cell) for stack in comparison.grid.stacks)
+    ]
+    if not cells:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        stacks = comparison.grid.stacks
+        width = 0.8 / len(stacks)
+        for at, stack in enumerate(stacks):
+            heights = [
+                (place, value.value) for place, cell in enumerate(cells) if (value := _priced(comparison, stack, cell))
+            ]
+            places = [place + (at - (len(stacks) - 1) / 2) * width for place, _ in heights]
+            bars = axes.bar(
+                places, [height for _, height in heights], 0.92 * width, color=colour(at), label=stack.label
+            )
+            if len(cells) * len(stacks) <= 10:
+                axes.bar_label(bars, [metric.show(height) for _, height in heights], fontsize=7.5, padding=2)
+        axes.set_xticks(
+            range(len(cells)), [_cell_name(comparison, cell) for cell in cells], rotation=30 if len(cells) > 4 else 0
+        )
+        axes.grid(visible=False, axis="x")
+        axes.set_ylabel("USD per million output tokens")
+        axes.margins(y=0.12)
+        legend(figure, axes)
+
+    words = "; ".join(
+        f"{stack.label} at {cell.load}: {metric.show(value.value)}"
+        for cell, stack in itertools.product(cells, comparison.grid.stacks)
+        if (value := _priced(comparison, stack, cell))
+    )
+    return plot("comparison_cost", "Cost per million output tokens", words, draw, (WIDTH_IN, HEIGHT_IN))
+
+
+def _priced(comparison: Comparison, stack: Stack, cell: Cell) -> Value | None:
+    return comparison.values.get((stack.key, cell.key, "usd_per_million_output_tokens"))

@@ -1,0 +1,123 @@
+"""A run over time: in flight, tokens per second, errors; and the latency of each request when it was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from llmexp.compare.catalogue import Metric, digits
+from llmexp.compare.runs import Run
+from llmexp.report.figures import BAD, HEIGHT_IN, SERIES, WIDE_IN, Plot, label_axis, margins, plot
+from llmexp.report.plots import LATENCIES, ecdf, finish_ecdf
+
+DOTS = 1500
+
+
+def timeline(run: Run, name: str, title: str) -> Plot | None:
+    """The curves of `result.json`; None where the run has none."""
+    curves = run.result.get("curves")
+    if not curves or len(curves.get("t_s") or ()) < 2:
+        return None
+    panels = [("inflight", "in flight", SERIES[0]), ("output_tokens_per_s", "tokens/s", SERIES[2])]
+    if any(curves.get("errors") or ()):
+        panels.append(("errors", "errors", BAD))
+
+    def draw(figure: Figure) -> None:
+        rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (key, words, shade) in zip(rows, panels, strict=True):
+            _steps(axes, curves, key, shade)
+            axes.set_ylabel(words)
+        rows[-1].set_xlabel("seconds since the first send")
+        margins(figure, top=0.08)
+
+    return plot(name, title, _in_words(curves), draw, (WIDE_IN, 0.5 + 1.2 * len(panels)), wide=True)
+
+
+def _steps(axes: Axes, curves: Mapping[str, Any], key: str, shade: str) -> None:
+    """A curve as steps, each as long as it lasted."""
+    values = list(curves.get(key) or ())
+    edges = [*curves["t_s"], curves["t_s"][-1] + curves.get("step_s", 1)]
+    axes.stairs(values, edges, color=shade, lw=1.4, fill=False, baseline=None)
+    axes.stairs(values, edges, color=shade, alpha=0.15, fill=True)
+    axes.set_ylim(0, 1.08 * max([*values, 1e-9]))
+    axes.margins(x=0)
+
+
+def _in_words(curves: Mapping[str, Any]) -> str:
+    seconds = curves["t_s"][-1] + curves.get("step_s", 1)
+    parts = [
+        f"{words} at most {digits(max(curves[key]))}"
+        for key, words in (("inflight", "in flight"), ("output_tokens_per_s", "tokens per second"))
+        if curves.get(key)
+    ]
+    failed = sum(curves.get("errors") or ())
+    return f"Over {digits(seconds)} seconds: {', '.join([*parts, f'{failed} errors'])}"
+
+
+def latency(run: Run) -> Plot | None:
+    """Distributions of the three latencies of one run, with its percentiles marked."""
+    samples = {base: values for base in LATENCIES if (values := run.requests.of(base)) is not None and len(values)}
+    if not samples:
+        return None
+
+    def draw(figure: Figure) -> None:
+        columns = figure.subplots(1, len(samples), squeeze=False, sharey=True)[0]
+        for axes, (base, sample), shade in zip(columns, samples.items(), SERIES, strict=False):
+            metric = Metric(base)
+            axes.plot(*ecdf(sample), color=shade)
+            finish_ecdf(axes, metric)
+            axes.set_title(metric.label)
+            _mark(axes, sample, metric, shade)
+        for axes in columns[1:]:
+            axes.set_ylabel("")
+        margins(figure)
+
+    words = "; ".join(
+        f"{Metric(base).label}: median {Metric(base).show(float(np.median(s)))}" for base, s in samples.items()
+    )
+    return plot("latency", "Latency of the completed requests", words, draw, (WIDE_IN, HEIGHT_IN * 0.95), wide=True)
+
+
+def _mark(axes: Axes, sample: np.ndarray, metric: Metric, shade: str) -> None:
+    for percent in (50, 95):
+        value = float(np.percentile(sample, percent))
+        axes.plot(value, percent, "o", color=shade, ms=5)
+        axes.annotate(
+            f"p{percent} {metric.show(value)}", (value, percent), (7, -11), textcoords="offset points", fontsize=8
+        )
+
+
+def scatter(run: Run) -> Plot | None:
+    """TTFT of each request at the moment it was sent: queueing, drift and cold starts show here."""
+    requests = run.requests
+    shown = requests.completed & np.isfinite(requests.ttft_s) & np.isfinite(requests.started_s)
+    if shown.sum() < 2:
+        return None
+    at = np.flatnonzero(shown)
+    at = at[:: max(1, -(-len(at) // DOTS))]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot(requests.started_s[at], requests.ttft_s[at], ".", color=SERIES[0], ms=4, alpha=0.7, label="completed")
+        failed = requests.started_s[requests.failed & np.isfinite(requests.started_s)]
+        if len(failed):
+            axes.plot(
+                failed[:DOTS], np.zeros(min(len(failed), DOTS)), "x", color=BAD, ms=5, label="failed", clip_on=False
+            )
+            axes.legend(loc="upper right")
+        axes.set_ylim(bottom=0)
+        label_axis(axes, "y", "s")
+        axes.set_ylabel(f"TTFT, {axes.get_ylabel()}")
+        axes.set_xlabel("sent, seconds since the first send")
+        margins(figure, top=0.08)
+
+    alt = f"TTFT of {len(at)} requests over time, between {_span(requests.ttft_s[at])}"
+    return plot("ttft", "TTFT of each request", alt, draw, (WIDE_IN, 0.8 * HEIGHT_IN), wide=True)
+
+
+def _span(values: Sequence[float] | np.ndarray) -> str:
+    return Metric("ttft_s").show_range(float(np.min(values)), float(np.max(values)))
