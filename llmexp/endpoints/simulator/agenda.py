@@ -17,7 +17,7 @@ from typing import Protocol
 
 NS = 1_000_000_000
 Script = Iterator[int]
-_SPACING_NS = 100_000
+_SPACING_NS = 150_000
 """Wake-ups are at least this far apart: what falls due in between shares one."""
 _TURN_NS = 2_000_000
 """After this long the loop gets a turn to read, however much is due."""
@@ -27,7 +27,6 @@ class Agenda:
     """Resumes each script when its time has come, never before."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
         self._heap: list[tuple[int, int, Script]] = []
         self._count = 0
         self._wake_ns = 0
@@ -53,20 +52,19 @@ class Agenda:
 
     def _run(self) -> None:
         heap = self._heap
-        self._wake_ns = 0
         now = monotonic_ns()
         turn_ends = now + _TURN_NS
-        while heap and heap[0][0] <= now:
+        while heap and heap[0][0] <= now < turn_ends:
             _, number, script = heappop(heap)
             due = next(script, None)
             if due is not None:
                 heappush(heap, (due, number, script))
             now = monotonic_ns()
-            if now > turn_ends:
-                self._wake_ns = now
-                self._loop.call_soon(self._run)
-                return
-        if heap:
+        if not heap:
+            self._set(0)
+        elif heap[0][0] <= now:
+            self._set(now)
+        else:
             self._set(max(heap[0][0], now + _SPACING_NS))
 
 
@@ -74,7 +72,7 @@ class Alarm(Protocol):
     """Calls back once at a time."""
 
     def set(self, due: int) -> None:
-        """Replaces any earlier setting."""
+        """Replaces any earlier setting; 0: no call."""
 
     def close(self) -> None:
         """No more calls."""
@@ -89,7 +87,8 @@ class _LoopTimer:
 
     def set(self, due: int) -> None:
         self.close()
-        self._handle = self._loop.call_later(max(0, due - monotonic_ns()) / NS, self._call)
+        if due:
+            self._handle = self._loop.call_later(max(0, due - monotonic_ns()) / NS, self._call)
 
     def close(self) -> None:
         if self._handle is not None:
@@ -105,20 +104,13 @@ class _TimerFd:
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
         self._time = (ctypes.c_long * 4)()  # interval (s, ns), first (s, ns)
-        self._settime, self._loop, self._call = self._libc.timerfd_settime, loop, call
-        loop.add_reader(self._fd, self._rung)
+        self._settime, self._loop = self._libc.timerfd_settime, loop
+        loop.add_reader(self._fd, call)  # which sets it again: that makes it unreadable, as a read would
 
     def set(self, due: int) -> None:
-        self._time[2], self._time[3] = divmod(max(1, due), NS)
+        self._time[2], self._time[3] = divmod(due, NS)
         self._settime(self._fd, 1, self._time, None)
 
     def close(self) -> None:
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
-
-    def _rung(self) -> None:
-        try:
-            os.read(self._fd, 8)
-        except BlockingIOError:
-            return
-        self._call()

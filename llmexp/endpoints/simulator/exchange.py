@@ -57,6 +57,11 @@ class Exchange:
         reasoning = min(self._options.reasoning_tokens, max(0, total - 1))
         return Counts(call.input_tokens, total - reasoning, reasoning, call.limit)
 
+    @property
+    def arrival_ns(self) -> int:
+        """When the request's last byte was read."""
+        return self._received.at_ns
+
     # --- the script --------------------------------------------------------------------------------------------------
 
     def play(self) -> Script:

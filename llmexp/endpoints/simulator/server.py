@@ -91,6 +91,9 @@ class Simulator:
         self._counts[exchange.outcome or ""] += 1
         self._counts["input_tokens"] += exchange.call.input_tokens
         self._counts["output_tokens"] += exchange.tokens
+        if exchange.first_ns is not None:
+            self._counts["first_tokens"] += 1
+            self._counts["ttft_ns"] += exchange.first_ns - exchange.arrival_ns
         if exchange in self._running:
             self._running.discard(exchange)
             self._fill()
@@ -148,6 +151,8 @@ class Simulator:
                 counts["output_tokens"] + sum(exchange.tokens for exchange in self._running),
             ),
             "vllm:request_success_total": ("counter", counts["finished"]),
+            "vllm:time_to_first_token_seconds_sum": ("counter", counts["ttft_ns"] / 1e9),
+            "vllm:time_to_first_token_seconds_count": ("counter", counts["first_tokens"]),
         }
         return "".join(f"# TYPE {name} {kind}\n{name}{label} {value}\n" for name, (kind, value) in values.items())
 
