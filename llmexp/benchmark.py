@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ class Job:
     enough: Callable[[Counter[str]], str | None] = lambda _progress: None
     """Told the counts so far; returns why no more can be learnt: ends the load, cuts what is in flight, is no failure."""
     progress: Callable[[Counter[str], float], None] = lambda _progress, _elapsed_s: None
+    beside: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """Open while the load runs, in this process: entered after the warm-up, left when the wire is silent."""
 
 
 @dataclass
@@ -328,6 +331,11 @@ class Benchmark:
     # -- the clock ----------------------------------------------------------------------------------------------------
 
     def _measure(self) -> None:
+        with self._job.beside:
+            self._load()
+        self._finish()
+
+    def _load(self) -> None:
         self._writer = Writer(self._job.directory, self._anchor())
         self.result.started_wall_ns = start = time.time_ns() + int(START_DELAY_S * 1e9)
         pending = {pair.worker.measure.remote(start): pair for pair in self._pairs}
@@ -344,7 +352,6 @@ class Benchmark:
         self.result.other_load_share = watch.other_share
         self.result.endpoint_share = watch.endpoint_share
         self.result.client_cpu_s = watch.client_cpu_s
-        self._finish()
 
     def _anchor(self) -> dict[str, int]:
         self.result.anchor = {"wall_ns": time.time_ns(), "monotonic_ns": time.monotonic_ns()}

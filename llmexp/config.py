@@ -140,6 +140,10 @@ class Model(_Part):
     )
     price: Price = Price()
     ready_timeout_s: Positive = Field(60.0, description="How long the endpoint may take to answer its first call.")
+    metrics_url: str | None = Field(
+        None,
+        description="The server's Prometheus metrics; null: where servers of OpenAI's wire have them; `none`: not read.",
+    )
     deployment: Deployment = External()
     rehearsal: Profile = Field(Profile(), description="How the simulator plays this model under rehearse=true.")
     notes: str | None = None
@@ -174,10 +178,10 @@ class Workload(_Part):
     output_tokens: Tokens = Tokens()
     force_output: bool = Field(False, description="Sends ignore_eos/min_tokens where the server knows them.")
     instruction: str | None = Field(
-        None, description="Replaces the closing request for a length; {output_tokens} is filled in."
+        None, description="Replaces the closing request for a length; {output_tokens} or {output_tokens_in_words} is filled in."
     )
     tokenizer: str | None = Field(
-        None, description="Counts prompts instead of model.tokenizer, so that every model gets the same bytes."
+        None, description="Sizes prompts, the same for every model; null: o200k_base. The model's own counts beside it."
     )
     file: str | None = Field(
         None, description="For `file` and `conversation`: JSONL, CSV, Parquet or ShareGPT JSON of prompts or lengths."
@@ -455,6 +459,13 @@ def _check_model(model: Model) -> Iterator[str]:
         url = urlsplit(model.base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
             yield (f"model.base_url: must be a URL such as http://127.0.0.1:8000/v1, got '{model.base_url}'")
+    if model.metrics_url not in (None, "none"):
+        url = urlsplit(model.metrics_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            yield (
+                f"model.metrics_url: must be a URL such as http://127.0.0.1:8000/metrics, or none, "
+                f"got '{model.metrics_url}'"
+            )
     if model.api == "litellm" and not model.provider:
         yield "model.provider: api=litellm needs LiteLLM's prefix, such as openai or bedrock/converse"
     for header in model.headers:

@@ -18,6 +18,7 @@ from llmexp.progress import Progress
 if TYPE_CHECKING:
     from llmexp.benchmark import Measurement
     from llmexp.endpoints import Running
+    from llmexp.server_metrics import Watch
     from llmexp.sweep import Budget
     from llmexp.workload.request import Request
 
@@ -31,6 +32,7 @@ def run(
     """
     from llmexp import endpoints
     from llmexp.benchmark import Benchmark, ensure_ray
+    from llmexp.server_metrics import Watch, source_of
 
     config = spec.config
     started = datetime.now(UTC)
@@ -43,9 +45,10 @@ def run(
             config.model, config.workload, config.streams, rehearse=config.rehearse, log_dir=spec.directory
         ) as running:
             progress.say("warming up")
-            job = _job(spec, running, budget, progress, requests)
+            watch = Watch(source_of(config, running.base_url, running.metrics_url), config.model.name)
+            job = _job(spec, running, budget, progress, requests, watch)
             measurement = Benchmark(job).run()
-    return conclude(spec, measurement, running, started, job.nonce, budget)
+    return conclude(spec, measurement, running, started, job.nonce, budget, watch)
 
 
 def measure(
@@ -82,7 +85,14 @@ def _begin(spec: Spec, started: datetime) -> None:
     )
 
 
-def _job(spec: Spec, running: Running, budget: Budget, progress: Progress, requests: tuple[Request, ...] | None) -> Any:
+def _job(
+    spec: Spec,
+    running: Running,
+    budget: Budget,
+    progress: Progress,
+    requests: tuple[Request, ...] | None,
+    watch: Watch,
+) -> Any:
     from llmexp.benchmark import Job
     from llmexp.companion import nonce_of
 
@@ -96,6 +106,7 @@ def _job(spec: Spec, running: Running, budget: Budget, progress: Progress, reque
         requests=requests,
         spend=_spender(spec.config, budget),
         progress=progress.update,
+        beside=watch,
     )
 
 
@@ -114,10 +125,16 @@ def _spender(config: Config, budget: Budget) -> Any:
 
 
 def conclude(
-    spec: Spec, measurement: Measurement, running: Running, started: datetime, nonce: str, budget: Budget
+    spec: Spec,
+    measurement: Measurement,
+    running: Running,
+    started: datetime,
+    nonce: str,
+    budget: Budget,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Records on disk → numbers, verdict on the client, files."""
-    from llmexp import metrics, observations, prices, records, report, results, validity
+    from llmexp import metrics, observations, prices, records, report, results, server_side, validity
 
     config = spec.config
     measured = records.exists(spec.directory)
@@ -138,6 +155,7 @@ def conclude(
     summary["client"] = observations.client_metrics(client)
     facts = observations.facts(config, measurement, observed, summary, client)
     cost = observations.money(config, price, summary, measurement, budget)
+    curves = metrics.curves(observed)
     result = results.build(
         job=spec.info(),
         status=_status(measurement, summary),
@@ -147,7 +165,8 @@ def conclude(
         config=dict(spec.tree),
         deployment=_deployment(config, running, measurement),
         metrics=summary,
-        curves=metrics.curves(observed),
+        curves=curves,
+        server=None if watch is None else server_side.of_run(watch, observed, summary, curves, measurement.anchor),
         errors=metrics.errors(observed),
         validity=validity.judge(facts),
         client=client,

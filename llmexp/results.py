@@ -38,6 +38,7 @@ def build(
     client: Mapping[str, Any] | None = None,
     cost: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
+    server: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `result.json`, ready to be written: plain values without NaN.
 
@@ -59,19 +60,22 @@ def build(
         "deployment": deployment or {},
         "metrics": metrics or {},
         "curves": curves or {},
+        "server": server or {},
         "errors": errors or {},
         "validity": verdict.as_dict(),
         "client": client or {},
         "cost": cost or {},
-        "notes": {**(notes or {}), "remarks": remarks(metrics or {}, notes or {})},
+        "notes": {**(notes or {}), "remarks": remarks(metrics or {}, notes or {}, server or {})},
     }
     plain: dict[str, Any] = strict(tree)
     return plain
 
 
-def remarks(metrics: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
+def remarks(metrics: Mapping[str, Any], notes: Mapping[str, Any], server: Mapping[str, Any]) -> list[str]:
     """What a reader of these numbers should know, in words."""
-    found = []
+    problem = (server.get("source") or {}).get("problem")
+    found = [f"The server's metrics were not read: {problem}."] if problem else []
+    found += [check["remark"] for check in server.get("checks") or () if check["remark"]]
     cut = metrics.get("requests_unfinished")
     if cut:
         found.append(

@@ -82,7 +82,10 @@ def job_entry(job_dir: Path) -> Entry:
         tags=_tags(result, superseded=bool(ATTEMPT.search(job_dir.name))),
         params=params_of(result, choices),
         metrics=metrics_of(result),
-        curves=curves_of(result.get("curves") or {}),
+        curves={
+            **curves_of(result.get("curves") or {}),
+            **curves_of((result.get("server") or {}).get("curves") or {}, "server"),
+        },
         inputs=_inputs(job_dir, result, choices),
         started_ms=start,
         ended_ms=end,
@@ -94,16 +97,17 @@ def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
     tree = {
         **(result.get("metrics") or {}),
         "client": result.get("client") or {},
+        "server": {part: (result.get("server") or {}).get(part) or {} for part in ("change", "gauges")},
         "errors": {name: _count(value) for name, value in (result.get("errors") or {}).items()},
     }
     return {clean_name(name): value for name, value in _numbers(tree)}
 
 
-def curves_of(curves: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+def curves_of(curves: Mapping[str, Any], prefix: str = "over_time") -> dict[str, list[tuple[int, float]]]:
     """Curves over time, as they are drawn: (seconds since the start, value)."""
     seconds = curves.get("t_s") or []
     lists = {name: values for name, values in curves.items() if name != "t_s" and isinstance(values, list)}
-    return {clean_name(f"over_time/{name}"): _points(seconds, values) for name, values in lists.items()}
+    return {clean_name(f"{prefix}/{name}"): _points(seconds, values) for name, values in lists.items()}
 
 
 def _points(seconds: Sequence[float], values: Sequence[Any]) -> list[tuple[int, float]]:

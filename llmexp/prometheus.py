@@ -1,0 +1,170 @@
+"""Prometheus text as inference servers publish it, under names that all of them share.
+
+| name | is |
+| --- | --- |
+| `running`, `waiting` | requests being served, requests in the queue |
+| `kv_cache_usage` | share of the KV cache in use, 0 to 1 |
+| `prefix_cache_hits`, `prefix_cache_queries` | tokens found in the prefix cache, of those looked up; counters |
+| `prefix_cache_hit_rate` | the same as the server's own share, 0 to 1, where it has no counters |
+| `input_tokens`, `output_tokens`, `requests` | counters since the server started |
+| `ttft_sum_s`, `ttft_count` | time to first token, summed, and of how many requests |
+
+A name that a server does not publish is absent.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+_LINE = re.compile(
+    r"""(?P<name>[A-Za-z_:][\w:]*)
+        (?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?
+        \s+(?P<value>\S+)""",
+    re.VERBOSE,
+)
+_LABEL = re.compile(r'(\w+)\s*=\s*"((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r"\\(.)")
+_MODEL_LABEL = "model_name"
+_SHARES = frozenset({"kv_cache_usage", "prefix_cache_hit_rate"})
+"""Not summed over a server's engines but averaged."""
+
+
+class Sample(NamedTuple):
+    """One line."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How one server names what we read; of several names the first that is there counts."""
+
+    name: str
+    names: Mapping[str, tuple[str, ...]]
+    input_without_cached: bool = False
+    """Its `input_tokens` are those that were computed: what the prefix cache held is not among them."""
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Every name it may use."""
+        return frozenset(name for names in self.names.values() for name in names)
+
+
+ENGINES = (
+    Engine(
+        "vllm",
+        {
+            "running": ("vllm:num_requests_running",),
+            "waiting": ("vllm:num_requests_waiting",),
+            "kv_cache_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+            "prefix_cache_hits": (
+                "vllm:prefix_cache_hits_total",
+                "vllm:prefix_cache_hits",
+                "vllm:gpu_prefix_cache_hits_total",
+            ),
+            "prefix_cache_queries": (
+                "vllm:prefix_cache_queries_total",
+                "vllm:prefix_cache_queries",
+                "vllm:gpu_prefix_cache_queries_total",
+            ),
+            "prefix_cache_hit_rate": ("vllm:gpu_prefix_cache_hit_rate",),
+            "input_tokens": ("vllm:prompt_tokens_total", "vllm:prompt_tokens"),
+            "output_tokens": ("vllm:generation_tokens_total", "vllm:generation_tokens"),
+            "requests": ("vllm:request_success_total", "vllm:request_success"),
+            "ttft_sum_s": ("vllm:time_to_first_token_seconds_sum",),
+            "ttft_count": ("vllm:time_to_first_token_seconds_count",),
+        },
+    ),
+    Engine(
+        "sglang",
+        {
+            "running": ("sglang:num_running_reqs",),
+            "waiting": ("sglang:num_queue_reqs",),
+            "kv_cache_usage": ("sglang:token_usage",),
+            "prefix_cache_hits": ("sglang:cached_tokens_total",),
+            "prefix_cache_queries": ("sglang:prompt_tokens_total",),
+            "prefix_cache_hit_rate": ("sglang:cache_hit_rate",),
+            "input_tokens": ("sglang:prompt_tokens_total",),
+            "output_tokens": ("sglang:generation_tokens_total",),
+            "requests": ("sglang:num_requests_total",),
+            "ttft_sum_s": ("sglang:time_to_first_token_seconds_sum",),
+            "ttft_count": ("sglang:time_to_first_token_seconds_count",),
+        },
+    ),
+    Engine(
+        "tgi",
+        {
+            "running": ("tgi_batch_current_size",),
+            "waiting": ("tgi_queue_size",),
+            "input_tokens": ("tgi_request_input_length_sum",),
+            "output_tokens": ("tgi_request_generated_tokens_sum",),
+            "requests": ("tgi_request_success", "tgi_request_success_total"),
+        },
+    ),
+    Engine(
+        "llama.cpp",
+        {
+            "running": ("llamacpp:requests_processing",),
+            "waiting": ("llamacpp:requests_deferred",),
+            "kv_cache_usage": ("llamacpp:kv_cache_usage_ratio",),
+            "input_tokens": ("llamacpp:prompt_tokens_total",),
+            "output_tokens": ("llamacpp:tokens_predicted_total",),
+        },
+        input_without_cached=True,
+    ),
+)
+_WANTED = frozenset[str]().union(*(engine.wanted for engine in ENGINES))
+
+
+def parse(text: str, wanted: frozenset[str] | None = None) -> Iterator[Sample]:
+    """The samples of a text (of these names; None: all). Lines that are none, and values that are no number, are
+    passed over: a foreign page yields nothing.
+    """
+    for line in text.splitlines():
+        found = None if line.startswith("#") else _LINE.match(line.lstrip())
+        if found is None or (wanted is not None and found["name"] not in wanted):
+            continue
+        try:
+            value = float(found["value"])
+        except ValueError:
+            continue
+        yield Sample(found["name"], _labels(found["labels"] or ""), value)
+
+
+def _labels(text: str) -> dict[str, str]:
+    return {name: _ESCAPE.sub(_unescape, value) for name, value in _LABEL.findall(text)}
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return "\n" if found[1] == "n" else found[1]
+
+
+def read(text: str, model: str) -> tuple[Engine, dict[str, float]] | None:
+    """The engine that wrote this, and its values under the common names; None for a text of no server known here.
+
+    Where the server tells its models apart and `model` is one of them, only that one counts.
+    """
+    samples = [sample for sample in parse(text, _WANTED) if math.isfinite(sample.value)]
+    if any(sample.labels.get(_MODEL_LABEL) == model for sample in samples):
+        samples = [sample for sample in samples if sample.labels.get(_MODEL_LABEL, model) == model]
+    by_name: dict[str, list[float]] = {}
+    for sample in samples:
+        by_name.setdefault(sample.name, []).append(sample.value)
+    for engine in ENGINES:
+        values = dict(_common(engine, by_name))
+        if values:
+            return engine, values
+    return None
+
+
+def _common(engine: Engine, by_name: Mapping[str, list[float]]) -> Iterable[tuple[str, float]]:
+    for common, names in engine.names.items():
+        found = next((by_name[name] for name in names if name in by_name), None)
+        if found is not None:
+            yield common, sum(found) / (len(found) if common in _SHARES else 1)
