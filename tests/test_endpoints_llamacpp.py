@@ -44,7 +44,7 @@ def test_the_shipped_model_answers(tmp_path: Path) -> None:
         assert running.base_url is not None
         assert running.metrics_url is not None
         messages = [{"role": "user", "content": "Name a colour."}]
-        chat = ask(f"{running.base_url}/chat/completions", {"messages": messages, "max_tokens": 5})
+        chat = ask(f"{running.base_url}/chat/completions", {"messages": messages, "max_tokens": 5, "ignore_eos": True})
         tokens = ask(f"{running.base_url.removesuffix('/v1')}/tokenize", {"content": "Hello brave new world"})
         with urllib.request.urlopen(running.metrics_url, timeout=5) as response:
             metrics = response.read().decode()
