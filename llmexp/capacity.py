@@ -7,7 +7,7 @@
 
 It doubles (after three doublings: ×4) until a level fails, or halves until one passes, bisects between the two in equal
 ratios until they are within `precision`, and then probes both once more. A level whose two outcomes disagree is taken
-for neither side: the interval opens to its neighbours.
+for neither side: the interval opens to its neighbours, which are probed where they are far.
 """
 
 from __future__ import annotations
@@ -66,13 +66,17 @@ class Search:
         """The level to probe now; None: the search is over."""
         if self._stopped or self.probes >= self.max_probes:
             return None
-        if not self.told:
-            return self._rounded(self.start)
+        return self._wanted() if self.told else self._rounded(self.start)
+
+    def _wanted(self) -> float | None:
         low, high = self._sides()
         if high is None:
             return self._higher()
         if low is None:
             return self._lower()
+        disputed = self._between(low, high)
+        if disputed:
+            return self._beside(low, high, disputed) or self._repeat(low, high)
         return self._middle(low, high) or self._repeat(low, high)
 
     def tell(self, level: float, outcome: Outcome) -> None:
@@ -108,22 +112,40 @@ class Search:
         return low, high
 
     def _higher(self) -> float:
-        rises = sum(level > self.start for level in self.told)
-        return self._rounded(max(self.told) * (2 if rises < DOUBLINGS else 4))
+        highest, rises = max(self.told), sum(level > self.start for level in self.told)
+        return self._rounded(highest * (self._small_step(highest) or (2 if rises < DOUBLINGS else 4)))
 
     def _lower(self) -> float | None:
         lowest = min(self.told)
         if any(one.alone for one in self.told[lowest]) or (self.integer and lowest <= 1):
             return None
-        return self._rounded(lowest / 2)
+        return self._rounded(lowest / (self._small_step(lowest) or 2))
+
+    def _small_step(self, level: float) -> float | None:
+        """At a disputed level the boundary is near."""
+        disputed = len({one.passed for one in self.told[level]}) > 1
+        return None if not disputed else max(1 + self.precision, (level + 1) / level if self.integer else 0.0)
+
+    def _between(self, low: float, high: float) -> list[float]:
+        """Levels that probes disagreed about."""
+        return sorted(level for level in self.told if low < level < high)
 
     def _middle(self, low: float, high: float) -> float | None:
-        """Between the sides, while they are apart, undisputed, and probes are left beside the repeats."""
-        disputed = any(low < level < high for level in self.told)
-        if disputed or self._near(low, high) or self.max_probes - self.probes <= RESERVED:
+        """Between the sides, while they are apart and probes are left beside the repeats."""
+        if self._near(low, high) or self.max_probes - self.probes <= RESERVED:
             return None
         middle = self._rounded(math.sqrt(low * high))
         return min(max(middle, low + 1), high - 1) if self.integer else middle
+
+    def _beside(self, low: float, high: float, disputed: list[float]) -> float | None:
+        """A step below or above what is disputed, where the sides lie further off than two such steps."""
+        step = 1 + self.precision
+        below, above = self._rounded(disputed[0] / step), self._rounded(disputed[-1] * step)
+        if self.integer:
+            below, above = min(below, disputed[0] - 1), max(above, disputed[-1] + 1)
+        if below > low * step:
+            return below
+        return above if above * step < high else None
 
     def _near(self, low: float, high: float) -> bool:
         return (self.integer and high - low <= 1) or high / low <= 1 + self.precision
@@ -157,7 +179,7 @@ class Search:
         return said
 
     def _wide(self, low: float, high: float) -> str:
-        disputed = [f"{level:g}" for level in sorted(self.told) if low < level < high]
+        disputed = [f"{level:g}" for level in self._between(low, high)]
         if disputed:
             return f"probes disagreed about {', '.join(disputed)}, so the interval reaches to the neighbours"
         return f"capacity.max_probes ({self.max_probes}) ended the search before capacity.precision was reached"
