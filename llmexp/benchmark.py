@@ -120,6 +120,7 @@ def ensure_ray(ray_config: Ray) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"configure_logging": True, "logging_level": logging.ERROR, "log_to_driver": False}
     on_term = signal.getsignal(signal.SIGTERM)
+    children = _children()
     for attempt in range(RAY_ATTEMPTS):
         try:
             if ray_config.kind == "local":
@@ -129,8 +130,9 @@ def ensure_ray(ray_config: Ray) -> None:
         except (ConnectionError, ValueError) as error:
             raise ConfigError(f"ray.address: cannot reach {ray_config.address or 'a local Ray'}: {error}") from error
         except Exception as error:
-            # Ray gives a busy machine 30 s and then raises a bare Exception; what it started is ended by shutdown.
+            # Ray gives a busy machine 30 s, then raises a bare Exception and leaves behind what it had started.
             ray.shutdown()
+            _end_children(children)
             if attempt + 1 == RAY_ATTEMPTS:
                 raise JobError(f"Ray did not start: {error}") from error
         else:
@@ -138,6 +140,21 @@ def ensure_ray(ray_config: Ray) -> None:
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler would end us on the spot; what was measured has to be kept.
         signal.signal(signal.SIGTERM, on_term)
+
+
+def _children() -> set[int]:
+    import psutil
+
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def _end_children(but: set[int]) -> None:
+    """End the processes that were started below us since `but` was taken."""
+    import psutil
+
+    for pid in _children() - but:
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(pid).kill()
 
 
 def stop_ray() -> None:

@@ -303,6 +303,10 @@ class _Run:
             log.error("comparison: %s", error)  # noqa: TRY400
             self.statuses.append(error.exit_status)
             return ""
+        except Exception:  # a fault of ours must not hide that the jobs are measured and recorded
+            log.exception("comparison: internal error")
+            self.statuses.append(FAILED)
+            return ""
         print(compare.render(comparison))
         if comparison.regression and config.compare.fail_on == "regression":
             self.statuses.append(MISSED)
