@@ -37,6 +37,7 @@ def run(
     config = spec.config
     started = datetime.now(UTC)
     _begin(spec, started)
+    endpoints.prepare(config.model, rehearse=config.rehearse)
     with Progress(config, spec.name, quiet=quiet) as progress:
         progress.say("starting Ray")
         ensure_ray(config.ray)
