@@ -178,7 +178,8 @@ class Workload(_Part):
     output_tokens: Tokens = Tokens()
     force_output: bool = Field(False, description="Sends ignore_eos/min_tokens where the server knows them.")
     instruction: str | None = Field(
-        None, description="Replaces the closing request for a length; {output_tokens} or {output_tokens_in_words} is filled in."
+        None,
+        description="Asks for a length, at the prompt's end; {output_tokens} or {output_tokens_in_words} is filled in.",
     )
     tokenizer: str | None = Field(
         None, description="Sizes prompts, the same for every model; null: o200k_base. The model's own counts beside it."

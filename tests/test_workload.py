@@ -15,6 +15,7 @@ from llmexp.errors import ConfigError
 from llmexp.workload import context_tokens, source_for, validate
 from llmexp.workload.kit import digest
 from llmexp.workload.lengths import lengths
+from llmexp.workload.numerals import in_words
 from llmexp.workload.source import Source
 from llmexp.workload.text import nonce_text, reference_nonce
 from llmexp.workload.tokens import Estimate, Tokenizer, tokenizer_for
@@ -58,7 +59,7 @@ def test_prompts_have_exactly_the_drawn_length(name: str) -> None:
         request = made.request(index)
         assert request.input_tokens == max(drawn.draw(1, "input", index), 0)
         assert counter.count(text(request)) == request.input_tokens
-        assert str(request.max_tokens) in text(request)[-80:]
+        assert f"exactly {in_words(request.max_tokens)} tokens" in text(request)[-80:]
 
 
 def test_long_prompts_are_exact_though_the_corpus_ends() -> None:
@@ -71,10 +72,10 @@ def test_the_shortest_prompt_is_nonce_and_instruction(mean: float) -> None:
     made = source(Workload(input_tokens=Tokens(mean=mean), output_tokens=Tokens(mean=30)), name="cl100k_base")
     request = made.request(0)
     assert text(request).startswith(nonce_text("job", "", 0))
-    assert "30 tokens" in text(request)
-    assert request.input_tokens == max(22, mean)
-    assert made.mean_tokens()[0] == pytest.approx(max(22, mean))
-    assert [note.partition(":")[0] for note in made.notes()] == (["workload.input_tokens"] if mean < 22 else [])
+    assert "thirty tokens" in text(request)
+    assert request.input_tokens == max(21, mean)
+    assert made.mean_tokens()[0] == pytest.approx(max(21, mean))
+    assert [note.partition(":")[0] for note in made.notes()] == (["workload.input_tokens"] if mean < 21 else [])
 
 
 def test_a_prompt_depends_on_seed_and_index_alone() -> None:
@@ -147,7 +148,7 @@ def test_a_shared_prefix_is_shared_by_the_declared_share() -> None:
 def test_an_instruction_of_ones_own_replaces_the_closing() -> None:
     workload = SHORT.model_copy(update={"instruction": "Answer {with} {output_tokens} words."})
     request = source(workload).request(0)
-    assert text(request).endswith(f"\n\nAnswer {{with}} {request.max_tokens} words.")
+    assert text(request).endswith(f". Answer {{with}} {request.max_tokens} words.")
     assert text(source(SHORT.model_copy(update={"instruction": ""})).request(0)).endswith(".")
 
 
@@ -308,7 +309,7 @@ def test_shipped_loads_load(option: Path, tmp_path: Path) -> None:
 SHIPPED = {"quick": (128, 64), "chat": (550, 150), "article": (1024, 1024)}
 
 
-def test_a_pinned_tokenizer_gives_every_model_the_same_bytes() -> None:
+def test_a_workload_can_name_another_yardstick() -> None:
     tree = config.defaults()
     tree["workload"]["input_tokens"]["mean"] = tree["workload"]["output_tokens"]["mean"] = 100
     tree["workload"]["tokenizer"] = "cl100k_base"
@@ -317,6 +318,7 @@ def test_a_pinned_tokenizer_gives_every_model_the_same_bytes() -> None:
         tree["model"]["name"] = name
         made = source_for(config.load(tree), None, "job")
         sent.append([made.request(index) for index in range(5)])
+        assert all(tokenizer("cl100k_base").count(text(request)) == request.input_tokens for request in sent[-1])
     assert sent[0] == sent[1]
 
 
@@ -351,4 +353,4 @@ def test_fitting_is_exact_for_a_tokenizer_that_joins_pieces() -> None:
     assert reference_nonce() not in text(made.request(0))
 
 
-PINNED = ("ad82266c3c95530426f18bb47c893d1d", 62, 23)
+PINNED = ("7039164d8b73a2d48450da32de0e8fc8", 62, 23)

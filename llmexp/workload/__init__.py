@@ -17,7 +17,10 @@ YARDSTICK = "o200k_base"
 
 
 def source_for(config: Config, base_url: str | None, nonce: str) -> Source:
-    """The job's requests, sized by the workload's yardstick whatever model they go to."""
+    """The job's requests, sized by the workload's yardstick whatever model they go to.
+
+    So their texts are the same for all models. What the model's own tokenizer counts is recorded beside it.
+    """
     from llmexp.workload.source import Source
     from llmexp.workload.tokens import tokenizer_for
 

@@ -17,10 +17,13 @@ from typing import NamedTuple
 
 from llmexp.config import Workload
 from llmexp.errors import ConfigError
-from llmexp.workload.kit import Kit, Spot, closing, digest, user, with_nonce
+from llmexp.workload.kit import Kit, Spot, closing, digest, filled, user, with_nonce
 from llmexp.workload.lengths import lengths
 from llmexp.workload.request import Message, Request
 from llmexp.workload.rows import Row, read_rows
+
+_NEXT, _ANSWER = "Go on.", "Yes."
+"""How made-up turns begin: a text's first word would be split differently by different tokenizers."""
 
 
 class _Place(NamedTuple):
@@ -90,15 +93,16 @@ class Conversations:
         spot = self._spot(conversation, turn, warmup=warmup)
         output_tokens = spot.draw("output", self._output)
         if self._scripts is not None:
-            asked = closing(self._workload, output_tokens) if self._workload.instruction else ""
-            bare = self._scripts[conversation % len(self._scripts)].turns[turn] + asked
+            asked = filled(self._workload.instruction or "", output_tokens)
+            bare = self._scripts[conversation % len(self._scripts)].turns[turn] + (f"\n\n{asked}" if asked else "")
             return _Said(bare, bare, output_tokens)
         tokens, last = spot.draw("input", self._input), closing(self._workload, output_tokens)
         if turn == 0:
             prompt = spot.prompt(tokens, last)
             return _Said(prompt.text, prompt.bare, output_tokens)
-        text, _ = self._kit.composer.compose((self._kit.seed, spot.stream + "text", spot.index), tokens, closing=last)
-        return _Said(f"{text}{last}".strip(), f"{text}{last}".strip(), output_tokens)
+        stream = (self._kit.seed, spot.stream + "text", spot.index)
+        text, _ = self._kit.composer.compose(stream, tokens, head=_NEXT, closing=last)
+        return _Said(f"{_NEXT}{text}{last}", f"{_NEXT}{text}{last}", output_tokens)
 
     def _spot(self, conversation: int, turn: int, *, warmup: bool) -> Spot:
         """Draws of a turn; its nonce is the conversation's."""
@@ -111,8 +115,8 @@ class Conversations:
         messages = list(script.system) if script else []
         for turn, one in enumerate(said[: place.turn]):
             stream = (self._kit.seed, f"{self._kit.stream}answer{turn}", place.conversation)
-            answer, _ = self._kit.composer.compose(stream, one.output_tokens)
-            messages += [user(one.text), {"role": "assistant", "content": answer or "Yes."}]
+            answer, _ = self._kit.composer.compose(stream, one.output_tokens, head=_ANSWER)
+            messages += [user(one.text), {"role": "assistant", "content": f"{_ANSWER}{answer}"}]
         messages.append(user(said[-1].text))
         nonce = self._spot(place.conversation, 0, warmup=warmup).nonce()
         return with_nonce(messages, nonce) if script else tuple(messages)

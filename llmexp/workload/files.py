@@ -8,7 +8,7 @@ from statistics import fmean
 
 from llmexp.config import Workload
 from llmexp.errors import ConfigError
-from llmexp.workload.kit import Kit, Spot, digest, with_nonce
+from llmexp.workload.kit import Kit, Spot, digest, filled, with_nonce
 from llmexp.workload.lengths import Lengths, lengths
 from llmexp.workload.request import Message, Request
 from llmexp.workload.rows import Row, read_rows
@@ -83,9 +83,8 @@ class FromFile:
     def _with_instruction(self, messages: tuple[Message, ...], output_tokens: int) -> tuple[Message, ...]:
         if not self._workload.instruction:
             return messages
-        filled = self._workload.instruction.replace("{output_tokens}", str(output_tokens)).strip()
-        last = messages[-1]
-        return (*messages[:-1], {"role": last["role"], "content": f"{last['content']}\n\n{filled}"})
+        asked, last = filled(self._workload.instruction, output_tokens), messages[-1]
+        return (*messages[:-1], {"role": last["role"], "content": f"{last['content']}\n\n{asked}"})
 
     def depends_on(self, index: int) -> None:  # noqa: ARG002
         """On nothing."""

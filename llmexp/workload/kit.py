@@ -10,10 +10,11 @@ from typing import NamedTuple, Protocol
 
 from llmexp.config import Workload
 from llmexp.workload.lengths import Lengths, seeded, uniform
+from llmexp.workload.numerals import in_words
 from llmexp.workload.request import Message, Request
 from llmexp.workload.text import Composer, Prompt, nonce_text, reference_nonce
 
-DEFAULT_INSTRUCTION = "Continue this text in the same manner. Write exactly {output_tokens} tokens, no fewer."
+DEFAULT_INSTRUCTION = "Continue this text in the same manner. Write exactly {output_tokens_in_words} tokens, no fewer."
 
 
 class Kind(Protocol):
@@ -117,10 +118,19 @@ class Spot:
 
 
 def closing(workload: Workload, output_tokens: int) -> str:
-    """The paragraph that asks for the output's length."""
+    """The sentences that ask for the output's length.
+
+    They follow the text after a space: tokenizers agree on it, and do not on the newlines of a paragraph.
+    """
     wording = DEFAULT_INSTRUCTION if workload.instruction is None else workload.instruction
-    filled = wording.replace("{output_tokens}", str(output_tokens)).strip()
-    return f"\n\n{filled}" if filled else ""
+    asked = filled(wording, output_tokens)
+    return f" {asked}" if asked else ""
+
+
+def filled(wording: str, output_tokens: int) -> str:
+    """An instruction with the number in digits or words, as it asks for it."""
+    spoken = wording.replace("{output_tokens_in_words}", in_words(output_tokens))
+    return spoken.replace("{output_tokens}", str(output_tokens)).strip()
 
 
 def digest(texts: Sequence[str], max_tokens: int) -> str:

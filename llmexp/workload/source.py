@@ -12,7 +12,9 @@ from llmexp.workload.tokens import Tokenizer
 
 
 class Source:
-    """What is sent. A request depends on workload, tokenizer, seed and index alone; its nonce on `nonce` too.
+    """What is sent. A request depends on workload, seed and index alone; its nonce on `nonce` too.
+
+    `tokenizer` sizes the prompts: the workload's, the same for all models (`llmexp.workload.source_for` gives it).
 
     `nonce` is already unique to the job. Warm-up requests come from the same distributions with indexes of their own:
     no measured prompt was seen before.

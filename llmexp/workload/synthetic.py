@@ -9,6 +9,7 @@ from random import Random
 from llmexp.config import Workload
 from llmexp.workload.kit import NO_PREFIX, Kit, Prefix, Spot, closing, digest, user
 from llmexp.workload.lengths import lengths, seeded
+from llmexp.workload.numerals import SPREAD_WORDS
 from llmexp.workload.request import Message, Request
 from llmexp.workload.text import nonce_text, reference_nonce
 
@@ -75,8 +76,9 @@ class Synthetic:
         return self._input.mean_above(self.floor_tokens()), self._output.mean
 
     def largest_tokens(self) -> int:
-        """The largest draws together."""
-        return max(self._input.high, self.floor_tokens() + self._workload.prefix_tokens) + self._output.high
+        """The largest draws together; the shortest prompt varies with the number that its instruction names."""
+        floor = self.floor_tokens() + SPREAD_WORDS + self._workload.prefix_tokens
+        return max(self._input.high, floor) + self._output.high
 
     def declared_cache_share(self) -> float:
         """Prefix tokens over input tokens."""

@@ -5,8 +5,12 @@ once per process; the last sentence is chosen so that the counts sum up to what 
 put right where a tokenizer joins pieces in a way that sums do not see.
 
 The body is fitted with a reference nonce in place of the real one. So it depends on the seed, the index and the
-tokenizer alone, whatever the job's nonce is. All words of a nonce are one token each, with and without a space before
-them, in cl100k, o200k, and the tokenizers of Anthropic, DeepSeek and SmolLM2.
+tokenizer that sizes it, whatever the job's nonce is.
+
+That tokenizer is the workload's, never the model's (`source_for`): all models get the same text. And it is as long to
+all of them: in `corpus.txt` every word with the space before it, and every mark, is one token in cl100k, o200k, and the
+tokenizers of Anthropic, DeepSeek and SmolLM2; every word of a nonce is, with and without the space. Whoever adds a
+sentence keeps it so; a test says which word is not. Hence no hyphens, apostrophes, digits or newlines.
 """
 
 from __future__ import annotations
@@ -77,14 +81,18 @@ class Composer:
         self.count = lru_cache(maxsize=256)(tokenizer.count)
 
     def _reachable(self) -> tuple[int, int]:
-        """The longest run of counts for each of which there is a sentence: what a last sentence can fill."""
+        """What a last sentence can fill: the longest run of counts for each of which there is a sentence.
+
+        Its upper part is left out, as few sentences are that long: short prompts would be alike too often.
+        """
         runs, costs = [], sorted(self._by_cost)
         first = costs[0]
         for here, following in zip(costs, [*costs[1:], costs[-1] + 2], strict=True):
             if following != here + 1:
                 runs.append((here - first, first, here))
                 first = following
-        return max(runs)[1:]
+        _, least, most = max(runs)
+        return least, min(most, 3 * least)
 
     def _cost_after_stop(self, text: str) -> int:
         """What a text adds to one that ends in a full stop."""
@@ -123,12 +131,11 @@ class Composer:
         words = _nonce_words()
         return "".join(f" {words[int(draw.random() * len(words))]}" for _ in range(tokens))
 
-    def compose(
-        self, stream: tuple[int, str, int], tokens: int, *, head: str = "", closing: str = ""
-    ) -> tuple[str, int]:
+    def compose(self, stream: tuple[int, str, int], tokens: int, *, head: str, closing: str = "") -> tuple[str, int]:
         """The text between head and closing that makes the whole `tokens` long, or "" where they alone are longer.
 
-        Returns it with the count of the whole. `stream` is (seed, name, index): the only source of chance.
+        The head ends in a full stop. Returns the text with the count of the whole. `stream` is (seed, name, index):
+        the only source of chance.
         """
         aim = tokens - self.count(head) - self.cost_after_stop(closing)
         best, nearest = "", self.tokenizer.count(head + closing) if aim <= 0 else 0
@@ -136,7 +143,6 @@ class Composer:
             if aim <= 0:
                 break
             body = self.passage(Random(seeded(*stream)), aim)
-            body = body if head else body.lstrip()
             count = self.tokenizer.count(head + body + closing)
             if not best or abs(count - tokens) < abs(nearest - tokens):
                 best, nearest = body, count

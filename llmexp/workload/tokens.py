@@ -9,6 +9,9 @@
 | `estimate` | a rule over words | nothing; within some 5 % on English prose |
 | null | the endpoint's own where it has one, else by the model's name, else `o200k_base` as an estimate | |
 
+This is how a model's texts are counted. Prompts are sized by another, the same for all models: `workload.tokenizer`,
+o200k_base where that is null; the made-up ones have, by design, the same count under each of these.
+
 `source` says which kind of truth a count is: `tokenizer` is the model's own, `estimate` is not. Claude 3 and later have
 no public tokenizer and Llama is not counted by o200k, so their counts are estimates. Nothing is ever downloaded.
 """
