@@ -19,7 +19,7 @@ from llmexp.records import Record
 from llmexp.validity import ClientFacts, judge
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
-KEYS = """schema_version job status reason started_at ended_at config environment deployment metrics curves errors
+KEYS = """schema_version job status reason started_at ended_at config environment deployment metrics curves server errors
 validity client cost notes"""
 
 
