@@ -19,8 +19,8 @@ from llmexp.records import Record
 from llmexp.validity import ClientFacts, judge
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
-KEYS = """schema_version job status reason started_at ended_at config environment deployment metrics curves server errors
-validity client cost notes"""
+KEYS = """schema_version job status reason started_at ended_at config environment deployment metrics curves server
+errors validity client cost notes"""
 
 
 def result_of(rows: list[Record], facts: ClientFacts | None = None, **changes: Any) -> dict[str, Any]:
