@@ -1,0 +1,93 @@
+"""The command line as a user meets it: exit statuses, one clear message, nothing sent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "LLMEXP_SAGEMAKER_ENDPOINT")
+
+
+@pytest.fixture
+def llmexp(tmp_path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """Runs the command in an empty directory, without credentials."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if name not in SECRETS and "AWS" not in name}
+        clean |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path), **environment}
+        return subprocess.run(
+            [sys.executable, "-m", "llmexp", *arguments],
+            cwd=tmp_path,
+            env=clean,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["concurrency=0"], "concurrency: must be at least 1, got 0"),
+        (["run.timeout_s=-1"], "run.timeout_s: must be greater than 0, got -1"),
+        (["workload.input_tokens.mean=-3"], "workload.input_tokens.mean: must be greater than 0, got -3"),
+        (["model=nosuchmodel"], "nosuchmodel"),
+        (["concurency=3"], "concurency"),
+        (["model.base_url=nowhere"], "model.base_url: must be a URL"),
+        (["model=openai_compatible"], "model.name: must be given"),
+        (["model=gpt"], "environment variable OPENAI_API_KEY is not set"),
+        (["model=claude"], "environment variable ANTHROPIC_API_KEY is not set"),
+        (["model=llama"], "LLMEXP_SAGEMAKER_ENDPOINT"),
+        (["load=poisson"], "load.rate"),
+        (["run.resume=nowhere"], "run.resume: no such file or directory"),
+        (["-m", "concurrency=4,0,-1"], "concurrency: must be at least 1, got -1"),
+        (["-m", "model=gpt,claude"], "environment variable ANTHROPIC_API_KEY is not set"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_command_exits_2_with_one_clear_message(llmexp, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+    done = llmexp(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout.strip()
+
+
+def test_help_and_the_composed_config_come_without_a_job(llmexp, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert "python -m llmexp -m model=sonnet,llama" in llmexp("--help").stdout
+    shown = llmexp("--cfg", "job", "model=sonnet", "concurrency=3")
+    assert shown.returncode == 0
+    assert "concurrency: 3" in shown.stdout
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_plan_costs_nothing(llmexp) -> None:  # type: ignore[no-untyped-def]
+    done = llmexp("-m", "model=sonnet,llama", "concurrency=1,4,16", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("model=sonnet") == 3
+    assert "Total:" in done.stdout
+
+
+def test_a_sweep_that_would_cost_too_much_does_not_start(llmexp) -> None:  # type: ignore[no-untyped-def]
+    done = llmexp("model=gpt", "run.max_requests=100000", "run.max_usd=0.01", OPENAI_API_KEY="nobody's")
+    assert done.returncode == 2
+    assert "run.max_usd" in done.stderr
+
+
+def test_a_users_own_directory_adds_to_every_group(llmexp, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    mine = tmp_path / "mine"
+    (mine / "model").mkdir(parents=True)
+    (mine / "workload").mkdir()
+    (mine / "model" / "ours.yaml").write_text("name: our-model\nbase_url: http://127.0.0.1:1/v1\n")
+    (mine / "workload" / "tiny.yaml").write_text("input_tokens: {mean: 40}\noutput_tokens: {mean: 5}\n")
+    done = llmexp("--config-dir", str(mine), "model=ours", "workload=tiny", "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert "name: our-model" in done.stdout
+    assert "mean: 40" in done.stdout
