@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,7 @@ def run(
     Raises `ConfigError` or `JobError` when nothing could be measured.
     """
     from llmexp import endpoints
-    from llmexp.benchmark import Benchmark, ensure_ray
-    from llmexp.server_metrics import Watch, source_of
+    from llmexp.benchmark import ensure_ray
 
     config = spec.config
     started = datetime.now(UTC)
@@ -46,10 +46,30 @@ def run(
             config.model, config.workload, config.streams, rehearse=config.rehearse, log_dir=spec.directory
         ) as running:
             progress.say("warming up")
-            watch = Watch(source_of(config, running.base_url, running.metrics_url), config.model.name)
-            job = _job(spec, running, budget, progress, requests, watch)
-            measurement = Benchmark(job).run()
-    return conclude(spec, measurement, running, started, job.nonce, budget, watch)
+            if config.capacity.enabled:
+                from llmexp import capacity_job
+
+                return capacity_job.run(spec, running, budget, progress, started)
+            job, measurement = send(spec, running, budget, progress, requests=requests)
+    return conclude(spec, measurement, running, started, job.nonce, budget, job.beside)
+
+
+def send(
+    spec: Spec,
+    running: Running,
+    budget: Budget,
+    progress: Progress,
+    *,
+    requests: tuple[Request, ...] | None = None,
+    enough: Callable[[Counter[str]], str | None] = lambda _counts: None,
+) -> tuple[Any, Measurement]:
+    """The load itself, on an endpoint that answers: its `benchmark.Job` and what it left."""
+    from llmexp.benchmark import Benchmark
+    from llmexp.server_metrics import Watch, source_of
+
+    watch = Watch(source_of(spec.config, running.base_url, running.metrics_url), spec.config.model.name)
+    job = replace(_job(spec, running, budget, progress, requests, watch), enough=enough)
+    return job, Benchmark(job).run()
 
 
 def measure(

@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from llmexp import capacity_glance
 from llmexp.distributions import all_uncarried
 
 MIN_WIDTH, PLAIN_WIDTH = 80, 110
@@ -54,6 +55,8 @@ def render_job(result: Mapping[str, Any], directory: Path | None = None) -> Rend
     latencies = _latencies(result)
     if latencies.row_count:
         parts.append(latencies)
+    if result.get("capacity_curve"):
+        parts.append(capacity_glance.table(result["capacity_curve"]))
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
@@ -107,6 +110,10 @@ def _percentile(value: float, rough: bool) -> Text:
 
 def _facts(result: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
     metrics = result["metrics"]
+    if metrics.get("capacity"):
+        yield "capacity", Text(capacity_glance.headline(metrics["capacity"]), "bold")
+        if metrics["capacity"]["reason"]:
+            yield "", Text(metrics["capacity"]["reason"], "yellow")
     if metrics.get("output_tokens_per_s") is not None:
         yield (
             "throughput",

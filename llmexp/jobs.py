@@ -174,6 +174,8 @@ def _check_workload(config: Config) -> None:
 def _check_schedule(config: Config) -> None:
     from llmexp import schedule
 
+    if config.capacity.enabled:
+        return
     schedule.offsets(config.load, seed=config.run.seed, timeout_s=config.run.timeout_s, max_requests=1)
 
 

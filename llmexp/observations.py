@@ -136,6 +136,7 @@ def notes(config: Config, measurement: Measurement, observed: Observed, nonce: s
         workload.append(f"the workload has {size} texts; beyond that they come again under new nonces")
     return {
         "nonce": nonce,
+        "ended_early": measurement.enough,
         "token_sources": metrics.token_sources(observed),
         "output_length": metrics.output_length(observed),
         "uncarried_percentiles": metrics.uncarried(int(observed.completed.sum())),

@@ -80,25 +80,34 @@ def _e2e_s(config: Config, mean_output: float) -> float:
 
 def _requests(config: Config, mean_output: float) -> int:
     run = config.run
-    if run.max_requests is not None:
+    if config.capacity.enabled:
+        from llmexp import probes
+
+        measured = probes.length(config, config.capacity.start, _e2e_s(config, mean_output))
+    elif run.max_requests is not None:
         measured = run.max_requests
     elif config.peak_rate is None:
         measured = int((config.streams or 4) * run.timeout_s / _e2e_s(config, mean_output)) + 1
     else:
         measured = int(config.peak_rate * run.timeout_s) + 1
-    probes = config.capacity.max_probes if config.capacity.enabled else 1
-    return measured * probes + run.warmup_requests
+    return (measured + run.warmup_requests) * probes_at_most(config)
+
+
+def probes_at_most(config: Config) -> int:
+    """Loads of one job: a capacity search has many, each with a warm-up of its own."""
+    return config.capacity.max_probes if config.capacity.enabled else 1
 
 
 def _seconds(config: Config, mean_output: float) -> float:
     run = config.run
     requests = _requests(config, mean_output)
-    if config.peak_rate is None:
+    if config.capacity.enabled and config.capacity.of == "rate":
+        need = requests / config.capacity.start
+    elif config.peak_rate is None:
         need = requests / (config.streams or 4) * _e2e_s(config, mean_output)
     else:
         need = requests / config.peak_rate
-    probes = config.capacity.max_probes if config.capacity.enabled else 1
-    return min(need, (run.timeout_s + run.grace_s) * probes)
+    return min(need, (run.timeout_s + run.grace_s) * probes_at_most(config))
 
 
 def check_budget(expected: Estimate, limit_usd: float) -> None:

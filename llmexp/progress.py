@@ -40,6 +40,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def begin(self, config: Config, name: str) -> None:
+        """Start over for the next load of the same job."""
+        self._most, self._timeout_s, self._name = config.run.max_requests, config.run.timeout_s, name
+        if self._bar is not None:
+            total = self._most or self._timeout_s
+            self._bar.reset(self._task, total=total, description=name, state="getting ready")
+
     def say(self, state: str) -> None:
         """What goes on before the clock."""
         if self._bar is not None:

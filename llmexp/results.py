@@ -77,7 +77,9 @@ def remarks(metrics: Mapping[str, Any], notes: Mapping[str, Any], server: Mappin
     found = [f"The server's metrics were not read: {problem}."] if problem else []
     found += [check["remark"] for check in server.get("checks") or () if check["remark"]]
     cut = metrics.get("requests_unfinished")
-    if cut:
+    if notes.get("ended_early"):
+        found.append(f"The load ended early: {notes['ended_early']}. {cut or 0} requests in flight were cut.")
+    elif cut:
         found.append(
             f"{cut} request{'s were' if cut > 1 else ' was'} cut when run.grace_s ended: latencies are censored, "
             "for the slowest answers are not among them. Raise run.grace_s, or run.timeout_s."

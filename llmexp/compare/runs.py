@@ -25,6 +25,8 @@ from llmexp.errors import ConfigError
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 RESULT = "result.json"
+PROBES = "probes"
+"""Where a capacity search keeps its probes; the job's own files speak for them."""
 REPLACED = re.compile(r"\.attempt\d+$")
 """Folders that a resumed sweep set aside."""
 COLUMNS = (
@@ -156,7 +158,9 @@ def find(directories: Iterable[Path]) -> list[Path]:
             continue
         if not directory.is_dir():
             raise ConfigError(f"{directory}: no such directory; give a sweep's or a job's output directory")
-        jobs = [path.parent for path in directory.glob(f"*/{RESULT}")] or [p.parent for p in directory.rglob(RESULT)]
+        jobs = [path.parent for path in directory.glob(f"*/{RESULT}")] or [
+            path.parent for path in directory.rglob(RESULT) if path.parent.parent.name != PROBES
+        ]
         found |= dict.fromkeys(sorted(jobs, key=_natural))
     return [path for path in found if not REPLACED.search(path.name)]
 

@@ -146,7 +146,9 @@ def _cells(firsts: Mapping[str, Run]) -> list[Cell]:
 
 def _load(run: Run) -> tuple[str, float, str]:
     """A load in words, as a number, and what that counts."""
-    load = run.config.get("load") or {}
+    load, capacity = run.config.get("load") or {}, run.config.get("capacity") or {}
+    if capacity.get("enabled"):
+        return f"search for capacity ({load.get('kind', 'closed')} load)", 0.0, "search"
     kind, rate, ceiling = load.get("kind", "closed"), load.get("rate"), run.config.get("concurrency")
     if kind == "closed":
         return f"concurrency {ceiling or 4}", float(ceiling or 4), "concurrency"

@@ -17,7 +17,7 @@ def describe(result: Mapping[str, Any]) -> str:
     metrics = result.get("metrics") or {}
     rows = [_latency_row(title, metrics.get(name)) for name, title in _SHOWN.items()]
     table = ["| | p50 | p95 | mean |", "| --- | --- | --- | --- |", *filter(None, rows)] if any(rows) else []
-    parts = [_headline(result), _counts(metrics), "\n".join(table), *_remarks(result)]
+    parts = [_headline(result), _capacity(metrics), _counts(metrics), "\n".join(table), *_remarks(result)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -28,6 +28,16 @@ def _headline(result: Mapping[str, Any]) -> str:
     judged = f", measurement {verdict}" if verdict else ""
     reason = f" {result['reason']}" if result.get("reason") else ""
     return f"**{job.get('name') or job.get('model')}**{played}: {status}{judged}.{reason}"
+
+
+def _capacity(metrics: Mapping[str, Any]) -> str:
+    found = metrics.get("capacity")
+    if not found:
+        return ""
+    from llmexp.capacity_glance import headline
+
+    reason = f" {found['reason']}." if found["reason"] else ""
+    return f"**Capacity: {headline(found)}**.{reason} Each probe is a run below this one."
 
 
 def _counts(metrics: Mapping[str, Any]) -> str:

@@ -1,0 +1,55 @@
+"""What a capacity search found, for a person at a terminal: one sentence, and a row for each probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+
+def headline(capacity: Mapping[str, Any]) -> str:
+    """`2.71 requests/s (between 2.58 and 2.83)`, or what was found instead."""
+    unit, low, high = capacity["unit"], capacity["low"], capacity["high"]
+    if low is not None and high is not None:
+        if capacity["of"] == "concurrency":
+            said = f"{low:g} {unit}; {high:g} are too many"
+        else:
+            said = f"{capacity['estimate']:.3g} {unit} (between {low:.3g} and {high:.3g})"
+    elif low is not None:
+        said = f"at least {capacity['passed_at']:.4g} {unit}"
+    elif high is not None:
+        said = f"less than {capacity['failed_at']:.4g} {unit}"
+    else:
+        said = "not found"
+    return said
+
+
+def table(curve: Mapping[str, Any]) -> Table:
+    """The probes by rising level."""
+    from llmexp.glance import duration, number
+
+    rows = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    rows.add_column(f" {curve['unit']}", justify="right")
+    rows.add_column("probe", justify="right")
+    rows.add_column("")
+    for head in ("kept SLO", "good/s", "TTFT p95", "per token p95"):
+        rows.add_column(head, justify="right")
+    rows.add_column("why", overflow="fold")
+    first_token = "response_ttft_s_p95" if curve["of"] == "rate" else "ttft_s_p95"
+    for at, level in enumerate(curve["level"]):
+        passed, share, good = curve["passed"][at], curve["attainment"][at], curve["goodput_per_s"][at]
+        first, token = curve[first_token][at], curve["time_per_output_token_s_p95"][at]
+        rows.add_row(
+            f" {level:.4g}",
+            str(curve["probe"][at]),
+            Text("passed", "green") if passed else Text("failed", "red"),
+            "" if share is None else f"{share:.1%}",
+            "" if good is None else number(good),
+            "" if first is None else duration(first),
+            "" if token is None else duration(token),
+            curve["why"][at],
+        )
+    return rows
