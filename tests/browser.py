@@ -74,18 +74,6 @@ class Page:
                 raise AssertionError(f"not on the page within {timeout_s:g} s: {missing}; it shows:\n{text[:4000]}")
             await asyncio.sleep(0.2)
 
-    async def wait_until_gone(self, word: str, timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while word in str(await self.evaluate("document.body.innerText")):
-            assert time.monotonic() < deadline, f"still on the page after {timeout_s:g} s: {word}"
-            await asyncio.sleep(0.2)
-
-    async def click(self, selector: str) -> None:
-        """Clicks the first element that the selector finds."""
-        assert await self.evaluate(f"(e => e && (e.click(), true))(document.querySelector({json.dumps(selector)}))"), (
-            selector
-        )
-
     async def picture(self, path: Path) -> None:
         answer = await self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(answer["data"]))

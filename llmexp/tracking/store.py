@@ -14,7 +14,7 @@ from llmexp.errors import RecordingError
 from llmexp.tracking.connection import recording, shown_uri, sqlite_path
 from llmexp.tracking.job import Entry, Inputs, job_entry
 from llmexp.tracking.names import TAG_LIMIT, as_params, as_tags, trim
-from llmexp.tracking.view import VIEW_TAG, saved_view, with_open_sweep
+from llmexp.tracking.view import VIEW_TAG, saved_view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -106,7 +106,6 @@ class MlflowStore:
             run = self._run_for(entry, self._first(_is("llmexp.sweep", sweep_id), _is("llmexp.kind", "sweep")), None)
             self._client.update_run(run.info.run_id, status="RUNNING")
             self._log_params(run, entry.params)
-            self._unfold(run.info.run_id)
             return str(run.info.run_id)
 
     def log_job(self, job_dir: Path, parent: str | None) -> str:
@@ -148,13 +147,6 @@ class MlflowStore:
         with recording(self._uri):
             run = self._first(_is("llmexp.job", job_id))
         return None if run is None else str(run.info.run_id)
-
-    def _unfold(self, run_id: str) -> None:
-        """Has the experiment's page show the jobs of the sweep that was started last."""
-        view = self._client.get_experiment(self.experiment_id).tags.get(VIEW_TAG)
-        opened = with_open_sweep(view, run_id) if view else None
-        if opened:
-            self._client.set_experiment_tag(self.experiment_id, VIEW_TAG, opened)
 
     def _first(self, *conditions: str) -> Run | None:
         found = self._client.search_runs([self.experiment_id], " and ".join(conditions), max_results=1)
