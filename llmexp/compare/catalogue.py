@@ -115,15 +115,24 @@ class Metric:
         if value is None or not math.isfinite(value):
             return "–"
         scale, unit = self._scale(abs(value))
-        return _join(digits(value * scale), unit)
+        return _join(self._number(value * scale, _step(abs(value * scale))), unit)
 
     def show_range(self, low: float, high: float) -> str:
         """Two values with one unit: `180–240 ms`."""
         scale, unit = self._scale(max(abs(low), abs(high)))
         step = _step(max(abs(low), abs(high)) * scale)
-        first, second = (format_step(value * scale, step) for value in (low, high))
+        first, second = (self._number(value * scale, step) for value in (low, high))
         dash = "–" if low >= 0 else " to "
         return _join(first if first == second else f"{first}{dash}{second}", unit)
+
+    def show_gap(self, low: float, high: float) -> str:
+        """A difference: as `show_range`, but shares differ by percentage points."""
+        shown = self.show_range(low, high)
+        return f"{shown.removesuffix(' %')} percentage points" if self.unit == "share" else shown
+
+    def _number(self, value: float, decimals: int) -> str:
+        """Cents are always shown."""
+        return "0" if value == 0 else format_step(value, max(decimals, 2) if self.unit == "USD" else decimals)
 
     def _scale(self, size: float) -> tuple[float, str]:
         if self.unit == "s":

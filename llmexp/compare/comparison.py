@@ -78,6 +78,14 @@ class Contrast:
         return self.candidate if self.call == self.metric.better else self.reference
 
     @property
+    def leans(self) -> Stack | None:
+        """The stack that looks better: its interval excludes no difference. Not a verdict."""
+        low, high = self.gap.estimate.interval(self.alpha)
+        if low <= 0 <= high or self.metric.better is None:
+            return None
+        return self.candidate if (high < 0) == (self.metric.better == "lower") else self.reference
+
+    @property
     def regression(self) -> bool:
         """Whether the candidate is worse beyond the margin."""
         return self.better is self.reference
@@ -248,30 +256,46 @@ def _of_pair(
         gap = evidence.gap(grid.at(one, cell), grid.at(two, cell), metric, one.source == two.source, options.alpha)
         if gap is None:
             continue
-        call, text = _first_call(gap, metric, unlike, options)
+        call = _first_call(gap, metric, unlike, options)
+        text = _first_text(call, gap, metric, sides, cell, unlike, grid, options)
         labels = tuple(finding.text for finding in unlike if finding.level == "label" and finding.concerns(metric.name))
         found.append(Contrast(one, two, cell, metric, gap, options.alpha, call, text, labels))
     return found
 
 
-def _first_call(gap: Gap, metric: Metric, unlike: Sequence[Finding], options: Options) -> tuple[Call, str]:
-    reasons = [finding.text for finding in unlike if finding.level == "refused"]
+def _first_call(gap: Gap, metric: Metric, unlike: Sequence[Finding], options: Options) -> Call:
     if metric.name != options.primary:
-        return "shown", ""
-    if reasons:
-        return "refused", words.refused(reasons)
-    return ("withheld", words.withheld(gap)) if gap.basis == "within" else ("undecided", "")
+        return "shown"
+    if any(finding.level == "refused" for finding in unlike):
+        return "refused"
+    return "withheld" if gap.basis == "within" else "undecided"
+
+
+def _first_text(
+    call: Call,
+    gap: Gap,
+    metric: Metric,
+    sides: tuple[Stack, Stack],
+    cell: Cell,
+    unlike: Sequence[Finding],
+    grid: Grid,
+    options: Options,
+) -> str:
+    if call == "refused":
+        return words.refused([finding.text for finding in unlike if finding.level == "refused"])
+    if call == "withheld":
+        return words.withheld(gap, metric, sides, words.where(cell, grid.several_workloads), options.alpha)
+    return ""
 
 
 def _decide(contrasts: list[Contrast], grid: Grid, options: Options) -> list[Contrast]:
     """Give every open contrast its verdict, corrected for all of them together."""
-    several = len({cell.workload for cell in grid.cells}) > 1
     open_at = [at for at, contrast in enumerate(contrasts) if contrast.call == "undecided"]
     for at, gap in zip(open_at, _moderated([contrasts[at] for at in open_at]), strict=True):
         contrasts[at] = replace(contrasts[at], gap=gap)
     p_values = [contrasts[at].gap.estimate.p_beyond(contrasts[at].gap.margin(options.margin)) for at in open_at]
     for at, p, step in zip(open_at, p_values, stats.holm(p_values, options.alpha), strict=True):
-        contrasts[at] = _decided(replace(contrasts[at], p=p, alpha=step.alpha), step.rejected, grid, options, several)
+        contrasts[at] = _decided(replace(contrasts[at], p=p, alpha=step.alpha), step.rejected, grid, options)
     return contrasts
 
 
@@ -289,9 +313,9 @@ def _moderated(contrasts: Sequence[Contrast]) -> list[Gap]:
     return gaps
 
 
-def _decided(contrast: Contrast, beyond: bool, grid: Grid, options: Options, several: bool) -> Contrast:
+def _decided(contrast: Contrast, beyond: bool, grid: Grid, options: Options) -> Contrast:
     gap, metric, alpha = contrast.gap, contrast.metric, contrast.alpha
-    sides, at = (contrast.reference, contrast.candidate), words.where(contrast.cell, several)
+    sides, at = (contrast.reference, contrast.candidate), words.where(contrast.cell, grid.several_workloads)
     if beyond:
         call: Call = "lower" if gap.estimate.mean < 0 else "higher"
         candidate_first = metric.better in (None, call)

@@ -2,126 +2,145 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmexp.compare import words
+from llmexp.compare import stats, words
 from llmexp.compare.catalogue import percent_range
 from llmexp.compare.stacks import Cell, Stack
 
 if TYPE_CHECKING:
     from llmexp.compare.comparison import Comparison, Contrast
 
-
-def headline(comparison: Comparison) -> str:
-    """The verdict in a sentence or two, for the top of a page and a run's description."""
-    verdicts = comparison.verdicts
-    if not comparison.grid.stacks:
-        return "Nothing to compare: no run has completed requests."
-    if len(comparison.grid.stacks) == 1:
-        return f"One stack, {comparison.grid.stacks[0].label}: nothing to compare it with."
-    if not verdicts:
-        return "The stacks share no workload and load, so they cannot be compared."
-    if len(verdicts) == 1:
-        return _sentence(verdicts[0].text if verdicts[0].call != "withheld" else _single(verdicts[0]))
-    stacks = {stack.key for contrast in verdicts for stack in (contrast.reference, contrast.candidate)}
-    text = _two(verdicts, comparison) if len(stacks) == 2 else _many(verdicts, comparison)
-    return _sentence(text)
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper() if _plain(text) else text[:1]}{text[1:]}."
-
-
-def _plain(text: str) -> bool:
-    """Whether the text begins with one of our own words, which may take a capital; a stack's name may not."""
-    return text.startswith(("tie", "undecided", "no ", "within", "at "))
-
-
-def _single(contrast: Contrast) -> str:
-    label = contrast.metric.label
-    span = words.span(contrast.gap, contrast.metric, contrast.alpha)
-    return f"{contrast.candidate.label}'s {label} is {span} than {contrast.reference.label}'s {contrast.text}"
-
-
-# --- two stacks, several cells ---------------------------------------------------------------------------------------
-
-
-def _two(verdicts: Sequence[Contrast], comparison: Comparison) -> str:
-    """`sonnet's mean TTFT is lower than llama's at concurrency 1 (10–14 %) and 4 (8–12 %); tie at concurrency 16`."""
-    first = verdicts[0]
-    parts = []
-    for winner in (first.candidate, first.reference):
-        loser = first.reference if winner is first.candidate else first.candidate
-        won = [contrast for contrast in verdicts if contrast.better == winner]
-        if won:
-            direction = first.metric.better
-            places = _join(_place(contrast, comparison, _size(contrast)) for contrast in won)
-            parts.append(f"{winner.label}'s {first.metric.label} is {direction} than {loser.label}'s {places}")
-    for call, text in _REST.items():
-        left = [_place(contrast, comparison, "") for contrast in verdicts if contrast.call == call]
-        if left:
-            parts.append(f"{text} {_join(left)}")
-    return "; ".join(parts)
-
-
-_REST = {
+PAIRS = 4
+"""Pairs that a headline names one by one."""
+_CALLS = {
     "tie": "tie",
     "undecided": "undecided",
     "refused": "no verdict",
-    "withheld": "no verdict from so few repeats",
+    "withheld": "no difference to be seen",
 }
+_UNTOLD = "no stack told apart from all others"
+_BEST = {"lower": "lowest", "higher": "highest", None: "best"}
+
+
+def headline(comparison: Comparison) -> str:
+    """The verdict in a sentence or two, for the top of a page and a run's description."""
+    stacks, verdicts = comparison.grid.stacks, comparison.verdicts
+    if not stacks:
+        return "Nothing to compare: no run has completed requests."
+    if len(stacks) == 1:
+        return f"One stack, {stacks[0].label}: nothing to compare it with."
+    if not verdicts:
+        return _nothing(comparison)
+    if len(verdicts) == 1:
+        return _sentence(verdicts[0].text)
+    within = all(contrast.call == "withheld" for contrast in verdicts)
+    text = _several(comparison)
+    return _sentence(f"within these runs, {text}; {_MORE}" if within else text)
+
+
+_MORE = f"run.repeats={stats.MIN_BLOCKS} or more gives a verdict"
+
+
+def _sentence(text: str) -> str:
+    """A stack's name keeps its letters; our own words begin with a capital."""
+    ours = text.startswith(("tie", "undecided", "no ", "within ", "at "))
+    return f"{text[:1].upper() if ours else text[:1]}{text[1:]}."
+
+
+def _nothing(comparison: Comparison) -> str:
+    """Why no pair could even be looked at."""
+    grid, primary = comparison.grid, comparison.primary
+    if not any(sum(bool(grid.at(stack, cell)) for stack in grid.stacks) > 1 for cell in grid.cells):
+        return "The stacks share no workload and load, so they cannot be compared."
+    if primary.percent is not None and any(not value.carried for value in comparison.values.values()):
+        return f"No verdict: {primary.label} needs {stats.carries(primary.percent)} completed requests in each run."
+    return f"No verdict: {primary.label} is not known on both sides of any pair."
+
+
+def _several(comparison: Comparison) -> str:
+    """Pair by pair where each pair is a question of its own, else who leads at each load."""
+    by_pair: dict[tuple[Stack, Stack], list[Contrast]] = {}
+    for contrast in comparison.verdicts:
+        by_pair.setdefault((contrast.reference, contrast.candidate), []).append(contrast)
+    alone = comparison.options.baseline is not None or comparison.grid.several_sources
+    if len(by_pair) > 1 and not alone:
+        return _leaders(comparison)
+    parts = [_pair(contrasts, comparison, named=len(by_pair) > 1) for contrasts in by_pair.values()]
+    more = len(parts) - PAIRS
+    return "; ".join(parts[:PAIRS]) + (f"; and {more} more {'pair' if more == 1 else 'pairs'}" if more > 0 else "")
+
+
+# --- one pair --------------------------------------------------------------------------------------------------------
+
+
+def _pair(verdicts: Sequence[Contrast], comparison: Comparison, named: bool) -> str:
+    """`sonnet's mean TTFT is lower than llama's at concurrency 1 (10–14 %) and 4 (8–12 %); tie at concurrency 16`."""
+    first = verdicts[0]
+    parts = []
+    for ahead, behind in ((first.candidate, first.reference), (first.reference, first.candidate)):
+        won = [contrast for contrast in verdicts if _winner(contrast) == ahead]
+        if won:
+            places = _join([f"{_at(each.cell, comparison)}{_size(each)}" for each in won])
+            parts.append(
+                f"{ahead.label}'s {first.metric.label} is {first.metric.better} than {behind.label}'s {places}"
+            )
+    pair = f"{first.candidate.label} against {first.reference.label}: " if named and not parts else ""
+    for call, text in _CALLS.items():
+        rest = [_at(each.cell, comparison) for each in verdicts if each.call == call and not _winner(each)]
+        if rest:
+            parts.append(f"{text} {_join(rest)}")
+    return pair + "; ".join(parts)
+
+
+def _winner(contrast: Contrast) -> Stack | None:
+    """Who won; where no verdict is possible for lack of repeats, who looks better."""
+    return contrast.leans if contrast.call == "withheld" else contrast.better
 
 
 def _size(contrast: Contrast) -> str:
-    """`12–16 %`, of the loser's value."""
-    _, relative, _ = words.spans(contrast.gap, contrast.alpha, contrast.better == contrast.candidate)
-    return percent_range(*relative) if relative else ""
-
-
-def _place(contrast: Contrast, comparison: Comparison, extra: str) -> str:
-    return _at(contrast.cell, comparison) + (f" ({extra})" if extra else "")
+    """` (12–16 %)`, of the loser's value."""
+    _, relative, _ = words.spans(contrast.gap, contrast.alpha, _winner(contrast) == contrast.candidate)
+    return f" ({percent_range(*relative)})" if relative else ""
 
 
 def _at(cell: Cell, comparison: Comparison) -> str:
-    return words.where(cell, len({each.workload for each in comparison.grid.cells}) > 1)
+    return words.where(cell, comparison.grid.several_workloads)
 
 
-def _join(parts: Iterator[str] | Sequence[str]) -> str:
+def _join(parts: Sequence[str]) -> str:
     """`at concurrency 1 and 4`: what the parts begin with alike is said once."""
-    listed = list(parts)
     lead = "at concurrency "
-    if all(part.startswith(lead) for part in listed):
-        listed = [listed[0], *(part.removeprefix(lead) for part in listed[1:])]
-    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"
+    if all(part.startswith(lead) for part in parts):
+        parts = [parts[0], *(part.removeprefix(lead) for part in parts[1:])]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 # --- many stacks -----------------------------------------------------------------------------------------------------
 
 
-def _many(verdicts: Sequence[Contrast], comparison: Comparison) -> str:
+def _leaders(comparison: Comparison) -> str:
     """For each load the stack that beats all others, or the ones that none beats."""
     standings: dict[str, list[str]] = {}
     for cell in comparison.grid.cells:
-        here = [contrast for contrast in verdicts if contrast.cell == cell]
+        here = [contrast for contrast in comparison.verdicts if contrast.cell == cell]
         if here:
             standings.setdefault(_standing(here), []).append(_at(cell, comparison))
-    return "; ".join(
-        f"{who} {_join(places)}" for who, places in sorted(standings.items(), key=lambda item: item[0] in _ALONE)
-    )
+    plain = {*_CALLS.values(), _UNTOLD}
+    ordered = sorted(standings.items(), key=lambda item: item[0] in plain)
+    return "; ".join(f"{who} {_join(places)}" for who, places in ordered)
 
 
 def _standing(verdicts: Sequence[Contrast]) -> str:
     """`sonnet has the lowest mean TTFT`, `sonnet or haiku has the lowest mean TTFT (undecided which)`, `tie`."""
     metric = verdicts[0].metric
     stacks = list(dict.fromkeys(side for each in verdicts for side in (each.reference, each.candidate)))
-    beaten = {_loser(contrast) for contrast in verdicts if contrast.better}
+    beaten = {_other(each, winner) for each in verdicts if (winner := _winner(each))}
     ahead = [stack for stack in stacks if stack not in beaten]
     calls = {each.call for each in verdicts if {each.reference, each.candidate} <= set(ahead)}
     if len(ahead) == len(stacks) or not ahead:
-        return (
-            _REST.get(next(iter(calls)), "no stack ahead") if len(calls) == 1 else "no stack told apart from all others"
-        )
+        return _CALLS.get(next(iter(calls)), _UNTOLD) if len(calls) == 1 else _UNTOLD
     best = f"has the {_BEST[metric.better]} {metric.label}"
     if len(ahead) == 1:
         return f"{ahead[0].label} {best}"
@@ -129,9 +148,5 @@ def _standing(verdicts: Sequence[Contrast]) -> str:
     return f"{' or '.join(stack.label for stack in ahead)} {best} ({which})"
 
 
-_BEST = {"lower": "lowest", "higher": "highest", None: "best"}
-_ALONE = {*_REST.values(), "no stack ahead", "no stack told apart from all others"}
-
-
-def _loser(contrast: Contrast) -> Stack:
-    return contrast.reference if contrast.better == contrast.candidate else contrast.candidate
+def _other(contrast: Contrast, one: Stack) -> Stack:
+    return contrast.reference if one == contrast.candidate else contrast.candidate

@@ -68,6 +68,11 @@ class Grid:
         return self.runs.get((stack.key, cell.key), ())
 
     @property
+    def several_workloads(self) -> bool:
+        """Whether naming a load takes its workload too."""
+        return len({cell.workload for cell in self.cells}) > 1
+
+    @property
     def several_sources(self) -> bool:
         """Whether runs of different sweeps meet here."""
         return len({stack.source for stack in self.stacks}) > 1
@@ -84,7 +89,6 @@ class Difference:
 
 def arrange(runs: Sequence[Run]) -> Grid:
     """Put the runs in their places; order of appearance is kept for stacks, rising load for cells."""
-    sources = list(dict.fromkeys(_source(run) for run in runs))
     placed: dict[tuple[str, str], list[Run]] = {}
     firsts: dict[str, Run] = {}
     cells: dict[str, Run] = {}
@@ -95,7 +99,7 @@ def arrange(runs: Sequence[Run]) -> Grid:
         placed.setdefault((stack, cell), []).append(run)
     differences = tuple(_differences(list(firsts.values())))
     return Grid(
-        tuple(_label(firsts, differences, sources)),
+        tuple(_label(firsts, differences)),
         tuple(_cells(cells)),
         {place: tuple(sorted(members, key=lambda run: run.block)) for place, members in placed.items()},
         differences,
@@ -236,46 +240,46 @@ def _show(value: Any) -> str:
     return str(value) if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _label(firsts: Mapping[str, Run], differences: Sequence[Difference], sources: Sequence[str]) -> Iterator[Stack]:
+def _label(firsts: Mapping[str, Run], differences: Sequence[Difference]) -> Iterator[Stack]:
     """Each stack's shortest telling name: the model, then what sets it apart from its namesakes, then the sweep."""
     runs = list(firsts.values())
-    models = [_model(run) for run in runs]
-    marks = [_marks(at, models, differences, sources, runs) for at in range(len(runs))]
-    labels = [" · ".join([model, *mark]) for model, mark in zip(models, marks, strict=True)]
+    models = [_named(at, runs, differences) for at in range(len(runs))]
+    occasions = _occasions(runs)
+    labels = [
+        f"{model} ({occasions[_source(run)]})" if occasions else model for model, run in zip(models, runs, strict=True)
+    ]
     for at, (key, run) in enumerate(firsts.items()):
         label = labels[at] if labels.count(labels[at]) == 1 else f"{labels[at]} #{labels[: at + 1].count(labels[at])}"
-        yield Stack(key, label, " · ".join([models[at], *_setting_marks(at, models, differences, runs)]), _source(run))
+        yield Stack(key, label, models[at], _source(run))
 
 
 def _model(run: Run) -> str:
     return str(run.job.get("model") or _chosen(run, "model") or (run.config.get("model") or {}).get("name") or run.name)
 
 
-def _marks(
-    at: int, models: Sequence[str], differences: Sequence[Difference], sources: Sequence[str], runs: Sequence[Run]
-) -> list[str]:
-    source = [_source_name(sources.index(_source(runs[at])), runs[at])] if len(sources) > 1 else []
-    return [*_setting_marks(at, models, differences, runs), *source]
-
-
-def _setting_marks(at: int, models: Sequence[str], differences: Sequence[Difference], runs: Sequence[Run]) -> list[str]:
-    """`slots=4` where two stacks of one sweep share a model."""
-    namesakes = [
-        other for other, model in enumerate(models) if model == models[at] and _source(runs[other]) == _source(runs[at])
-    ]
+def _named(at: int, runs: Sequence[Run], differences: Sequence[Difference]) -> str:
+    """`smollm2 slots=4` where two stacks of one sweep share a model."""
+    run = runs[at]
+    namesakes = [o for o, other in enumerate(runs) if (_model(other), _source(other)) == (_model(run), _source(run))]
     telling = [
-        difference
-        for difference in differences
-        if difference.name.startswith("model.") and len({difference.values[other] for other in namesakes}) > 1
+        each
+        for each in differences
+        if each.name.startswith("model.") and len({each.values[other] for other in namesakes}) > 1
     ]
-    return [f"{each.name.rpartition('.')[2]}={each.values[at]}" for each in telling[:2]]
+    return " ".join([_model(run), *(f"{each.name.rpartition('.')[2]}={each.values[at]}" for each in telling[:2])])
 
 
-def _source_name(position: int, run: Run) -> str:
-    """A sweep's letter and day: `A, 2026-11-24`."""
-    day = str(run.result.get("started_at") or "")[:10]
-    letter = chr(ord("A") + position) if position < 26 else str(position + 1)
-    return f"{letter}, {day}" if day else letter
+def _occasions(runs: Sequence[Run]) -> dict[str, str]:
+    """What tells the sweeps apart: the day, the time, or a letter; nothing for a single sweep."""
+    began = {_source(run): str(run.result.get("started_at") or "") for run in reversed(runs)}
+    sources = list(dict.fromkeys(_source(run) for run in runs))
+    if len(sources) < 2:
+        return {}
+    letters = [chr(ord("A") + at) if at < 26 else str(at + 1) for at in range(len(sources))]
+    days = [began[source][:10] for source in sources]
+    times = [began[source][:16].replace("T", " ") for source in sources]
+    names = next((each for each in (days, times) if all(each) and len(set(each)) == len(sources)), letters)
+    return dict(zip(sources, names, strict=True))
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------

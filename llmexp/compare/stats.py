@@ -135,7 +135,7 @@ def of_share(hits: int, total: int, alpha: float) -> tuple[float, float] | None:
     share, weight = hits / total, z * z / total
     centre = (share + weight / 2) / (1 + weight)
     half = z * math.sqrt(share * (1 - share) / total + weight / (4 * total)) / (1 + weight)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return 0.0 if hits == 0 else centre - half, 1.0 if hits == total else centre + half
 
 
 def log_ratio_of_means(left: Floats, right: Floats, paired: bool) -> Estimate | None:

@@ -101,8 +101,7 @@ def _short(metric: Metric) -> str:
 
 
 def _load(cell: Cell, comparison: Comparison) -> str:
-    several = len({each.workload for each in comparison.grid.cells}) > 1
-    return cell.words if several else cell.load
+    return cell.words if comparison.grid.several_workloads else cell.load
 
 
 def _cell(comparison: Comparison, stack: Stack, cell: Cell, metric: Metric) -> str:
@@ -142,8 +141,8 @@ def _verdicts(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def verdict_text(comparison: Comparison, contrast: Contrast) -> str:
-    """A verdict that can stand alone: refusals and withheld ones do not name their stacks by themselves."""
-    if contrast.call not in ("refused", "withheld"):
+    """A verdict that can stand alone: a refusal does not name its stacks by itself."""
+    if contrast.call != "refused":
         return contrast.text
     where = _load(contrast.cell, comparison)
     return f"{contrast.candidate.label} and {contrast.reference.label} at {where}: {contrast.text}"

@@ -21,7 +21,7 @@ def call(gap: Gap, metric: Metric, sides: tuple[Stack, Stack], at: str, alpha: f
     subject, other = (sides[1], sides[0]) if candidate_first else sides
     absolute, relative, lower = spans(gap, alpha, candidate_first)
     direction = "lower" if lower else "higher"
-    span = metric.show_range(*absolute)
+    span = metric.show_gap(*absolute)
     extra = f" ({percent_range(*relative)})" if relative else ""
     return f"{subject.label}'s {metric.label} is {span}{extra} {direction} than {other.label}'s {at}"
 
@@ -48,11 +48,18 @@ def span(gap: Gap, metric: Metric, alpha: float) -> str:
     """An interval in whatever direction: `2–14 % lower`, `5 % lower to 3 % higher`."""
     ratios = gap.ratios(alpha)
     if ratios is None:
-        return metric.show_range(*gap.differences(alpha))
+        return _signed(metric, *gap.differences(alpha))
     low, high = ratios[0] - 1, ratios[1] - 1
     if low < 0 < high:
         return f"{_percent(-low)} lower to {_percent(high)} higher"
     return f"{percent_range(-high, -low)} lower" if high <= 0 else f"{percent_range(low, high)} higher"
+
+
+def _signed(metric: Metric, low: float, high: float) -> str:
+    """`2–14 tokens lower`, for metrics that have no ratio."""
+    if low < 0 < high:
+        return f"{metric.show_gap(0, -low)} lower to {metric.show_gap(0, high)} higher".replace("0–", "")
+    return f"{metric.show_gap(-high, -low)} lower" if high <= 0 else f"{metric.show_gap(low, high)} higher"
 
 
 def _percent(share: float) -> str:
@@ -95,10 +102,13 @@ def _round(count: int) -> str:
     return f"{-(-count // step) * step:,}"
 
 
-def withheld(gap: Gap) -> str:
-    """Why there is no verdict although there are numbers."""
-    runs = "one run a side" if gap.blocks == 1 else f"{gap.blocks} repeats a side"
-    return f"within these runs; {runs} cannot show how runs differ: run.repeats={MIN_BLOCKS} or more gives a verdict"
+def withheld(gap: Gap, metric: Metric, sides: tuple[Stack, Stack], at: str, alpha: float) -> str:
+    """What these runs show, and why that is no verdict."""
+    runs = "one run" if gap.blocks == 1 else f"{gap.blocks} repeats"
+    return (
+        f"{sides[1].label}'s {metric.label} {at} is {span(gap, metric, alpha)} than {sides[0].label}'s within these runs "
+        f"(no verdict from {runs} a side: run.repeats={MIN_BLOCKS} or more gives one)"
+    )
 
 
 def refused(reasons: Sequence[str]) -> str:

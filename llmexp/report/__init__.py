@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 def job(job_dir: Path) -> list[Path]:
     """Write `report.html`, `timeline.png` and `latency.png` of a finished job from its files; the files written."""
-    from llmexp.report.job import write
+    from llmexp.report.job_page import write
 
     return write(job_dir)
 
 
 def comparison(compared: Comparison, directory: Path) -> list[Path]:
     """Write `comparison.html` and its plots into a directory; the files written."""
-    from llmexp.report.comparison import write
+    from llmexp.report.comparison_page import write
 
     return write(compared, directory)

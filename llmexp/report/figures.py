@@ -92,7 +92,7 @@ def plot(
         draw(figure)
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=PNG_DPI, facecolor=PAPER, metadata={"Software": None})
+        figure.savefig(png, format="png", dpi=PNG_DPI, facecolor=PAPER, pil_kwargs={"compress_level": 4})
     return Plot(name, title, alt, _for_page(svg.getvalue()), png.getvalue(), wide)
 
 

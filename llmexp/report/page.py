@@ -25,6 +25,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["swatch"] = swatch
+    environment.filters["unbroken"] = unbroken
     environment.globals["figure"] = figure
     environment.globals["style"] = _markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
     return environment
@@ -34,6 +35,11 @@ def render(template: str, **data: Any) -> str:
     """The page as text; the style sheet goes into its head."""
     text = _environment().get_template(template).render(**data)
     return re.sub(r"\n\s*\n+", "\n", text)
+
+
+def unbroken(text: str) -> str:
+    """The text with numbers tied to their units."""
+    return re.sub(r"(?<=\d) (?=%|m?s\b|tokens/s|requests/s)", "\N{NO-BREAK SPACE}", text)
 
 
 def figure(plot: Plot) -> Markup:

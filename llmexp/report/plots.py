@@ -92,7 +92,7 @@ def _row_name(comparison: Comparison, contrast: Contrast) -> str:
 
 
 def _cell_name(comparison: Comparison, cell: Cell) -> str:
-    return cell.words if len({each.workload for each in comparison.grid.cells}) > 1 else cell.load
+    return cell.words if comparison.grid.several_workloads else cell.load
 
 
 def _direction(metric: Metric) -> str:
@@ -252,7 +252,7 @@ def _distribution(comparison: Comparison, cell: Cell, base: str, suffix: str) ->
     medians = "; ".join(
         f"{stack.label}: median {metric.show(float(np.median(sample)))}" for stack, sample in samples.items()
     )
-    title = f"{metric.label[:1].upper()}{metric.label[1:]} at {_cell_name(comparison, cell)}"
+    title = f"{metric.label[:1].upper()}{metric.label[1:]}, {_cell_name(comparison, cell)}"
     return plot(f"comparison_ecdf_{base}{suffix}", title, f"Share of requests at or below each value. {medians}", draw)
 
 
@@ -357,21 +357,18 @@ def cost(comparison: Comparison) -> Plot | None:
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        stacks = comparison.grid.stacks
+        stacks = [s for s in comparison.grid.stacks if any(_priced(comparison, s, cell) for cell in cells)]
         width = 0.8 / len(stacks)
         for at, stack in enumerate(stacks):
             heights = [
                 (place, value.value) for place, cell in enumerate(cells) if (value := _priced(comparison, stack, cell))
             ]
             places = [place + (at - (len(stacks) - 1) / 2) * width for place, _ in heights]
-            bars = axes.bar(
-                places, [height for _, height in heights], 0.92 * width, color=colour(at), label=stack.label
-            )
-            if len(cells) * len(stacks) <= 10:
+            shade = colour(comparison.grid.stacks.index(stack))
+            bars = axes.bar(places, [height for _, height in heights], 0.92 * width, color=shade, label=stack.label)
+            if len(cells) * len(stacks) <= 8:
                 axes.bar_label(bars, [metric.show(height) for _, height in heights], fontsize=7.5, padding=2)
-        axes.set_xticks(
-            range(len(cells)), [_cell_name(comparison, cell) for cell in cells], rotation=30 if len(cells) > 4 else 0
-        )
+        _name_cells(axes, comparison, cells)
         axes.grid(visible=False, axis="x")
         axes.set_ylabel("USD per million output tokens")
         axes.margins(y=0.12)
@@ -383,6 +380,17 @@ def cost(comparison: Comparison) -> Plot | None:
         if (value := _priced(comparison, stack, cell))
     )
     return plot("comparison_cost", "Cost per million output tokens", words, draw, (WIDTH_IN, HEIGHT_IN))
+
+
+def _name_cells(axes: Axes, comparison: Comparison, cells: Sequence[Cell]) -> None:
+    """Loads as numbers where one axis holds them all, else in words."""
+    if len({cell.family for cell in cells}) == 1:
+        axes.set_xticks(range(len(cells)), [tick(cell.level) for cell in cells])
+        axes.set_xlabel(cells[0].axis)
+    else:
+        axes.set_xticks(
+            range(len(cells)), [_cell_name(comparison, cell) for cell in cells], rotation=20, ha="right", fontsize=7
+        )
 
 
 def _priced(comparison: Comparison, stack: Stack, cell: Cell) -> Value | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from llmexp.compare.catalogue import Metric, digits
 from llmexp.compare.runs import Run
@@ -45,6 +46,9 @@ def _steps(axes: Axes, curves: Mapping[str, Any], key: str, shade: str) -> None:
     axes.stairs(values, edges, color=shade, alpha=0.15, fill=True)
     axes.set_ylim(0, 1.08 * max([*values, 1e-9]))
     axes.margins(x=0)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    if key == "errors":
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def _in_words(curves: Mapping[str, Any]) -> str:
@@ -86,8 +90,9 @@ def _mark(axes: Axes, sample: np.ndarray, metric: Metric, shade: str) -> None:
     for percent in (50, 95):
         value = float(np.percentile(sample, percent))
         axes.plot(value, percent, "o", color=shade, ms=5)
+        beside = {"xytext": (7, -11)} if percent == 50 else {"xytext": (-7, -3), "ha": "right"}
         axes.annotate(
-            f"p{percent} {metric.show(value)}", (value, percent), (7, -11), textcoords="offset points", fontsize=8
+            f"p{percent} {metric.show(value)}", (value, percent), textcoords="offset points", fontsize=8, **beside
         )
 
 

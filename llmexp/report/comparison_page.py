@@ -127,7 +127,7 @@ def _measured(compared: Comparison) -> str:
 
 
 def _verdict(compared: Comparison, contrast: Contrast) -> dict[str, Any]:
-    better, alone = contrast.better, contrast.call in ("refused", "withheld")
+    better, alone = contrast.better, contrast.call == "refused"
     return {
         "at": compared.grid.stacks.index(better) if better else None,
         "badge": better.label if better else _BADGES[contrast.call],
@@ -177,7 +177,7 @@ def _short(value: dict[str, Any], metric: Metric) -> dict[str, Any]:
 
 
 def _load(cell: Cell, compared: Comparison) -> str:
-    return cell.words if len({each.workload for each in compared.grid.cells}) > 1 else cell.load
+    return cell.words if compared.grid.several_workloads else cell.load
 
 
 def _cell(compared: Comparison, cell: Cell) -> dict[str, Any]:
@@ -200,7 +200,8 @@ def _value(compared: Comparison, stack: Stack, cell: Cell, metric: Metric) -> di
         return {"text": "–", "interval": "", "carried": True}
     known = value.low is not None and value.high is not None
     interval = metric.show_range(value.low, value.high) if known else ""  # type: ignore[arg-type]
-    return {"text": metric.show(value.value), "interval": interval, "carried": value.carried}
+    text = metric.show(value.value)
+    return {"text": text, "interval": interval if interval != text else "", "carried": value.carried}
 
 
 def _all_differences(compared: Comparison) -> Iterator[dict[str, Any]]:
@@ -210,7 +211,7 @@ def _all_differences(compared: Comparison) -> Iterator[dict[str, Any]]:
             "load": contrast.cell.words,
             "metric": metric.label,
             "pair": f"{contrast.candidate.label} − {contrast.reference.label}",
-            "absolute": metric.show_range(*gap.differences(contrast.alpha)),
+            "absolute": metric.show_gap(*gap.differences(contrast.alpha)),
             "relative": words.span(gap, metric, contrast.alpha) if gap.ratio else "",
             "confidence": digits(100 * (1 - contrast.alpha)),
             "basis": f"{gap.blocks} {_BASES[gap.basis]}",
