@@ -23,6 +23,10 @@ from llmexp.tracking.names import as_params, as_tags, clean_name, text
 from llmexp.tracking.note import describe
 
 RESULT = "result.json"
+PROBES = "probes"
+"""Where a capacity search keeps the folders of its probes."""
+OVER_LOAD = {"rate": ("over_requests_per_100_s", 100), "concurrency": ("over_concurrency", 1)}
+"""What a search varied → name of its curves, and steps (whole numbers) for each unit of load."""
 SHORT_FACT = 100
 """Deployment facts up to this length also become tags, so that runs can be filtered by them."""
 GROUPS = ("model", "workload", "load", "slo", "ray")
@@ -85,6 +89,7 @@ def job_entry(job_dir: Path) -> Entry:
         curves={
             **curves_of(result.get("curves") or {}),
             **curves_of((result.get("server") or {}).get("curves") or {}, "server"),
+            **capacity_curves(result.get("capacity_curve") or {}),
         },
         inputs=_inputs(job_dir, result, choices),
         started_ms=start,
@@ -108,6 +113,22 @@ def curves_of(curves: Mapping[str, Any], prefix: str = "over_time") -> dict[str,
     seconds = curves.get("t_s") or []
     lists = {name: values for name, values in curves.items() if name != "t_s" and isinstance(values, list)}
     return {clean_name(f"{prefix}/{name}"): _points(seconds, values) for name, values in lists.items()}
+
+
+def capacity_curves(curve: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+    """What a capacity search saw at each level: (level as a step, value)."""
+    if not curve:
+        return {}
+    name, scale = OVER_LOAD[curve["of"]]
+    steps = [round(level * scale) for level in curve["level"]]
+    seen = {key: values for key, values in curve.items() if key not in ("level", "probe") and isinstance(values, list)}
+    found = {clean_name(f"{name}/{key}"): _points(steps, values) for key, values in seen.items()}
+    return {key: points for key, points in found.items() if points}
+
+
+def probe_dirs(job_dir: Path) -> list[Path]:
+    """The folders of a capacity search's probes, in the order they ran."""
+    return sorted(path.parent for path in (job_dir / PROBES).glob(f"*/{RESULT}"))
 
 
 def _points(seconds: Sequence[float], values: Sequence[Any]) -> list[tuple[int, float]]:
@@ -157,7 +178,8 @@ def _tags(result: Mapping[str, Any], *, superseded: bool) -> dict[str, str]:
     job, environment = result["job"], result.get("environment") or {}
     commit = environment.get("git_commit")
     tags = {
-        "llmexp.kind": "job",
+        "llmexp.kind": "job" if job.get("probe") is None else "probe",
+        "llmexp.probe": job.get("probe"),
         "llmexp.job": job["id"],
         "llmexp.sweep": job.get("sweep"),
         "llmexp.model": job.get("model"),

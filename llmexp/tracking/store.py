@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmexp.config import flatten
 from llmexp.errors import RecordingError
 from llmexp.tracking.connection import recording, shown_uri, sqlite_path
-from llmexp.tracking.job import Entry, Inputs, job_entry
+from llmexp.tracking.job import PROBES, Entry, Inputs, job_entry, probe_dirs
 from llmexp.tracking.names import TAG_LIMIT, as_params, as_tags, trim
 from llmexp.tracking.view import VIEW_TAG, saved_view
 
@@ -32,6 +32,7 @@ with children is a **sweep**, and its description and `comparison.html` say whic
 - `output_tokens_per_s`, `requests_per_s`: of all requests in flight together. `error_rate`, `cost_usd`: of the run.
 - `client/…`: could the measuring machine keep up? The tag `llmexp.validity` is the verdict on that.
 - `over_time/…`: in flight and tokens/s against seconds since the start.
+- `capacity/…`: of a search for the highest load that keeps the service level; its probes are the runs below it.
 
 To compare: pick children, **Compare**, then `params.concurrency` against `metrics.ttft_s/p95`, for example. \
 Only jobs: `tags.llmexp.kind = 'job'`; without replaced ones: `tags.llmexp.superseded IS NULL`.
@@ -109,7 +110,7 @@ class MlflowStore:
             return str(run.info.run_id)
 
     def log_job(self, job_dir: Path, parent: str | None) -> str:
-        """The job's run, complete, from its files."""
+        """The job's run, complete, from its files; the probes of a capacity search are runs below it."""
         entry = job_entry(job_dir)
         with recording(self._uri, job_dir):
             run = self._run_for(entry, self._first(_is("llmexp.job", entry.tags["llmexp.job"])), parent)
@@ -117,9 +118,22 @@ class MlflowStore:
             self._log_params(run, entry.params)
             self._log_metrics(run, entry)
             self._log_inputs(run_id, entry.inputs)
-            self._client.log_artifacts(run_id, str(job_dir))
+            self._log_files(run_id, job_dir)
             self._client.set_terminated(run_id, STATUS.get(entry.status, "FAILED"), entry.ended_ms)
-            return run_id
+        for probe in probe_dirs(job_dir):
+            self.log_job(probe, run_id)
+        return run_id
+
+    def _log_files(self, run_id: str, job_dir: Path) -> None:
+        """Every file of the job; those of its probes belong to their own runs."""
+        if not probe_dirs(job_dir):
+            self._client.log_artifacts(run_id, str(job_dir))
+            return
+        for path in sorted(job_dir.iterdir()):
+            if path.is_file():
+                self._client.log_artifact(run_id, str(path))
+            elif path.name != PROBES:
+                self._client.log_artifacts(run_id, str(path), path.name)
 
     def finish_sweep(
         self, run_id: str, status: str, description: str, sweep_dir: Path, ended_ms: int | None = None
