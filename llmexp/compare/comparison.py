@@ -115,6 +115,11 @@ class Comparison:
         return Metric(self.options.primary)
 
     @property
+    def rehearsal(self) -> bool:
+        """Whether the simulator played any of the models."""
+        return any(run.rehearsal for runs in self.grid.runs.values() for run in runs)
+
+    @property
     def verdicts(self) -> tuple[Contrast, ...]:
         """The contrasts of the primary metric."""
         return tuple(contrast for contrast in self.contrasts if contrast.metric == self.primary)

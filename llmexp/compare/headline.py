@@ -26,6 +26,11 @@ _BEST = {"lower": "lowest", "higher": "highest", None: "best"}
 
 def headline(comparison: Comparison) -> str:
     """The verdict in a sentence or two, for the top of a page and a run's description."""
+    text = _headline(comparison)
+    return f"Rehearsal, the simulator played the models: {text}" if comparison.rehearsal else text
+
+
+def _headline(comparison: Comparison) -> str:
     stacks, verdicts = comparison.grid.stacks, comparison.verdicts
     if not stacks:
         return "Nothing to compare: no run has completed requests."

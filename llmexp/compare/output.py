@@ -20,6 +20,7 @@ __all__ = ["document", "render", "run_sweep", "write"]
 SCHEMA_VERSION = 1
 CSV_COLUMNS = (
     "kind",
+    "rehearsal",
     "workload",
     "load",
     "level",
@@ -59,7 +60,7 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, CSV_COLUMNS)
         writer.writeheader()
-        writer.writerows(rows(comparison))
+        writer.writerows({"rehearsal": comparison.rehearsal, **row} for row in rows(comparison))
     machine.write_text(
         json.dumps(document(comparison), indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -134,6 +135,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "headline": comparison.headline,
+        "rehearsal": comparison.rehearsal,
         "regression": comparison.regression,
         "slo_missed": comparison.slo_missed,
         "options": asdict(comparison.options),
@@ -143,7 +145,9 @@ def document(comparison: Comparison) -> dict[str, Any]:
             for each in grid.cells
         ],
         "differences": [{"name": each.name, "values": list(each.values)} for each in grid.differences],
-        "rows": [{name: _plain(row.get(name)) for name in CSV_COLUMNS} for row in rows(comparison)],
+        "rows": [
+            {name: _plain(row.get(name)) for name in CSV_COLUMNS if name != "rehearsal"} for row in rows(comparison)
+        ],
         "verdicts": [_verdict(contrast) for contrast in comparison.verdicts],
         "findings": [
             {"stacks": [one.label, two.label], "cell": cell.words, **_finding(finding)}

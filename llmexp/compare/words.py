@@ -106,8 +106,8 @@ def withheld(gap: Gap, metric: Metric, sides: tuple[Stack, Stack], at: str, alph
     """What these runs show, and why that is no verdict."""
     runs = "one run" if gap.blocks == 1 else f"{gap.blocks} repeats"
     return (
-        f"{sides[1].label}'s {metric.label} {at} is {span(gap, metric, alpha)} than {sides[0].label}'s within these runs "
-        f"(no verdict from {runs} a side: run.repeats={MIN_BLOCKS} or more gives one)"
+        f"{sides[1].label}'s {metric.label} {at} is {span(gap, metric, alpha)} than {sides[0].label}'s within these "
+        f"runs (no verdict from {runs} a side: run.repeats={MIN_BLOCKS} or more gives one)"
     )
 
 

@@ -15,7 +15,7 @@ from llmexp.compare.service import Service
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.table import COLUMNS, remarks, verdict_text
 from llmexp.report import plots
-from llmexp.report.figures import Plot
+from llmexp.report.figures import Plot, marked
 from llmexp.report.page import render
 from llmexp.report.timeline import timeline
 
@@ -34,7 +34,8 @@ _BASES = {"blocks": "paired repeats", "groups": "unpaired runs", "within": "with
 
 def write(compared: Comparison, directory: Path) -> list[Path]:
     """Write the page and its plots; the files written."""
-    sections = _sections(compared) if compared.grid.stacks else []
+    with marked("rehearsal" if compared.rehearsal else ""):
+        sections = _sections(compared) if compared.grid.stacks else []
     saved = [plot.save(directory) for _, _, drawn in sections for plot in drawn]
     page = directory / PAGE
     page.write_text(_page(compared, sections, directory), encoding="utf-8")
@@ -80,7 +81,6 @@ def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], dir
         margin=f"{100 * compared.options.margin:g}",
         confidence=f"{100 * compared.options.confidence:g}",
         remarks=remarks(compared),
-        rehearsal=any(run.rehearsal for members in grid.runs.values() for run in members),
         stacks=[{"at": at, "label": stack.label} for at, stack in enumerate(grid.stacks)],
         verdicts=[_verdict(compared, contrast) for contrast in compared.verdicts],
         forest=next((drawn for title, _, drawn in sections if title == "verdicts"), []),

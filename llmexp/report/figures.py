@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ _STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
+    "text.parse_math": False,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": MUTED,
@@ -79,6 +82,19 @@ class Plot:
         return path
 
 
+_mark: ContextVar[str] = ContextVar("mark", default="")
+
+
+@contextmanager
+def marked(text: str) -> Iterator[None]:
+    """Everything drawn inside carries this word, wherever the picture goes."""
+    token = _mark.set(text)
+    try:
+        yield
+    finally:
+        _mark.reset(token)
+
+
 Draw = Callable[[Figure], None]
 
 
@@ -90,6 +106,8 @@ def plot(
         figure = Figure(figsize=size)
         margins(figure)
         draw(figure)
+        if _mark.get():
+            figure.text(0.995, 0.985, _mark.get(), ha="right", va="top", color=BAD, fontsize=8.5)
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=PNG_DPI, facecolor=PAPER, pil_kwargs={"compress_level": 4})

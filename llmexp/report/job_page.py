@@ -13,6 +13,7 @@ from llmexp.compare.catalogue import Metric, digits
 from llmexp.compare.runs import Run, load_run
 from llmexp.config import flatten
 from llmexp.report import timeline
+from llmexp.report.figures import marked
 from llmexp.report.page import render
 
 PAGE = "report.html"
@@ -23,7 +24,8 @@ _NOT_TOLD = ("steady", "slo")
 def write(job_dir: Path) -> list[Path]:
     """Write the page and its plots; the files written."""
     run = load_run(job_dir)
-    drawn = [timeline.timeline(run, "timeline", "The run over time"), timeline.scatter(run), timeline.latency(run)]
+    with marked("rehearsal" if run.rehearsal else ""):
+        drawn = [timeline.timeline(run, "timeline", "The run over time"), timeline.scatter(run), timeline.latency(run)]
     plots = [plot for plot in drawn if plot]
     page = job_dir / PAGE
     page.write_text(render("job.html.j2", plots=plots, **_data(run)), encoding="utf-8")
