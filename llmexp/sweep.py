@@ -147,8 +147,15 @@ class _Run:
             self.sweep_id = json.loads(file.read_text())["id"]
         else:
             self.sweep_id = uuid.uuid4().hex
-            file.write_text(json.dumps({"id": self.sweep_id, "jobs": len(self.specs)}, indent=2) + "\n")
+            self._tell(id=self.sweep_id, name=self._title(), jobs=len(self.specs))
         self.specs = [replace(spec, directory=self._folder(spec), sweep=self.sweep_id) for spec in self.specs]
+
+    def _tell(self, **facts: Any) -> dict[str, Any]:
+        """Adds to what the directory says of the sweep as a whole, for whoever resumes it or logs it later."""
+        file = self.directory / SWEEP_FILE
+        told: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(told | facts, indent=2, ensure_ascii=False) + "\n")
+        return told | facts
 
     def _folder(self, spec: Spec) -> Path:
         known = self._existing().get(spec.key)
@@ -248,7 +255,11 @@ class _Run:
             self.store = open_store(tracking, Path.cwd())
             if not self.alone:
                 assert self.sweep_id is not None
-                self.parent = self.store.start_sweep(self.sweep_id, self._title(), tracking.tags, self._common())
+                self.parent = self.store.start_sweep(self.sweep_id, self._name(), tracking.tags, self._common())
+
+    def _name(self) -> str:
+        """The sweep's name; a resumed one keeps its own."""
+        return str(self._tell().get("name") or self._title())
 
     def _title(self) -> str:
         models = list(dict.fromkeys(spec.model for spec in self.specs))
@@ -283,6 +294,8 @@ class _Run:
         if not self.results:
             return
         headline = "" if self.alone else self._compare()
+        if headline:
+            self._tell(description=headline)
         if not self.alone and self.store is not None and self.parent is not None:
             states = {OK: "finished", MISSED: "finished", UNRECORDED: "finished", INTERRUPTED: "interrupted"}
             with self._recording():

@@ -110,13 +110,26 @@ def test_logging_again_updates_the_same_run(module_store: MlflowStore, tmp_path:
 
     tree["metrics"]["ttft_s"]["p50"] = 0.1
     tree["config"]["run"]["seed"] = 7
-    tree["validity"] = {"verdict": "degraded", "reasons": []}
+    reason = {
+        "reason": "worker_cpu",
+        "level": "degraded",
+        "seen": "the busiest worker used 74 % of a core (limit 70 %)",
+    }
+    tree["validity"] = {
+        "verdict": "degraded",
+        "reasons": [reason | {"why": "it stamps late", "remedy": "Add workers."}],
+    }
     (tmp_path / "job" / "result.json").write_text(json.dumps(tree))
     assert module_store.log_job(tmp_path / "job", None) == first
     changed = client_of(module_store).get_run(first)
     assert changed.data.metrics["ttft_s/p50"] == 0.1
     assert changed.data.params["run.seed"] == "11111"
     assert changed.data.tags["llmexp.validity"] == "degraded"
+    note = changed.data.tags["mlflow.note.content"]
+    assert "- degraded: the busiest worker used 74 % of a core (limit 70 %): it stamps late. Add workers." in note
+    assert "- 3 requests were cut when run.grace_s ended." in note
+    assert "| Time to first token, s | 0.1 | 0.58 | 0.4 |" in note
+    assert "Again: `python -m llmexp model=sonnet concurrency=4`" in note
 
 
 @pytest.mark.parametrize(("status", "shown"), [("failed", "FAILED"), ("interrupted", "KILLED")])
@@ -207,6 +220,14 @@ def test_a_sweep_is_a_parent_with_children_and_a_verdict(module_store: MlflowSto
     for child in children:
         assert client.get_run(child).data.tags["mlflow.parentRunId"] == parent
         assert client.get_run(child).data.tags["llmexp.sweep"] == "sweep-1"
+
+
+def test_a_sweep_without_a_verdict_says_what_became_of_its_jobs(module_store: MlflowStore, tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path / "sweep", "mute", {"0": result("m0"), "1": result("m1", status="failed")})
+    parent = module_store.start_sweep("mute", "mute", {}, {})
+    module_store.finish_sweep(parent, "failed", "", directory)
+    note = client_of(module_store).get_run(parent).data.tags["mlflow.note.content"]
+    assert note.startswith("A sweep of 2 jobs: 1 finished, 1 failed.")
 
 
 def test_a_sweep_is_taken_up_again_and_replaced_jobs_are_marked(module_store: MlflowStore, tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def result(
             "rss_bytes": 2.1e8,
         },
         "cost": {"usd": 0.8},
-        "notes": [],
+        "server": {},
+        "notes": {"remarks": ["3 requests were cut when run.grace_s ended."]},
     }
     return tree | changes
 

@@ -67,12 +67,15 @@ def _cell(value: Any) -> str:
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:
     reasons = (result.get("validity") or {}).get("reasons") or []
-    lines = [
-        f"- {reason.get('level')}: {reason.get('reason')}. {reason.get('remedy') or ''}".rstrip() for reason in reasons
-    ]
+    remarks = (result.get("notes") or {}).get("remarks") or []
     overrides = " ".join(result["job"].get("overrides") or [])
     return [
-        "\n".join(lines),
+        "\n".join([*map(_reason, reasons), *(f"- {remark}" for remark in remarks)]),
         f"Again: `python -m llmexp {overrides}`" if overrides else "",
         "The job at a glance: artifact `report.html`. Every request: `requests.parquet`.",
     ]
+
+
+def _reason(reason: Mapping[str, Any]) -> str:
+    why = f": {reason['why']}" if reason.get("why") else ""
+    return f"- {reason.get('level')}: {reason.get('seen') or reason.get('reason')}{why}. {reason.get('remedy') or ''}"

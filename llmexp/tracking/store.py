@@ -14,6 +14,7 @@ from llmexp.errors import RecordingError
 from llmexp.tracking.connection import recording, shown_uri, sqlite_path
 from llmexp.tracking.job import PROBES, Entry, Inputs, job_entry, probe_dirs
 from llmexp.tracking.names import TAG_LIMIT, as_params, as_tags, trim
+from llmexp.tracking.sweep import tally
 from llmexp.tracking.view import VIEW_TAG, saved_view
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class MlflowStore:
         with recording(self._uri, sweep_dir):
             for path in sorted(path for path in sweep_dir.iterdir() if path.is_file()):
                 self._client.log_artifact(run_id, str(path))
-            self._client.set_tag(run_id, "mlflow.note.content", trim(description, TAG_LIMIT))
+            self._client.set_tag(run_id, "mlflow.note.content", trim(description or tally(sweep_dir), TAG_LIMIT))
             self._client.set_terminated(run_id, STATUS[status], ended_ms)
 
     def supersede(self, run_id: str) -> None:

@@ -90,7 +90,12 @@ def _told(directory: Path) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
+def tally(directory: Path) -> str:
+    """What there is to say of a sweep without a verdict."""
+    return _tally([str(result_of(job).get("status")) for job in job_dirs(directory) if not ATTEMPT.search(job.name)])
+
+
 def _tally(statuses: Sequence[str]) -> str:
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
-    said = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return f"A sweep of {len(statuses)} jobs: {said}. The comparison is in the artifact `comparison.html`."
+    said = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none recorded"
+    return f"A sweep of {len(statuses)} jobs: {said}. What can be compared is in the artifact `comparison.html`."
