@@ -314,17 +314,26 @@ class Benchmark:
         """Warm-up requests, then the first shots; False when the job must not go on."""
         import ray
 
-        given = ray.get([pair.companion.give_warmup.remote() for pair in self._pairs])
-        if any(given):
+        if any(self._hand_over("give_warmup")):
             ray.get([pair.worker.warm.remote() for pair in self._pairs])
             found = ray.get([pair.companion.warmup_records.remote() for pair in self._pairs])
             self.result.warmup = [row for rows in found for row in rows]
             if self._warmup_is_hopeless():
                 return False
-        first = [pair.companion.give.remote(self._first_shots(pair)) for pair in self._pairs]
-        for pair, count in zip(self._pairs, ray.get(first), strict=True):
-            ray.get(pair.worker.load_shots.remote(count, 60.0))
+        self._hand_over("give", self._first_shots)
         return True
+
+    def _hand_over(self, method: str, argument: Callable[[_Pair], int] | None = None) -> list[int]:
+        """Have companions give and workers take at the same time: more than a socket's buffer would block."""
+        import ray
+
+        taken = [pair.worker.load_shots.remote() for pair in self._pairs]
+        gives = [
+            (getattr(pair.companion, method), () if argument is None else (argument(pair),)) for pair in self._pairs
+        ]
+        ray.get([give.remote(*arguments) for give, arguments in gives])
+        counts: list[int] = ray.get(taken)
+        return counts
 
     def _warmup_is_hopeless(self) -> bool:
         from llmexp.companion import HOPELESS

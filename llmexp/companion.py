@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 from llmexp.clients.base import Client, HttpRequest, Target
 from llmexp.clients.wire import NS, Tape
 from llmexp.config import Config
-from llmexp.feed import Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
+from llmexp.feed import Loaded, Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
 from llmexp.records import Record
 from llmexp.service_level import kept
 from llmexp.workload.request import Message, Request
@@ -201,12 +201,14 @@ class Companion:
             request = self._source.request(task.worker + at * task.workers, warmup=True)
             shots.append(self._shot(request, -1 - request.index))
         self._send(Ready(shots, last=True))
+        self._send(Loaded())
         return len(shots)
 
     def give(self, count: int) -> int:
         """Hand the first `count` measured requests to the worker; how many there were."""
         before = len(self._given)
         self._supply(count)
+        self._send(Loaded())
         self._measuring = True
         return len(self._given) - before
 

@@ -1,6 +1,6 @@
 """The line between a worker and its companion: length-prefixed pickles over a private Unix socket.
 
-companion → worker: `Ready` (requests as bytes), `Stop`. worker → companion: `Tape`, `Need`, `Resign`.
+companion → worker: `Ready` (requests as bytes), `Loaded`, `Stop`. worker → companion: `Tape`, `Need`, `Resign`.
 The socket lies in a directory of mode 0700 that the companion makes; only these two processes speak on it.
 """
 
@@ -36,6 +36,11 @@ class Ready:
 
     shots: list[Shot]
     last: bool
+
+
+@dataclass(slots=True)
+class Loaded:
+    """All shots of a phase that can be given before it have been given."""
 
 
 @dataclass(slots=True)

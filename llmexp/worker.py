@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from llmexp.clients.base import Target
 from llmexp.clients.wire import NS, Exchange, Tape
-from llmexp.feed import Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
+from llmexp.feed import Loaded, Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
 
 PROBE_S = 0.01
 """Period of the event-loop probe."""
@@ -89,6 +89,7 @@ class Line(asyncio.Protocol):
     def __init__(self) -> None:
         self.ready: deque[Shot] = deque()
         self.last = False
+        self.loaded = False
         self.lost = False
         self.phase: Phase | None = None
         self._asked = 0
@@ -109,6 +110,8 @@ class Line(asyncio.Protocol):
             self.last = message.last
             if self.phase is not None:
                 self.phase.fed()
+        elif isinstance(message, Loaded):
+            self.loaded = True
         elif isinstance(message, Stop) and self.phase is not None:
             self.phase.stop(cut=message.cut)
 
@@ -446,10 +449,11 @@ class _Core:
         self._phase = None
         return watch
 
-    async def load_shots(self, expected: int, timeout_s: float) -> int:
-        line, deadline = self._line, time.monotonic() + timeout_s
-        while len(line.ready) < expected and not line.last and not line.lost and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+    async def load_shots(self) -> int:
+        line = self._line
+        while not line.loaded and not line.lost:
+            await asyncio.sleep(0.005)
+        line.loaded = False
         return len(line.ready)
 
     async def close(self) -> None:
@@ -474,9 +478,9 @@ class Worker:
         """Send the warm-up requests that are ready, at most `streams` at a time."""
         return self._loop.run_until_complete(self._core.run(warmup=True, start_ns=monotonic_ns()))
 
-    def load_shots(self, expected: int, timeout_s: float) -> int:
-        """Wait until `expected` shots (or all there are) are ready; how many there are."""
-        return self._loop.run_until_complete(self._core.load_shots(expected, timeout_s))
+    def load_shots(self) -> int:
+        """Take the shots that the companion gives before a phase; how many are ready. Runs while it gives them."""
+        return self._loop.run_until_complete(self._core.load_shots())
 
     def measure(self, start_wall_ns: int) -> Watch:
         """Run the load from the given wall-clock time on."""
