@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from llmexp import experiment, metrics, probes, records, results
 from llmexp.capacity import Interval, Search
 from llmexp.config import Config, Slo, load
-from llmexp.errors import JobError
+from llmexp.errors import LlmexpError
 from llmexp.jobs import Spec
 from llmexp.probes import Verdict
 
@@ -95,10 +95,12 @@ class _Job:
                 self._probe(level, requests)
         except KeyboardInterrupt:
             self._end("interrupted", "interrupted")
-        except JobError as error:
+        except Exception as error:
             if not self.done:
                 raise
-            self._end("failed", str(error))
+            if not isinstance(error, LlmexpError):
+                log.exception("%s: internal error", self.spec.name)
+            self._end("failed", f"probe {len(self.done) + 1} ended the search: {error}")
 
     def _probe(self, level: float, requests: int) -> None:
         spec = self._spec(level, requests)
