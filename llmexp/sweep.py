@@ -205,8 +205,10 @@ class _Run:
                 return
 
     def _run_one(self, spec: Spec, budget: Budget) -> int:
-        from llmexp import experiment
+        from llmexp import calibrate, experiment
 
+        if beyond := calibrate.warning(spec.config):
+            log.warning("%s", beyond)
         self._set_aside(spec)
         spec.directory.mkdir(parents=True, exist_ok=True)
         _save_hydra(spec)
