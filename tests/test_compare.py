@@ -74,7 +74,7 @@ def test_like_stacks_with_little_scatter_tie():
 
 
 def test_in_between_is_undecided_and_says_what_would_tell():
-    found = verdict(SONNET, replace(LLAMA, ttft_s=0.205))
+    found = verdict(SONNET, replace(LLAMA, ttft_s=0.212))
     assert found.call == "undecided"
     assert found.better is None
     assert " more requests" in found.text

@@ -48,8 +48,9 @@ def _parts(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     yield Text(f"\n{comparison.headline}\n", style="bold")
     if comparison.grid.differences:
         yield from _differences(comparison)
-    yield _values(comparison, width)
-    yield from _footnotes(comparison)
+    if comparison.grid.cells:
+        yield _values(comparison, width)
+        yield from _footnotes(comparison)
     yield from _verdicts(comparison)
     yield from _capacities(comparison)
     yield from _remarks(comparison)
@@ -175,8 +176,16 @@ def remarks(comparison: Comparison) -> list[str]:
         if finding.level == "label":
             seen.setdefault((one.key, two.key, finding.reason), []).append(finding.text)
     texts = dict.fromkeys(f"{each[0]}{_alike(len(each) - 1)}" for each in seen.values())
-    left = [f"left out: {name} ({why})" for name, why in comparison.left_out]
-    return [*texts, *left, *comparison.notes]
+    return [*texts, *_left_out(comparison), *comparison.notes]
+
+
+def _left_out(comparison: Comparison) -> Iterator[str]:
+    """Runs that could not be compared, the ones with the same reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in comparison.left_out:
+        by_reason.setdefault(why, []).append(name)
+    for why, names in by_reason.items():
+        yield f"left out: {', '.join(names) if len(names) <= 3 else f'{len(names)} runs'} ({why})"
 
 
 def _alike(others: int) -> str:

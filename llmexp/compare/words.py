@@ -11,6 +11,10 @@ from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.stats import BLOCKS_LIMIT, MIN_BLOCKS, Needed
 
 
+LEAST_GROWTH = 0.1
+"""An extrapolation is not worth more precision: nobody should be told to send one more request."""
+
+
 def where(cell: Cell, several_workloads: bool) -> str:
     """`at concurrency 16`."""
     return f"at {cell.load}" + (f" ({cell.workload})" if several_workloads else "")
@@ -84,7 +88,7 @@ def undecided(gap: Gap, metric: Metric, sides: tuple[Stack, Stack], at: str, alp
 
 def _would_tell(gap: Gap, more: Needed) -> str:
     """The cheaper of more requests in each run and more repeats."""
-    by_requests = math.ceil(gap.requests * (more.growth - 1)) if more.growth else None
+    by_requests = math.ceil(gap.requests * max(more.growth - 1, LEAST_GROWTH)) if more.growth else None
     by_blocks = more.blocks - gap.blocks if more.blocks else None
     if by_requests is not None and (by_blocks is None or by_requests * gap.blocks <= by_blocks * gap.requests):
         return f"about {_round(by_requests)} more requests in each run would tell"
