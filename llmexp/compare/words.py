@@ -10,7 +10,6 @@ from llmexp.compare.evidence import Gap
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.stats import BLOCKS_LIMIT, MIN_BLOCKS, Needed
 
-
 LEAST_GROWTH = 0.1
 """An extrapolation is not worth more precision: nobody should be told to send one more request."""
 
