@@ -73,7 +73,7 @@ def config(seed: int, cv: float) -> Config:
     tree["load"]["kind"] = "constant"
     tree["slo"]["ttft_s"] = 0.3
     start = TRUTH * random.Random(seed).uniform(0.5, 1.0)
-    tree["capacity"] |= {"enabled": True, "start": float(f"{start:.3g}"), "probe_s": 4.0, "precision": 0.1}
+    tree["capacity"] |= {"enabled": True, "start": float(f"{start:.3g}"), "probe_s": 4.0, "precision": 0.07}
     tree["run"] |= {"max_requests": None, "seed": seed, "timeout_s": 60.0}
     return load(tree)
 

@@ -24,7 +24,7 @@ OVERRIDES = [
     "slo.ttft_s=0.3",
     "capacity.start=15",
     "capacity.probe_s=4",
-    "capacity.precision=0.15",
+    "capacity.precision=0.07",
 ]
 
 
