@@ -41,6 +41,8 @@ class Finding:
     text: str
     metrics: tuple[str, ...] | None = None
     """Beginnings of the metrics it concerns; None: all."""
+    about: str | None = None
+    """The side that it is about; None: both."""
 
     def concerns(self, metric: str) -> bool:
         """Whether it bears on this metric."""
@@ -93,7 +95,7 @@ def _validity(one: Side, two: Side) -> Iterator[Finding]:
             if count:
                 which = "its run is" if len(side.runs) == 1 else f"{count} of its {len(side.runs)} runs are"
                 text = f"{side.label}: {which} {verdict}: {_why(side.runs, verdict)}"
-                yield Finding(level, verdict, text)
+                yield Finding(level, verdict, text, about=side.label)
 
 
 def _why(runs: Sequence[Run], verdict: str) -> str:
@@ -121,7 +123,12 @@ def _status(one: Side, two: Side) -> Iterator[Finding]:
     for side in (one, two):
         cut = sum(run.result.get("status") == "interrupted" for run in side.runs)
         if cut:
-            yield Finding("label", "interrupted", f"{side.label}: {cut} of {len(side.runs)} runs were interrupted")
+            yield Finding(
+                "label",
+                "interrupted",
+                f"{side.label}: {cut} of {len(side.runs)} runs were interrupted",
+                about=side.label,
+            )
 
 
 def _versions(one: Side, two: Side) -> Iterator[Finding]:
@@ -213,7 +220,8 @@ def _errors(one: Side, two: Side) -> Iterator[Finding]:
         text = (
             f"{side.label} failed {100 * max(rates):.1f} % of its requests ({100 * min(rates):.1f} % on the other side)"
         )
-        yield Finding("label", "errors", f"{text}; failed requests have no latency, so the slow ones may be missing")
+        text += "; failed requests have no latency, so the slow ones may be missing"
+        yield Finding("label", "errors", text, about=side.label)
 
 
 def _censored(one: Side, two: Side) -> Iterator[Finding]:
@@ -221,7 +229,10 @@ def _censored(one: Side, two: Side) -> Iterator[Finding]:
         cut = sum(int((~run.requests.completed & ~run.requests.failed).sum()) for run in side.runs)
         if cut:
             yield Finding(
-                "label", "unfinished", f"{side.label}: {cut} requests were cut by run.grace_s; its tail is censored"
+                "label",
+                "unfinished",
+                f"{side.label}: {cut} requests were cut by run.grace_s; its tail is censored",
+                about=side.label,
             )
 
 

@@ -18,6 +18,7 @@ from llmexp.config import flatten
 _CELL_PARTS = ("workload", "load", "concurrency", "slo")
 _UNSEEN = (".as_of", ".source", "rehearsal.", "model.notes", "model.ready_timeout_s")
 """Settings that do not tell stacks apart in a label or among the differences."""
+_TOO_SHORT = ("mean_s", "cv", "kind", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,13 @@ def _named(at: int, runs: Sequence[Run], differences: Sequence[Difference]) -> s
         for each in differences
         if each.name.startswith("model.") and len({each.values[other] for other in namesakes}) > 1
     ]
-    return " ".join([_model(run), *(f"{each.name.rpartition('.')[2]}={each.values[at]}" for each in telling[:2])])
+    return " ".join([_model(run), *(f"{_short(each.name)}={each.values[at]}" for each in telling[:2])])
+
+
+def _short(name: str) -> str:
+    """`slots` of `model.deployment.slots`, but `ttft.mean_s`: what a number alone is of."""
+    parts = name.split(".")
+    return ".".join(parts[-2:] if parts[-1] in _TOO_SHORT else parts[-1:])
 
 
 def _occasions(runs: Sequence[Run]) -> dict[str, str]:

@@ -71,8 +71,7 @@ def _differences(comparison: Comparison) -> Iterator[RenderableType]:
 
 def _values(comparison: Comparison, width: int) -> Table:
     """A row for each stack at each load, with as many columns as the terminal holds."""
-    metrics = [comparison.primary, *(metric for name in COLUMNS if (metric := Metric(name)) in comparison.metrics)]
-    metrics = list(dict.fromkeys(metrics))
+    metrics = columns(comparison)
     console = Console(width=10_000)
     while len(metrics) > 1:
         made = _table(comparison, metrics)
@@ -80,6 +79,19 @@ def _values(comparison: Comparison, width: int) -> Table:
             return made
         metrics.pop()
     return _table(comparison, metrics)
+
+
+def columns(comparison: Comparison) -> list[Metric]:
+    """The main metrics, the primary one first; money only where something costs any."""
+    found = dict.fromkeys([comparison.primary, *(metric for metric in comparison.metrics if metric.name in COLUMNS)])
+    return [
+        metric for metric in found if metric.unit != "USD" or metric == comparison.primary or costs(comparison, metric)
+    ]
+
+
+def costs(comparison: Comparison, metric: Metric) -> bool:
+    """Whether anything has a price above zero."""
+    return any(value.value > 0 for (_, _, name), value in comparison.values.items() if name == metric.name)
 
 
 def _table(comparison: Comparison, metrics: Sequence[Metric]) -> Table:
@@ -159,7 +171,7 @@ def _capacities(comparison: Comparison) -> Iterator[RenderableType]:
         parts = [f"{100 * best.share:.1f} % good"]
         if best.goodput_per_s is not None:
             parts.append(f"goodput {Metric('goodput_per_s').show(best.goodput_per_s)}")
-        if best.usd_per_thousand_good is not None:
+        if best.usd_per_thousand_good:
             parts.append(f"{Metric('cost_usd').show(best.usd_per_thousand_good)} per thousand good requests")
         yield Text(f"{label}: sustains {best.cell.load}{more}: {', '.join(parts)}")
 
@@ -171,11 +183,12 @@ def _remarks(comparison: Comparison) -> Iterator[RenderableType]:
 
 def remarks(comparison: Comparison) -> list[str]:
     """What a reader must know along with the verdicts; what holds at several loads is said once."""
-    seen: dict[tuple[str, str, str], list[str]] = {}
-    for one, two, _, finding in comparison.findings:
+    seen: dict[tuple[str, ...], dict[str, str]] = {}
+    for one, two, cell, finding in comparison.findings:
         if finding.level == "label":
-            seen.setdefault((one.key, two.key, finding.reason), []).append(finding.text)
-    texts = dict.fromkeys(f"{each[0]}{_alike(len(each) - 1)}" for each in seen.values())
+            about = (finding.about,) if finding.about else (one.key, two.key)
+            seen.setdefault((finding.reason, *about), {}).setdefault(cell.key, finding.text)
+    texts = dict.fromkeys(f"{next(iter(each.values()))}{_alike(len(each) - 1)}" for each in seen.values())
     return [*texts, *_left_out(comparison), *comparison.notes]
 
 

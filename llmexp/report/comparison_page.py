@@ -13,7 +13,7 @@ from llmexp.compare.evidence import Value
 from llmexp.compare.runs import Run
 from llmexp.compare.service import Service
 from llmexp.compare.stacks import Cell, Stack
-from llmexp.compare.table import COLUMNS, remarks, verdict_text
+from llmexp.compare.table import columns, remarks, verdict_text
 from llmexp.report import plots
 from llmexp.report.figures import Plot, marked
 from llmexp.report.page import render
@@ -149,7 +149,7 @@ def _without_badge(text: str) -> str:
 
 def _overview(compared: Comparison) -> dict[str, Any]:
     """One row for each stack at each load, the main metrics across."""
-    metrics = [metric for metric in compared.metrics if metric == compared.primary or metric.name in COLUMNS]
+    metrics = columns(compared)
     rows = [
         {
             "load": _load(cell, compared),

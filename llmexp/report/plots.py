@@ -16,6 +16,7 @@ from llmexp.compare.evidence import Value
 from llmexp.compare.runs import Run
 from llmexp.compare.service import Point
 from llmexp.compare.stacks import Cell, Stack
+from llmexp.compare.table import costs
 from llmexp.report.figures import (
     BAD,
     GOOD,
@@ -290,7 +291,7 @@ def pareto(comparison: Comparison) -> Iterator[Plot]:
     latency = comparison.primary if comparison.primary.unit == "s" else Metric("ttft_s/mean")
     yield _scatter(comparison, points, latency, "output_tokens_per_s", "comparison_pareto")
     priced = [point for point in points if point.cost is not None]
-    if len(priced) > 1:
+    if len(priced) > 1 and any(point.cost for point in priced):
         yield _scatter(comparison, priced, latency, "usd_per_million_output_tokens", "comparison_pareto_cost")
 
 
@@ -352,7 +353,7 @@ def cost(comparison: Comparison) -> Plot | None:
         for cell in comparison.grid.cells
         if any(_priced(comparison, stack, cell) for stack in comparison.grid.stacks)
     ]
-    if not cells:
+    if not cells or not costs(comparison, metric):
         return None
 
     def draw(figure: Figure) -> None:
