@@ -58,7 +58,7 @@ class Job:
     spend: Callable[[Counter[str]], str | None] = lambda _progress: None
     """Told the counts so far; returns a reason to stop."""
     enough: Callable[[Counter[str]], str | None] = lambda _progress: None
-    """Told the counts so far; returns why no more can be learnt: ends the load, cuts what is in flight, is no failure."""
+    """Told the counts so far; returns why no more can be learnt: ends the load and what is in flight, is no failure."""
     progress: Callable[[Counter[str], float], None] = lambda _progress, _elapsed_s: None
     beside: AbstractContextManager[object] = field(default_factory=nullcontext)
     """Open while the load runs, in this process: entered after the warm-up, left when the wire is silent."""
@@ -124,7 +124,11 @@ def ensure_ray(ray_config: Ray) -> None:
     for attempt in range(RAY_ATTEMPTS):
         try:
             if ray_config.kind == "local":
-                ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count(), **options)
+                # Ray runs its workers at niceness 15: stamps would wait for whatever else this machine does.
+                system = {"worker_niceness": 0}
+                ray.init(
+                    address="local", include_dashboard=False, num_cpus=os.cpu_count(), _system_config=system, **options
+                )
             else:
                 ray.init(address=ray_config.address, **options)
         except (ConnectionError, ValueError) as error:

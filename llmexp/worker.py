@@ -124,6 +124,11 @@ class Line(asyncio.Protocol):
         if self._transport is not None and not self.lost:
             self._transport.write(pack(message))
 
+    async def drained(self) -> None:
+        """Wait until the companion has all that was sent: nothing moves once the loop stops running."""
+        while self._transport is not None and not self.lost and self._transport.get_write_buffer_size():
+            await asyncio.sleep(0.001)
+
     def need(self, ahead: int) -> None:
         """Ask for shots when fewer than half of `ahead` are ready or on their way."""
         have = len(self.ready) + self._asked
@@ -445,6 +450,7 @@ class _Core:
             gc.freeze()
         self._phase = phase = Phase(self._plan, self._line, self._odometer, warmup=warmup)
         watch = await phase.run(self._streams, max(start_ns, monotonic_ns()) if warmup else start_ns)
+        await self._line.drained()
         watch.anchor_wall_ns, watch.anchor_monotonic_ns = time.time_ns(), monotonic_ns()
         self._phase = None
         return watch
