@@ -304,6 +304,40 @@ def test_open_loops_name_their_rate_and_show_latency_from_the_intended_send():
     assert not any(name == "response_ttft_s/p95" for _, _, name in compare(sweep(SONNET, LLAMA)).values)
 
 
+def searched(truth, estimate):
+    """A run as a capacity search leaves it."""
+    run = _run(truth, 11)
+    found = {"estimate": estimate, "low": 0.95 * estimate, "high": 1.05 * estimate, "passed_at": 0.97 * estimate}
+    config = {**run.config, "capacity": {"enabled": True, "of": "rate"}}
+    return replace(
+        run,
+        result={**run.result, "config": config},
+        values={**run.values, **{f"capacity/{k}": v for k, v in found.items()}},
+    )
+
+
+def test_capacity_searches_are_decided_by_the_capacity_they_found():
+    runs = [
+        searched(replace(truth, repeat=block), capacity * drift)
+        for block, drift in enumerate((1.0, 1.02, 0.99))
+        for truth, capacity in ((SONNET, 4.0), (LLAMA, 3.0))
+    ]
+    comparison = compare(runs)
+    (found,) = comparison.verdicts
+    assert (found.call, found.better.label) == ("lower", "sonnet")
+    assert found.text.startswith("sonnet's capacity is ")
+    (of_ttft,) = compare(runs, Options("ttft_s/p50")).verdicts
+    assert of_ttft.call == "refused"
+    assert "measured where each search ended" in of_ttft.text
+
+
+def test_one_capacity_search_a_side_is_compared_by_their_intervals():
+    (found,) = compare([searched(SONNET, 4.0), searched(LLAMA, 3.0)]).verdicts
+    assert found.call == "withheld"
+    low, high = found.gap.ratios(found.alpha)
+    assert low < 0.75 < high < 0.85
+
+
 # --- reading runs ----------------------------------------------------------------------------------------------------
 
 

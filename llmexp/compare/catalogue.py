@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Better = Literal["lower", "higher"]
+CAPACITY = "capacity/estimate"
+"""The highest load that a search found to keep the service level."""
 SHOWN = (
+    CAPACITY,
     "ttft_s/mean",
     "ttft_s/p50",
     "ttft_s/p95",
@@ -53,6 +56,8 @@ _WORDS = {
     "cost_usd": "cost",
     "usd_per_million_output_tokens": "cost per million output tokens",
 }
+AT_A_LOAD = tuple(_WORDS)
+"""Beginnings of the metrics that mean something only beside the load they were measured at."""
 _OPEN_LOOP_ONLY = ("response_ttft_s", "response_latency_s")
 
 
@@ -80,13 +85,15 @@ class Metric:
     @property
     def label(self) -> str:
         """For people: `p95 TTFT`."""
+        if self.name == CAPACITY:
+            return "capacity"
         words = _WORDS.get(self.base, self.base.replace("_", " "))
         return f"{self.statistic} {words}" if self.statistic else words
 
     @property
     def better(self) -> Better | None:
         """Which direction is better; None where neither is."""
-        if self.base.endswith(("_per_s", "_per_s_per_request")):
+        if self.name == CAPACITY or self.base.endswith(("_per_s", "_per_s_per_request")):
             return "higher"
         if self.base.endswith("_s") or self.base in ("error_rate", "requests_failed") or "usd" in self.base:
             return "lower"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from llmexp.compare import evidence, fairness, service, stats, words
-from llmexp.compare.catalogue import SHOWN, Metric
+from llmexp.compare.catalogue import CAPACITY, SHOWN, Metric
 from llmexp.compare.evidence import Gap, Value
 from llmexp.compare.fairness import Finding, Side
 from llmexp.compare.runs import Run
@@ -149,8 +149,8 @@ class Comparison:
 
 def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
     """Compare runs. Raises `ConfigError` when the primary metric or the baseline does not exist among them."""
-    options = options or Options()
     usable = [run for run in runs if run.usable]
+    options = _asked(usable, options or Options())
     left_out = tuple((run.name, _why_unusable(run)) for run in runs if not run.usable)
     grid = arrange(usable)
     metrics = _metrics(usable, options)
@@ -176,6 +176,13 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
         left_out,
         tuple(_notes(grid)),
     )
+
+
+def _asked(runs: Sequence[Run], options: Options) -> Options:
+    """What capacity searches were for is what they decide, unless something else was declared."""
+    if runs and all(run.searched for run in runs) and options.primary == Options().primary:
+        return replace(options, primary=CAPACITY)
+    return options
 
 
 def _why_unusable(run: Run) -> str:
@@ -271,7 +278,7 @@ def _of_pair(
 def _first_call(gap: Gap, metric: Metric, unlike: Sequence[Finding], options: Options) -> Call:
     if metric.name != options.primary:
         return "shown"
-    if any(finding.level == "refused" for finding in unlike):
+    if any(finding.level == "refused" and finding.concerns(metric.name) for finding in unlike):
         return "refused"
     return "withheld" if gap.basis == "within" else "undecided"
 
@@ -287,7 +294,8 @@ def _first_text(
     options: Options,
 ) -> str:
     if call == "refused":
-        return words.refused([finding.text for finding in unlike if finding.level == "refused"])
+        reasons = [finding.text for finding in unlike if finding.level == "refused" and finding.concerns(metric.name)]
+        return words.refused(reasons)
     if call == "withheld":
         return words.withheld(gap, metric, sides, words.where(cell, grid.several_workloads), options.alpha)
     return ""

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from llmexp.compare import stats
-from llmexp.compare.catalogue import Metric
+from llmexp.compare.catalogue import CAPACITY, Metric
 from llmexp.compare.fairness import aligned
 from llmexp.compare.runs import Run
 from llmexp.compare.stats import MIN_BLOCKS, Estimate
@@ -134,6 +134,9 @@ def _within(runs: Sequence[Run], metric: Metric, alpha: float) -> tuple[float, f
 
 
 def _of_run(run: Run, metric: Metric, alpha: float) -> tuple[float, float] | None:
+    if metric.name == CAPACITY:
+        low, high = run.values.get("capacity/low"), run.values.get("capacity/high")
+        return None if low is None or high is None else (low, high)
     values = run.requests.of(metric.base)
     if values is None:
         return None
@@ -214,8 +217,8 @@ def _log_ratio(left: Run, right: Run, metric: Metric, alpha: float) -> Estimate 
     """log(right / left) of two runs with the error that their requests give it."""
     if metric.statistic == "mean":
         return _log_ratio_of_means(left, right, metric)
-    if metric.percent is not None:
-        return _log_ratio_of_percentiles(left, right, metric, alpha)
+    if metric.percent is not None or metric.name == CAPACITY:
+        return _log_ratio_of_limits(left, right, metric, alpha)
     return None
 
 
@@ -231,7 +234,7 @@ def _log_ratio_of_means(left: Run, right: Run, metric: Metric) -> Estimate | Non
     )
 
 
-def _log_ratio_of_percentiles(left: Run, right: Run, metric: Metric, alpha: float) -> Estimate | None:
+def _log_ratio_of_limits(left: Run, right: Run, metric: Metric, alpha: float) -> Estimate | None:
     one, two = _log_limits(right, metric, alpha), _log_limits(left, metric, alpha)
     if one is None or two is None:
         return None

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llmexp.compare.catalogue import digits
+from llmexp.compare.catalogue import AT_A_LOAD, digits
 from llmexp.compare.runs import Floats, Requests, Run
 
 Level = Literal["refused", "label"]
@@ -144,11 +144,24 @@ def _version(run: Run) -> str:
 
 
 def _settings(one: Side, two: Side) -> Iterator[Finding]:
-    for key in ("run.seed", "run.max_requests", "run.warmup_requests"):
+    searched = any(run.searched for run in (*one.runs, *two.runs))
+    for key in ("run.seed",) if searched else ("run.seed", "run.max_requests", "run.warmup_requests"):
         seen = [sorted({str(run.settings.get(key)) for run in side.runs}) for side in (one, two)]
         if seen[0] != seen[1]:
             text = f"{key} differs: {', '.join(seen[0])} and {', '.join(seen[1])}"
             yield Finding("refused" if key == "run.seed" else "label", key, text)
+
+
+def _searches(one: Side, two: Side) -> Iterator[Finding]:
+    """A search ends at a load of its own, so nothing but the load it found can be compared."""
+    ends = [
+        sorted({run.values["capacity/passed_at"] for run in side.runs if "capacity/passed_at" in run.values})
+        for side in (one, two)
+    ]
+    if ends[0] != ends[1]:
+        shown = [", ".join(digits(level) for level in levels) or "none" for levels in ends]
+        text = f"measured where each search ended: at a load of {shown[0]} and of {shown[1]}"
+        yield Finding("refused", "load", text, AT_A_LOAD)
 
 
 # --- what was sent ---------------------------------------------------------------------------------------------------
@@ -166,6 +179,8 @@ def _prompts(one: Side, two: Side) -> Iterator[Finding]:
         yield Finding("refused", "max_tokens", f"different max_tokens in {limits} of {len(shared)} requests")
     elif prompts:
         yield Finding("refused", "prompts", f"different prompts in {prompts} of {len(shared)} requests")
+    if any(run.searched for run in (*one.runs, *two.runs)):
+        return
     alone = len(left.index) + len(right.index) - 2 * len(shared)
     if alone > 0.05 * len(shared):
         yield Finding("label", "requests", f"{alone} requests were sent to one side only; {len(shared)} to both")
@@ -247,6 +262,7 @@ _TESTS: tuple[Callable[[Side, Side], Iterator[Finding]], ...] = (
     _status,
     _versions,
     _settings,
+    _searches,
     _prompts,
     _outputs,
     _errors,

@@ -136,6 +136,11 @@ class Run:
         return bool(self.job.get("rehearsal") or self.config.get("rehearse"))
 
     @property
+    def searched(self) -> bool:
+        """Whether this is a capacity search, whose numbers are those of the load where it ended."""
+        return "capacity/estimate" in self.values
+
+    @property
     def usable(self) -> bool:
         """Whether there is anything to compare."""
         return bool(self.values) and bool(self.requests.completed.any())

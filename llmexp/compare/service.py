@@ -109,7 +109,7 @@ def _service(stack: Stack, cell: Cell, runs: Sequence[Run], alpha: float) -> Ser
     hits = sum(int(good(run, thresholds).sum()) for run in runs)
     total = sum(int((run.requests.completed | run.requests.failed).sum()) for run in runs)
     share = stats.of_share(hits, total, alpha)
-    if not thresholds or share is None:
+    if not thresholds or share is None or runs[0].searched:
         return None
     costs = [run.values["cost_usd"] for run in runs if "cost_usd" in run.values]
     whole = len(costs) == len(runs)

@@ -122,6 +122,7 @@ def _cell_key(run: Run) -> str:
     parts = {part: run.config.get(part) for part in _CELL_PARTS}
     if not run.open_loop and parts["concurrency"] is None:
         parts["concurrency"] = 4
+    parts["capacity"] = (run.config.get("capacity") or {}).get("enabled", False)
     parts["slo"] = {key: value for key, value in (parts["slo"] or {}).items() if key != "enforce"}
     return json.dumps(parts, sort_keys=True, default=str)
 
@@ -154,6 +155,8 @@ def _load(run: Run) -> tuple[str, float, str]:
     load, capacity = run.config.get("load") or {}, run.config.get("capacity") or {}
     if capacity.get("enabled"):
         return f"search for capacity ({load.get('kind', 'closed')} load)", 0.0, "search"
+    if (run.config.get("capacity") or {}).get("enabled"):
+        return "capacity", 0.0, "capacity"
     kind, rate, ceiling = load.get("kind", "closed"), load.get("rate"), run.config.get("concurrency")
     if kind == "closed":
         return f"concurrency {ceiling or 4}", float(ceiling or 4), "concurrency"

@@ -52,7 +52,8 @@ def _data(run: Run) -> dict[str, Any]:
         "environment": [(name, _show(value)) for name, value in flatten(result.get("environment") or {}).items()],
         "settings": [(name, _show(value)) for name, value in run.settings.items() if value not in (None, {}, [])],
         "client": [(name, _show(value)) for name, value in flatten(result.get("client") or {}).items()],
-        "notes": [str(note) for note in result.get("notes") or ()],
+        "notes": _notes(result.get("notes") or ()),
+        "probes": _probes(result.get("capacity_curve") or {}),
         "again": _again(run),
     }
 
@@ -85,6 +86,11 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
         "cost_usd",
         "usd_per_million_output_tokens",
     )
+    capacity = (run.result.get("metrics") or {}).get("capacity")
+    if capacity:
+        from llmexp.capacity_glance import headline
+
+        yield "capacity", headline(capacity)
     for name in names:
         if name in run.values:
             metric = Metric(name)
@@ -140,6 +146,28 @@ def _show(value: Any) -> str:
     if isinstance(value, float):
         return digits(value, 4)
     return str(value) if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _notes(notes: Any) -> list[str]:
+    """Remarks in words, whether they stand alone or among other notes."""
+    said = notes.get("remarks") or () if isinstance(notes, Mapping) else notes
+    return [str(note) for note in said]
+
+
+def _probes(curve: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What a capacity search saw, by rising load."""
+    columns = [curve.get(name) or [] for name in ("level", "probe", "passed", "attainment", "goodput_per_s", "why")]
+    return [
+        {
+            "level": digits(level),
+            "probe": str(probe),
+            "kind": "met" if passed else "missed",
+            "share": Metric("error_rate").show(share),
+            "goodput": Metric("goodput_per_s").show(goodput),
+            "why": str(why or ""),
+        }
+        for level, probe, passed, share, goodput, why in zip(*columns, strict=False)
+    ]
 
 
 def _again(run: Run) -> str:
