@@ -143,6 +143,25 @@ def test_the_job_page(sweep):
     assert "measurement valid" in page.text
 
 
+def test_what_spoiled_a_measurement_is_said_in_words(tmp_path):
+    directory = synthetic.write_job(tmp_path / "0", Truth(requests=30, verdict="degraded"), 1)
+    tree = json.loads((directory / "result.json").read_text())
+    words = {
+        "seen": "other programs used 47 % of this machine's CPU",
+        "why": "they delay the client",
+        "remedy": "Stop them.",
+    }
+    tree["validity"]["reasons"] = [
+        {"reason": "other_load", "level": "degraded", "measured": 0.47, "limit": 0.1, **words}
+    ]
+    tree["notes"] = {"nonce": "abc", "remarks": ["the window was short"]}
+    (directory / "result.json").write_text(json.dumps(tree))
+    report.job(directory)
+    page = Page((directory / "report.html").read_text())
+    assert "other programs used 47 % of this machine's CPU: they delay the client. Stop them." in page.text
+    assert "the window was short" in page.text
+
+
 def test_what_is_missing_is_absent_not_broken(tmp_path):
     (tmp_path / "result.json").write_text(
         json.dumps({"status": "failed", "reason": "nobody answers at :1", "job": {"name": "x"}})

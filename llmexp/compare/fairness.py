@@ -106,8 +106,11 @@ def _why(runs: Sequence[Run], verdict: str) -> str:
         for reason in (run.result.get("validity") or {}).get("reasons") or ()
         if reason.get("level") == verdict
     )
-    words = dict.fromkeys(str(reason.get("reason", "")).replace("_", " ") for reason in reasons)
-    return ", ".join(words) or "see its validity"
+    words: dict[str, str] = {}
+    for reason in reasons:
+        name = str(reason.get("reason", "")).replace("_", " ")
+        words.setdefault(name, str(reason.get("seen") or name))
+    return ", ".join(words.values()) or "see its validity"
 
 
 def _rehearsal(one: Side, two: Side) -> Iterator[Finding]:

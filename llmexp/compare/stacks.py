@@ -16,7 +16,7 @@ from llmexp.compare.runs import Run
 from llmexp.config import flatten
 
 _CELL_PARTS = ("workload", "load", "concurrency", "slo")
-_UNSEEN = (".as_of", ".source", "rehearsal.", "model.notes", "model.ready_timeout_s")
+_UNSEEN = (".as_of", ".source", "price: as_of", "price: source", "rehearsal.", "model.notes", "model.ready_timeout_s")
 """Settings that do not tell stacks apart in a label or among the differences."""
 _TOO_SHORT = ("mean_s", "cv", "kind", "name")
 

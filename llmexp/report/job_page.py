@@ -43,7 +43,7 @@ def _data(run: Run) -> dict[str, Any]:
         "rehearsal": run.rehearsal,
         "started": str(result.get("started_at") or "")[:19].replace("T", " "),
         "verdict": run.verdict,
-        "reasons": [_reason(each) for each in validity.get("reasons") or ()],
+        "reasons": [(str(each.get("level", "")), _reason(each)) for each in validity.get("reasons") or ()],
         "tiles": list(_tiles(run)),
         "columns": COLUMNS,
         "distributions": list(_distributions(run)),
@@ -52,7 +52,7 @@ def _data(run: Run) -> dict[str, Any]:
         "environment": [(name, _show(value)) for name, value in flatten(result.get("environment") or {}).items()],
         "settings": [(name, _show(value)) for name, value in run.settings.items() if value not in (None, {}, [])],
         "client": [(name, _show(value)) for name, value in flatten(result.get("client") or {}).items()],
-        "notes": _notes(result.get("notes") or ()),
+        "notes": [*_notes(result.get("notes") or ()), *map(_reason, validity.get("notes") or ())],
         "probes": _probes(result.get("capacity_curve") or {}),
         "again": _again(run),
     }
@@ -92,8 +92,8 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
 
         yield "capacity", headline(capacity)
     for name in names:
-        if name in run.values:
-            metric = Metric(name)
+        metric = Metric(name)
+        if name in run.values and (metric.unit != "USD" or run.values[name] > 0):
             yield metric.label, metric.show(run.values[name]) + ("" if _carried(run, metric) else "*")
     slo = (run.result.get("metrics") or {}).get("slo")
     if slo:
@@ -130,14 +130,11 @@ def _errors(errors: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
         yield name, int(count), str(first.get("message", "")) if isinstance(first, Mapping) else str(first)
 
 
-def _reason(reason: Mapping[str, Any]) -> dict[str, str]:
-    measured, limit = (_show(reason.get(key)) for key in ("measured", "limit"))
-    return {
-        "name": str(reason.get("reason", "")).replace("_", " "),
-        "level": str(reason.get("level", "")),
-        "measured": f"{measured}, limit {limit}" if reason.get("limit") is not None else measured,
-        "remedy": str(reason.get("remedy") or ""),
-    }
+def _reason(reason: Mapping[str, Any]) -> str:
+    """`other programs used 47 % of this machine's CPU (limit 10 %): they delay the client. Stop them.`"""
+    seen = str(reason.get("seen") or str(reason.get("reason", "")).replace("_", " "))
+    said = ": ".join(part for part in (seen, str(reason.get("why") or "")) if part)
+    return f"{said}. {reason.get('remedy') or ''}".rstrip()
 
 
 def _show(value: Any) -> str:

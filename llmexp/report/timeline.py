@@ -87,10 +87,11 @@ def latency(run: Run) -> Plot | None:
 
 
 def _mark(axes: Axes, sample: np.ndarray, metric: Metric, shade: str) -> None:
+    low, high = axes.get_xlim()
     for percent in (50, 95):
         value = float(np.percentile(sample, percent))
         axes.plot(value, percent, "o", color=shade, ms=5)
-        beside = {"xytext": (7, -11)} if percent == 50 else {"xytext": (-7, -3), "ha": "right"}
+        beside = {"xytext": (7, -11)} if value < (low + high) / 2 else {"xytext": (-7, -3), "ha": "right"}
         axes.annotate(
             f"p{percent} {metric.show(value)}", (value, percent), textcoords="offset points", fontsize=8, **beside
         )
@@ -114,7 +115,7 @@ def scatter(run: Run) -> Plot | None:
                 failed[:DOTS], np.zeros(min(len(failed), DOTS)), "x", color=BAD, ms=5, label="failed", clip_on=False
             )
             axes.legend(loc="upper right")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * float(requests.ttft_s[at].max()))
         label_axis(axes, "y", "s")
         axes.set_ylabel(f"TTFT, {axes.get_ylabel()}")
         axes.set_xlabel("sent, seconds since the first send")
