@@ -40,6 +40,16 @@ SIGNED_AHEAD = 4
 START_DELAY_S = 0.25
 POLL_S = 0.5
 RAY_ATTEMPTS = 3
+QUIET = {
+    # Ray runs its workers at niceness 15: stamps would wait for whatever else this machine does.
+    "worker_niceness": 0,
+    # One node and a handful of actors need no reports ten times a second.
+    "raylet_report_resources_period_milliseconds": 2000,
+    "raylet_check_gc_period_milliseconds": 2000,
+    "health_check_period_ms": 10_000,
+    "metrics_report_interval_ms": 60_000,
+    "enable_metrics_collection": False,
+}
 log = logging.getLogger(__name__)
 
 

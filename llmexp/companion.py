@@ -133,6 +133,7 @@ class Companion:
         self._answered: dict[int, tuple[list[Message], int]] = {}
         self._counting_s = 0.0
         self._measuring = False
+        self._cpu_before_s = 0.0
         self._owed = 0
         """Shots asked for that only wait for answers."""
         self._records: list[Record] = []
@@ -166,6 +167,7 @@ class Companion:
         self._client = build(config.model, self._task.base_url)
         self._tokenizer = tokenizer_for(config.model, self._task.base_url)
         self._source = source_for(config, self._task.base_url, self._task.nonce)
+        _warm_up()
         own = bool(getattr(self._client, "times_itself", False))
         return {
             "directory": str(self._directory),
@@ -210,6 +212,7 @@ class Companion:
         self._supply(count)
         self._send(Loaded())
         self._measuring = True
+        self._cpu_before_s = time.process_time()
         return len(self._given) - before
 
     # -- preparing ----------------------------------------------------------------------------------------------------
@@ -319,18 +322,19 @@ class Companion:
     def _read_feed(self) -> None:
         assert self._peer is not None
         unpacker = Unpacker()
+        buffer = memoryview(bytearray(1 << 18))
         while True:
             try:
-                data = self._peer.recv(1 << 20)
+                count = self._peer.recv_into(buffer)
             except OSError:
-                data = b""
-            if not data:
+                count = 0
+            if not count:
                 self._peer_gone.set()
                 self._wake.set()
                 return
-            for body in unpacker.feed(data):
+            for body in unpacker.feed(buffer[:count]):
                 self._tapes.put(body)
-            self._wake.set()
+                self._wake.set()
 
     def _work(self) -> None:
         try:
@@ -348,7 +352,7 @@ class Companion:
                     self._count_lost()
                     self._flush(force=True)
                     return
-                self._wake.wait(0.1)
+                self._wake.wait(BATCH_S)
                 self._wake.clear()
         except Exception as error:  # noqa: BLE001 -- told to the driver, which ends the job
             self._problem = f"{type(error).__name__}: {error}"
@@ -479,6 +483,7 @@ class Companion:
             "decoded": self._decoded,
             "chunks": self._chunks,
             "decode_s": self._decode_s,
+            "cpu_s": time.process_time() - self._cpu_before_s,
             "lost_requests": self._lost,
             "problem": self._problem,
         }
@@ -495,6 +500,14 @@ class Companion:
                 with contextlib.suppress(OSError):
                     sock.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _warm_up() -> None:
+    """Load before the clock what explaining and handing over need: imports of a second or two."""
+    import llmexp.clients.explain  # noqa: F401
+    from llmexp.records import to_batch
+
+    to_batch([])
 
 
 def hopeless(errors: list[str | None], message: str | None, expected: int | None) -> str | None:
