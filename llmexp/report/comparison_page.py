@@ -17,7 +17,7 @@ from llmexp.compare.table import columns, remarks, verdict_text
 from llmexp.report import plots
 from llmexp.report.figures import Plot, marked
 from llmexp.report.page import render
-from llmexp.report.timeline import timeline
+from llmexp.report.timeline import overlay
 
 PAGE = "comparison.html"
 TIMELINES = 8
@@ -50,7 +50,11 @@ def _sections(compared: Comparison) -> list[tuple[str, str, list[Plot]]]:
         ("Against the load", f"Vertical lines: {_interval_words(compared)}.", list(plots.curves(compared))),
         ("Distributions", "Further left is faster. All repeats pooled.", list(plots.distributions(compared))),
         ("Trade-offs", "Lower and further right is better for throughput, lower and further left for cost.", trade),
-        ("Over time", "One run of each stack at its highest load.", list(_timelines(compared))),
+        (
+            "Over time",
+            "The first run of each stack at its highest load; each run has a page of its own.",
+            list(_timelines(compared)),
+        ),
     ]
     return [section for section in found if section[2]]
 
@@ -62,14 +66,14 @@ def _interval_words(compared: Comparison) -> str:
 
 
 def _timelines(compared: Comparison) -> Iterator[Plot]:
-    for number, stack in enumerate(compared.grid.stacks[:TIMELINES]):
-        cell = next((cell for cell in reversed(compared.grid.cells) if compared.grid.at(stack, cell)), None)
-        if cell is not None:
-            drawn = timeline(
-                compared.grid.at(stack, cell)[0], f"comparison_timeline_{number + 1}", f"{stack.label} at {cell.words}"
-            )
-            if drawn:
-                yield drawn
+    """The first run of each stack at the highest load that most of them met."""
+    grid = compared.grid
+    cell = max(grid.cells, key=lambda each: (sum(bool(grid.at(stack, each)) for stack in grid.stacks), each.level))
+    runs = {at: (stack.label, grid.at(stack, cell)[0]) for at, stack in enumerate(grid.stacks) if grid.at(stack, cell)}
+    shown = dict(list(runs.items())[:TIMELINES])
+    drawn = overlay(shown, "comparison_timeline", f"{cell.load[:1].upper()}{cell.load[1:]}, {cell.workload}")
+    if drawn:
+        yield drawn
 
 
 def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], directory: Path) -> str:

@@ -39,8 +39,8 @@ from llmexp.report.figures import (
 )
 
 ECDF_POINTS = 160
-ECDF_CELLS = 3
-FOREST_ROWS = 40
+ECDF_CELLS = 2
+FOREST_ROWS = 24
 LATENCIES = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
 
 
@@ -60,8 +60,7 @@ def forest(comparison: Comparison) -> Plot | None:
             -100 * margin / (1 + margin), 100 * margin, color=GRID, lw=0, label="differences that do not matter"
         )
         axes.axvline(0, color=MUTED, lw=1)
-        for at, contrast in enumerate(rows):
-            _interval(axes, at, contrast)
+        _intervals(axes, rows)
         axes.set_yticks(range(len(rows)), [_row_name(comparison, contrast) for contrast in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
@@ -73,11 +72,14 @@ def forest(comparison: Comparison) -> Plot | None:
     return plot("comparison_verdicts", f"Differences in {metric.label}", words, draw, (WIDE_IN, height), wide=True)
 
 
-def _interval(axes: Axes, at: int, contrast: Contrast) -> None:
-    low, high = (100 * (ratio - 1) for ratio in contrast.gap.ratios(contrast.alpha) or (1, 1))
-    shade = _shade(contrast)
-    axes.plot([low, high], [at, at], color=shade, lw=2.4, solid_capstyle="butt")
-    axes.plot(100 * (math.exp(contrast.gap.estimate.mean) - 1), at, "o", color=shade, ms=6)
+def _intervals(axes: Axes, rows: Sequence[Contrast]) -> None:
+    """Every interval with its middle, a row each, in percent."""
+    places, shades = range(len(rows)), [_shade(contrast) for contrast in rows]
+    bounds = [contrast.gap.ratios(contrast.alpha) or (1.0, 1.0) for contrast in rows]
+    axes.hlines(
+        places, [100 * (low - 1) for low, _ in bounds], [100 * (high - 1) for _, high in bounds], shades, lw=2.4
+    )
+    axes.scatter([100 * (math.exp(each.gap.estimate.mean) - 1) for each in rows], places, 36, shades, zorder=3)
 
 
 def _shade(contrast: Contrast) -> str:
@@ -192,9 +194,13 @@ def _line(
     axes.plot(
         levels, values, ls=style, color=colour(index), marker=marker(index), label=stack.label if style == "-" else None
     )
-    for level, (_, value) in zip(levels, found, strict=True):
-        if value.low is not None and value.high is not None:
-            axes.plot([level, level], [value.low, value.high], color=colour(index), lw=1.2, alpha=0.8)
+    known = [
+        (at, v.low, v.high)
+        for at, (_, v) in zip(levels, found, strict=True)
+        if v.low is not None and v.high is not None
+    ]
+    if known:
+        axes.vlines(*zip(*known, strict=True), color=colour(index), lw=1.2, alpha=0.8)
 
 
 def _value(comparison: Comparison, stack: Stack, cell: Cell, metric: Metric) -> Value | None:
@@ -221,13 +227,13 @@ def _curve_in_words(
 
 
 def distributions(comparison: Comparison) -> Iterator[Plot]:
-    """ECDFs of the three latencies at the lowest, a middle and the highest load."""
+    """ECDFs of the three latencies at the lowest and the highest load."""
     cells = [
         cell
         for cell in comparison.grid.cells
         if any(comparison.grid.at(stack, cell) for stack in comparison.grid.stacks)
     ]
-    picked = cells if len(cells) <= ECDF_CELLS else [cells[0], cells[len(cells) // 2], cells[-1]]
+    picked = cells if len(cells) <= ECDF_CELLS else [cells[0], cells[-1]]
     for number, cell in enumerate(picked):
         for base in LATENCIES:
             drawn = _distribution(comparison, cell, base, f"_{number + 1}" if len(picked) > 1 else "")

@@ -12,43 +12,81 @@ from matplotlib.ticker import MaxNLocator
 
 from llmexp.compare.catalogue import Metric, digits
 from llmexp.compare.runs import Run
-from llmexp.report.figures import BAD, HEIGHT_IN, SERIES, WIDE_IN, Plot, label_axis, margins, plot
+from llmexp.report.figures import BAD, HEIGHT_IN, SERIES, WIDE_IN, Plot, colour, label_axis, legend, margins, plot
 from llmexp.report.plots import LATENCIES, ecdf, finish_ecdf
 
 DOTS = 1500
 
 
 def timeline(run: Run, name: str, title: str) -> Plot | None:
-    """The curves of `result.json`; None where the run has none."""
-    curves = run.result.get("curves")
-    if not curves or len(curves.get("t_s") or ()) < 2:
+    """The curves of one run's `result.json`; None where it has none."""
+    curves = _curves(run)
+    if curves is None:
         return None
-    panels = [("inflight", "in flight", SERIES[0]), ("output_tokens_per_s", "tokens/s", SERIES[2])]
-    if any(curves.get("errors") or ()):
-        panels.append(("errors", "errors", BAD))
+    panels = [panel for panel in _PANELS if panel[0] != "errors" or any(curves.get("errors") or ())]
 
     def draw(figure: Figure) -> None:
-        rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (key, words, shade) in zip(rows, panels, strict=True):
+        for axes, (key, _, shade) in zip(_rows(figure, panels), panels, strict=True):
             _steps(axes, curves, key, shade)
-            axes.set_ylabel(words)
-        rows[-1].set_xlabel("seconds since the first send")
-        margins(figure, top=0.08)
+            axes.stairs(curves[key], _edges(curves), color=shade, alpha=0.15, fill=True)
+            axes.set_ylim(0, 1.08 * max([*curves[key], 1e-9]))
 
     return plot(name, title, _in_words(curves), draw, (WIDE_IN, 0.5 + 1.2 * len(panels)), wide=True)
 
 
-def _steps(axes: Axes, curves: Mapping[str, Any], key: str, shade: str) -> None:
+def overlay(runs: Mapping[int, tuple[str, Run]], name: str, title: str) -> Plot | None:
+    """One run of each stack over time, in the stacks' colours; keys are the stacks' places."""
+    known = {at: (label, curves) for at, (label, run) in runs.items() if (curves := _curves(run))}
+    if not known:
+        return None
+    failing = any(any(curves.get("errors") or ()) for _, curves in known.values())
+    panels = [panel for panel in _PANELS if panel[0] != "errors" or failing]
+
+    def draw(figure: Figure) -> None:
+        rows = _rows(figure, panels)
+        for axes, (key, _, _) in zip(rows, panels, strict=True):
+            for at, (label, curves) in known.items():
+                _steps(axes, curves, key, colour(at), label)
+            axes.set_ylim(bottom=0)
+        legend(figure, rows[-1])
+
+    words = "; ".join(f"{label}: {_in_words(curves)}" for label, curves in known.values())
+    return plot(name, title, words, draw, (WIDE_IN, 0.8 + 1.2 * len(panels)), wide=True)
+
+
+_PANELS = (
+    ("inflight", "in flight", SERIES[0]),
+    ("output_tokens_per_s", "tokens/s", SERIES[2]),
+    ("errors", "errors", BAD),
+)
+
+
+def _curves(run: Run) -> Mapping[str, Any] | None:
+    """The run's curves; a single step is no curve."""
+    curves = run.result.get("curves")
+    return curves if curves and len(curves.get("t_s") or ()) > 1 else None
+
+
+def _rows(figure: Figure, panels: Sequence[tuple[str, str, str]]) -> Sequence[Axes]:
+    """One set of axes for each panel, one below the other."""
+    rows: list[Axes] = list(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0])
+    for axes, (key, words, _) in zip(rows, panels, strict=True):
+        axes.set_ylabel(words)
+        axes.margins(x=0)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=key == "errors"))
+    rows[-1].set_xlabel("seconds since the first send")
+    margins(figure, top=0.08)
+    return rows
+
+
+def _edges(curves: Mapping[str, Any]) -> list[float]:
+    return [*curves["t_s"], curves["t_s"][-1] + curves.get("step_s", 1)]
+
+
+def _steps(axes: Axes, curves: Mapping[str, Any], key: str, shade: str, label: str | None = None) -> None:
     """A curve as steps, each as long as it lasted."""
-    values = list(curves.get(key) or ())
-    edges = [*curves["t_s"], curves["t_s"][-1] + curves.get("step_s", 1)]
-    axes.stairs(values, edges, color=shade, lw=1.4, fill=False, baseline=None)
-    axes.stairs(values, edges, color=shade, alpha=0.15, fill=True)
-    axes.set_ylim(0, 1.08 * max([*values, 1e-9]))
-    axes.margins(x=0)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    if key == "errors":
-        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.stairs(curves[key], _edges(curves), color=shade, lw=1.4, baseline=None, label=label)
 
 
 def _in_words(curves: Mapping[str, Any]) -> str:
