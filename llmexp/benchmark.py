@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from llmexp.companion import Task
     from llmexp.worker import Plan, Watch
 
-STREAMS_PER_WORKER = 512
+STREAMS_PER_WORKER = 1024
 RATE_PER_WORKER = 2500.0
 OWN_STREAMS_PER_WORKER = 8
 READY_AT_ONCE = 20_000
 """Requests prepared before the clock, at most; longer runs are fed while they go."""
 SIGNED_AHEAD = 4
 START_DELAY_S = 0.25
-POLL_S = 0.5
+POLL_S = 1.0
 RAY_ATTEMPTS = 3
 QUIET = {
     # Ray runs its workers at niceness 15: stamps would wait for whatever else this machine does.
@@ -151,9 +151,21 @@ def ensure_ray(ray_config: Ray) -> None:
                 raise JobError(f"Ray did not start: {error}") from error
         else:
             break
+    if ray_config.kind == "local":
+        _drop_watchers()
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler would end us on the spot; what was measured has to be kept.
         signal.signal(signal.SIGTERM, on_term)
+
+
+def _drop_watchers() -> None:
+    """End Ray's log monitor and autoscaler: they read and ask many times a second, for nobody, beside the load."""
+    from ray._private import worker
+
+    node = worker._global_node
+    for name in ("kill_log_monitor", "kill_monitor"):
+        with contextlib.suppress(Exception):
+            getattr(node, name)(check_alive=False)
 
 
 def _children() -> set[int]:

@@ -108,7 +108,7 @@ class Companion:
 
     def __init__(self, task: Task) -> None:
         with contextlib.suppress(OSError):
-            os.nice(10)
+            os.nice(19)
         os.environ.update(task.environment)
         self._task = task
         self._directory = Path(tempfile.mkdtemp(prefix="llmexp-"))

@@ -21,11 +21,11 @@ from llmexp.clients.base import Target
 from llmexp.clients.wire import NS, Exchange, Tape
 from llmexp.feed import Loaded, Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
 
-PROBE_S = 0.01
+PROBE_S = 0.025
 """Period of the event-loop probe."""
 SLICE = 32
 """Requests started in one turn of the loop, so that a large start does not deafen it."""
-STAGGER_NS = 100_000
+STAGGER_NS = 30_000
 """Closed loops start their streams this far apart: starting a thousand at once would measure the client's own burst."""
 TAPES_PER_FLUSH = 8
 RESIGN_AHEAD_NS = 15 * NS
@@ -387,7 +387,7 @@ class Phase:
             lags.append(max(0.0, now - expected))
             expected = now + PROBE_S
             turn += 1
-            if turn % 500 == 0:
+            if turn % 200 == 0:
                 self._line.resign(monotonic_ns())
 
     def _watch_gc(self) -> Any:
