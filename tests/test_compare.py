@@ -231,6 +231,14 @@ def test_namesakes_are_told_apart_by_what_differs():
     assert differences["model.deployment.slots"] == ("1", "4", "–")
 
 
+def test_the_first_stack_is_the_sweep_s_first_whatever_ran_first():
+    runs = [
+        replace(run, result={**run.result, "job": {**run.job, "index": at}})
+        for at, run in enumerate(sweep(SONNET, LLAMA))
+    ]
+    assert [stack.label for stack in compare(runs[::-1]).grid.stacks] == ["sonnet", "llama"]
+
+
 def test_prices_and_versions_are_among_the_differences():
     other = replace(LLAMA, usd_per_million_output_tokens=1.0, version="0.2.0")
     differences = {each.name: each.values for each in compare(sweep(SONNET, other)).grid.differences}

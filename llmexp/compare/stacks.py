@@ -18,6 +18,17 @@ from llmexp.config import flatten
 _CELL_PARTS = ("workload", "load", "concurrency", "slo")
 _UNSEEN = (".as_of", ".source", "price: as_of", "price: source", "rehearsal.", "model.notes", "model.ready_timeout_s")
 """Settings that do not tell stacks apart in a label or among the differences."""
+_FIRST = (
+    "model.name",
+    "model.api",
+    "model.provider",
+    "model.region",
+    "model.params",
+    "model.deployment.kind",
+    "rehearsal",
+)
+_LAST = ("deployment.profile", "sha256", "host")
+"""What a reader looks for first among the differences, and what last."""
 _TOO_SHORT = ("mean_s", "cv", "kind", "name")
 
 
@@ -89,7 +100,12 @@ class Difference:
 
 
 def arrange(runs: Sequence[Run]) -> Grid:
-    """Put the runs in their places; order of appearance is kept for stacks, rising load for cells."""
+    """Put the runs in their places: sweeps as given, stacks as their sweep lists them, cells by rising load.
+
+    Jobs run in a shuffled order; the first stack, which a regression is measured against, must not depend on that.
+    """
+    sources = list(dict.fromkeys(map(_source, runs)))
+    runs = sorted(runs, key=lambda run: (sources.index(_source(run)), int(run.job.get("index") or 0)))
     placed: dict[tuple[str, str], list[Run]] = {}
     firsts: dict[str, Run] = {}
     cells: dict[str, Run] = {}
@@ -98,7 +114,7 @@ def arrange(runs: Sequence[Run]) -> Grid:
         firsts.setdefault(stack, run)
         cells.setdefault(cell, run)
         placed.setdefault((stack, cell), []).append(run)
-    differences = tuple(_differences(list(firsts.values())))
+    differences = tuple(sorted(_differences(list(firsts.values())), key=_rank))
     return Grid(
         tuple(_label(firsts, differences)),
         tuple(_cells(cells)),
@@ -236,6 +252,14 @@ def _differences(firsts: Sequence[Run]) -> Iterator[Difference]:
         if (tail, values) not in said:
             said.add((tail, values))
             yield Difference(name, values)
+
+
+def _rank(difference: Difference) -> int:
+    """Small for what a reader looks for first; the rest keeps its order."""
+    name = difference.name
+    if any(part in name for part in _LAST):
+        return len(_FIRST) + 1
+    return next((at for at, first in enumerate(_FIRST) if name.startswith(first)), len(_FIRST))
 
 
 def _show(value: Any) -> str:
