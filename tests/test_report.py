@@ -47,7 +47,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).replace("\N{NO-BREAK SPACE}", " ").split())
+        return " ".join(" ".join(self.words).replace("\N{NO-BREAK SPACE}", " ").replace("\N{WORD JOINER}", "").split())
 
     def attributes(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]

@@ -17,7 +17,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 INK, MUTED, GRID, PAPER = "#1b2430", "#5d6877", "#d7dce3", "#ffffff"
 SERIES = ("#0a6fb0", "#d1570b", "#0a8f6a", "#b0568f", "#3d9bd1", "#c98a00", "#7a5bb5", "#6c7480")
@@ -150,6 +150,8 @@ def label_axis(axes: Axes, which: str, unit: str) -> None:
     top = max(abs(bound) for bound in (axes.get_xlim() if which == "x" else axes.get_ylim()))
     if axis.get_scale() == "linear":
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     scale, shown = (1000.0, "ms") if unit == "s" and top < 2 else (1.0, unit)
     axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value * scale)))
     axis.set_minor_formatter(NullFormatter())

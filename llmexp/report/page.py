@@ -38,8 +38,9 @@ def render(template: str, **data: Any) -> str:
 
 
 def unbroken(text: str) -> str:
-    """The text with numbers tied to their units."""
-    return re.sub(r"(?<=\d) (?=%|m?s\b|tokens/s|requests/s)", "\N{NO-BREAK SPACE}", text)
+    """The text with numbers tied to their units, and ranges in one piece."""
+    tied = re.sub(r"(?<=\d) (?=%|m?s\b|tokens/s|requests/s)", "\N{NO-BREAK SPACE}", text)
+    return re.sub(r"(?<=\d)–(?=\d)", "\N{WORD JOINER}–\N{WORD JOINER}", tied)
 
 
 def figure(plot: Plot) -> Markup:
