@@ -161,14 +161,25 @@ def speed() -> Iterator[tuple[str, str, bool]]:
                 repeat=number // 20,
             )
             write_job(Path(folder) / str(number), truth, number)
+        busy = _cpu_s()
         begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         subprocess.run([sys.executable, "-m", "llmexp.compare", folder], check=True, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - begin
+        seconds, after = time.perf_counter() - begin, _cpu_s()
         peak = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 2**20
         page = (Path(folder) / "comparison.html").stat().st_size / 2**20
-    yield "speed, 100 runs of 10,000 requests", f"{seconds:.1f} s (bar: 10 s)", seconds < 10
+    yield (
+        "speed, 100 runs of 10,000 requests",
+        f"{seconds:.1f} s, {after - busy:.1f} s of CPU (bar: 10 s)",
+        seconds < 10,
+    )
     yield "memory, 100 runs of 10,000 requests", f"{peak:.2f} GB (bar: 1 GB)", peak < 1
     yield "page, 100 runs of 10,000 requests", f"{page:.2f} MB (bar: 3 MB)", page < 3
+
+
+def _cpu_s() -> float:
+    """CPU of child processes so far: what the comparison takes when nothing else wants the cores."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 BARS = {"aa": aa, "power": power, "speed": speed}
