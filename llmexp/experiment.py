@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +19,12 @@ from llmexp.progress import Progress
 if TYPE_CHECKING:
     from llmexp.benchmark import Measurement
     from llmexp.endpoints import Running
+    from llmexp.observed import Observed
     from llmexp.server_metrics import Watch
     from llmexp.sweep import Budget
     from llmexp.workload.request import Request
+
+log = logging.getLogger("llmexp")
 
 
 def run(
@@ -155,7 +158,7 @@ def conclude(
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Records on disk → numbers, verdict on the client, files."""
-    from llmexp import metrics, observations, prices, records, report, results, server_side, validity
+    from llmexp import metrics, observations, prices, records, results, server_side, validity
 
     config = spec.config
     measured = records.exists(spec.directory)
@@ -163,15 +166,7 @@ def conclude(
         records.to_parquet(spec.directory)
     observed = metrics.observe(spec.directory) if measured else metrics.observe([])
     price = prices.price_list(config.model)
-    summary = metrics.summarize(
-        observed,
-        slo=config.slo,
-        open_loop=not config.closed,
-        cost=None if config.rehearse else lambda *tokens: prices.cost(price, *tokens),
-        usd_per_hour=None if config.rehearse else prices.usd_per_hour(price),
-        streams=config.streams if config.load.kind == "closed" else None,
-        stationary=config.load.kind not in ("ramp", "replay"),
-    )
+    summary = _summary(config, observed)
     client = observations.client(measurement)
     summary["client"] = observations.client_metrics(client)
     facts = observations.facts(config, measurement, observed, summary, client)
@@ -197,9 +192,34 @@ def conclude(
     results.write(spec.directory, result)
     if measured:
         results.write_llmperf(spec.directory, result)
-        with contextlib.suppress(ImportError):
-            report.job(spec.directory)
+        _draw(spec.directory)
     return result
+
+
+def _summary(config: Config, observed: Observed) -> dict[str, Any]:
+    """The numbers of what was observed, under this config's service level and prices."""
+    from llmexp import metrics, prices
+
+    price = prices.price_list(config.model)
+    return metrics.summarize(
+        observed,
+        slo=config.slo,
+        open_loop=not config.closed,
+        cost=None if config.rehearse else lambda *tokens: prices.cost(price, *tokens),
+        usd_per_hour=None if config.rehearse else prices.usd_per_hour(price),
+        streams=config.streams if config.load.kind == "closed" else None,
+        stationary=config.load.kind not in ("ramp", "replay"),
+    )
+
+
+def _draw(directory: Path) -> None:
+    """The job's page; a fault in it must not cost the numbers."""
+    from llmexp import report
+
+    try:
+        report.job(directory)
+    except Exception:
+        log.exception("report.html could not be drawn")
 
 
 def _deployment(config: Config, running: Running, measurement: Measurement) -> dict[str, Any]:
@@ -249,7 +269,7 @@ def salvage(directory: Path) -> dict[str, Any] | None:
     config = load(result["config"])
     records.to_parquet(directory)
     observed = metrics.observe(directory)
-    result["metrics"] = metrics.summarize(observed, slo=config.slo, open_loop=not config.closed)
+    result["metrics"] = _summary(config, observed)
     result["curves"], result["errors"] = metrics.curves(observed), metrics.errors(observed)
     results.write(directory, result)
     return result
