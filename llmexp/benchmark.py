@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llmexp.companion import Task
     from llmexp.worker import Plan, Watch
 
-STREAMS_PER_WORKER = 1024
+STREAMS_PER_WORKER = 512
 RATE_PER_WORKER = 2500.0
 OWN_STREAMS_PER_WORKER = 8
 READY_AT_ONCE = 20_000

@@ -25,9 +25,9 @@ PROBE_S = 0.025
 """Period of the event-loop probe."""
 SLICE = 32
 """Requests started in one turn of the loop, so that a large start does not deafen it."""
-STAGGER_NS = 30_000
+STAGGER_NS = 100_000
 """Closed loops start their streams this far apart: starting a thousand at once would measure the client's own burst."""
-TAPES_PER_FLUSH = 8
+TAPES_PER_FLUSH = 2
 RESIGN_AHEAD_NS = 15 * NS
 
 
