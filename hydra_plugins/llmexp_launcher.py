@@ -15,8 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-
-# A plain mapping: Hydra runs this file outside sys.modules, where a dataclass with postponed annotations cannot be made.
+# A plain mapping: Hydra runs this file outside sys.modules, where no dataclass with postponed annotations can be made.
 ConfigStore.instance().store(
     group="hydra/launcher",
     name="llmexp",

@@ -142,7 +142,7 @@ class Model(_Part):
     ready_timeout_s: Positive = Field(60.0, description="How long the endpoint may take to answer its first call.")
     metrics_url: str | None = Field(
         None,
-        description="The server's Prometheus metrics; null: where servers of OpenAI's wire have them; `none`: not read.",
+        description="The server's Prometheus metrics; null: where OpenAI-like servers have them; `none`: not read.",
     )
     deployment: Deployment = External()
     rehearsal: Profile = Field(Profile(), description="How the simulator plays this model under rehearse=true.")
@@ -330,7 +330,7 @@ class Config(_Part):
 
     @property
     def peak_rate(self) -> float | None:
-        """The highest arrival rate in requests per second; None for closed loops, and for traces, whose rate is theirs."""
+        """The highest arrival rate in requests per second; None for closed loops and for traces."""
         if self.closed:
             return None
         return max((rate for rate in (self.load.rate, self.load.from_, self.load.to) if rate), default=None)

@@ -13,7 +13,7 @@ SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "LLMEXP_SAGE
 
 
 @pytest.fixture
-def llmexp(tmp_path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def llmexp(tmp_path: Path):  # type: ignore[no-untyped-def]
     """Runs the command in an empty directory, without credentials."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

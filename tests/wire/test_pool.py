@@ -223,8 +223,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for 127.0.0.1."""
     where = tmp_path_factory.mktemp("tls") / "cert.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", where, "-out", where.with_suffix(".crt")],
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+            *("-keyout", where, "-out", where.with_suffix(".crt")),
+        ],
         check=True,
         capture_output=True,
     )
@@ -271,7 +274,7 @@ def test_tls_trusts_the_users_bundle_and_nothing_else(certificate: Path, monkeyp
 
 
 def test_https_goes_through_a_proxy_by_connect(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The target's name is no loopback address, so the proxy applies; the proxy leads to our TLS server all the same."""
+    """The target's name is no loopback address, so the proxy applies; it leads to our TLS server all the same."""
     seen: list[bytes] = []
 
     async def body() -> None:
