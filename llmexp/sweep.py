@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from llmexp.errors import (
     OK,
     UNRECORDED,
     ConfigError,
+    JobError,
     LlmexpError,
     RecordingError,
     worst,
@@ -123,7 +125,7 @@ class _Run:
         todo = self._todo()
         if not self.alone:
             log.info(plan.one_line(estimate, len(todo), self.directory))
-        self._open_store()
+        self._get_ready(todo)
         budget = Budget(first.run.max_usd)
         try:
             self._run_all(todo, budget)
@@ -249,15 +251,23 @@ class _Run:
 
     # -- recording ----------------------------------------------------------------------------------------------------
 
-    def _open_store(self) -> None:
+    def _get_ready(self, todo: list[Spec]) -> None:
+        """Start Ray while MLflow is imported and its store opened: each takes seconds, and both end before any load."""
+        from llmexp import benchmark
         from llmexp.tracking import open_store
 
-        tracking = self.specs[0].config.tracking
-        with self._recording():
-            self.store = open_store(tracking, Path.cwd())
-            if not self.alone:
-                assert self.sweep_id is not None
-                self.parent = self.store.start_sweep(self.sweep_id, self._name(), tracking.tags, self._common())
+        config = self.specs[0].config
+        with ThreadPoolExecutor(1, "store") as pool:
+            opening = pool.submit(open_store, config.tracking, Path.cwd())
+            if todo:
+                with contextlib.suppress(JobError):  # met again, and told, by the first job
+                    benchmark.ensure_ray(config.ray)
+            with self._recording():
+                self.store = opening.result()
+                if not self.alone:
+                    assert self.sweep_id is not None
+                    name, tags = self._name(), config.tracking.tags
+                    self.parent = self.store.start_sweep(self.sweep_id, name, tags, self._common())
 
     def _name(self) -> str:
         """The sweep's name; a resumed one keeps its own."""
