@@ -266,7 +266,9 @@ class _Run:
                 self.store = opening.result()
                 if not self.alone:
                     assert self.sweep_id is not None
-                    name, tags = self._name(), config.tracking.tags
+                    name, tags = self._name(), dict(config.tracking.tags)
+                    if any(spec.config.rehearse for spec in self.specs):
+                        tags["llmexp.rehearsal"] = "true"
                     self.parent = self.store.start_sweep(self.sweep_id, name, tags, self._common())
 
     def _name(self) -> str:
