@@ -7,7 +7,6 @@ kept for all jobs of a sweep, away from other clusters on the host, and its runt
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import math
 import os
@@ -15,7 +14,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -309,7 +308,8 @@ class Benchmark:
             workers=workers,
             target=pair.built["target"],
             streams=ramp[0][1] if ramp else mine,
-            offsets=None if offsets is None else self._dealt(offsets, pair.number, workers),
+            # A list, so that it travels to the worker.
+            offsets=None if offsets is None else iter(list(schedule.shard(offsets, pair.number, workers))),
             limits=ramp,
             max_requests=share(run.max_requests, pair.number, workers),
             timeout_s=run.timeout_s,
@@ -318,12 +318,6 @@ class Benchmark:
             ahead=self._ahead(pair, mine),
             own_stream=(config.model, self._job.base_url) if pair.built["own_stream"] else None,
         )
-
-    def _dealt(self, offsets: Iterator[float], worker: int, workers: int) -> Iterator[float]:
-        """This worker's share of the schedule, as a list so that it travels."""
-        run = self._config.run
-        in_time = itertools.takewhile(lambda offset: offset < run.timeout_s, offsets)
-        return iter(list(itertools.islice(in_time, worker, run.max_requests, workers)))
 
     def _spare(self, workers: int) -> int:
         """Connections to open ahead in an open loop without ceiling: about a second's arrivals."""
