@@ -47,6 +47,8 @@ QUIET = {
     "raylet_check_gc_period_milliseconds": 2000,
     "health_check_period_ms": 10_000,
     "metrics_report_interval_ms": 60_000,
+    "memory_monitor_refresh_ms": 0,
+    "task_events_report_interval_ms": 0,
     "enable_metrics_collection": False,
 }
 log = logging.getLogger(__name__)
@@ -158,11 +160,13 @@ def ensure_ray(ray_config: Ray) -> None:
 
 
 def _drop_watchers() -> None:
-    """End Ray's log monitor and autoscaler: they read and ask many times a second, for nobody, beside the load."""
+    """End what of Ray works for nobody beside the load: log monitor and autoscaler, which read and ask many times a
+    second, and the dashboard's head, which starts without a dashboard too.
+    """
     from ray._private import worker
 
     node = worker._global_node
-    for name in ("kill_log_monitor", "kill_monitor"):
+    for name in ("kill_log_monitor", "kill_monitor", "kill_dashboard"):
         with contextlib.suppress(Exception):
             getattr(node, name)(check_alive=False)
 
@@ -383,10 +387,10 @@ class Benchmark:
 
     def _load(self) -> None:
         self._writer = Writer(self._job.directory, self._anchor())
-        self.result.started_wall_ns = start = time.time_ns() + int(START_DELAY_S * 1e9)
-        pending = {pair.worker.measure.remote(start): pair for pair in self._pairs}
         target = self.result.built["target"]
         with LoadWatch(target.host, target.port, self._job.endpoint_pids) as watch:
+            self.result.started_wall_ns = start = time.time_ns() + int(START_DELAY_S * 1e9)
+            pending = {pair.worker.measure.remote(start): pair for pair in self._pairs}
             try:
                 self._gather(pending, start)
             except KeyboardInterrupt:

@@ -14,6 +14,7 @@ import pickle
 import shutil
 import socket
 import struct
+import sys
 import tempfile
 import threading
 import time
@@ -107,8 +108,7 @@ class Companion:
     """The body of a companion actor."""
 
     def __init__(self, task: Task) -> None:
-        with contextlib.suppress(OSError):
-            os.nice(19)
+        _give_way()
         os.environ.update(task.environment)
         self._task = task
         self._directory = Path(tempfile.mkdtemp(prefix="llmexp-"))
@@ -345,7 +345,9 @@ class Companion:
                     continue
                 body = self._tapes.get()
                 if body is not None:
+                    began = time.thread_time()
                     self._handle(pickle.loads(body))  # noqa: S301 -- our own worker, over a private socket
+                    self._decode_s += time.thread_time() - began
                     continue
                 self._flush(force=time.monotonic() - self._flushed > BATCH_S)
                 if self._peer_gone.is_set():
@@ -372,7 +374,6 @@ class Companion:
     def _explain(self, tape: Tape) -> None:
         from llmexp.clients.explain import record
 
-        began = time.thread_time()
         request = self._requests.pop(tape.index)
         self._unsigned.pop(tape.index, None)
         self._given.pop(tape.index, None)
@@ -381,7 +382,6 @@ class Companion:
             self._remember(request, row)
         if not self._task.config.run.save_text:
             row.text = None
-        self._decode_s += time.thread_time() - began
         self._chunks += len(row.chunk_ns)
         self._decoded += 1
         if tape.warmup:
@@ -502,12 +502,38 @@ class Companion:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
+def _give_way() -> None:
+    """Run only where nobody else wants the core, and be put aside at once when the worker wakes up."""
+    with contextlib.suppress(OSError):
+        os.nice(19)
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def _warm_up() -> None:
     """Load before the clock what explaining and handing over need: imports of a second or two."""
     import llmexp.clients.explain  # noqa: F401
     from llmexp.records import to_batch
 
+    _spare_pandas()
     to_batch([])
+
+
+def _spare_pandas() -> None:
+    """Have Arrow find no pandas: it looks once, for its kinds of lists, and importing it is 50 MB and most of a second.
+
+    Where Arrow looks in another way, pandas is imported and nothing else changes.
+    """
+    import pyarrow as pa
+
+    if "pandas" in sys.modules:
+        return
+    sys.modules["pandas"] = None  # type: ignore[assignment]
+    try:
+        with contextlib.suppress(ImportError, AttributeError):
+            pa.array([0])
+    finally:
+        del sys.modules["pandas"]
 
 
 def hopeless(errors: list[str | None], message: str | None, expected: int | None) -> str | None:

@@ -335,6 +335,8 @@ class _Run:
             self.statuses.append(FAILED)
             return ""
         print(compare.render(comparison))
+        if comparison.unanswered:
+            log.warning("%s", comparison.unanswered)
         if comparison.regression and config.compare.fail_on == "regression":
             self.statuses.append(MISSED)
         return str(comparison.headline)

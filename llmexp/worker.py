@@ -28,6 +28,8 @@ SLICE = 32
 STAGGER_NS = 100_000
 """Closed loops start their streams this far apart: starting a thousand at once would measure the client's own burst."""
 TAPES_PER_FLUSH = 2
+FLUSH_AFTER_S = 0.03
+"""A tape waits so long, because the streams that end together start together too: their next sends come first."""
 RESIGN_AHEAD_NS = 15 * NS
 
 
@@ -331,7 +333,7 @@ class Phase:
         self._tapes.append(tape)
         if not self._flushing:
             self._flushing = True
-            self._loop.call_later(0.001, self._flush)
+            self._loop.call_later(FLUSH_AFTER_S, self._flush)
         if not self._in_flight():
             self._check_done()
 

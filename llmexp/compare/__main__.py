@@ -103,9 +103,8 @@ def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
 
     print((out / "comparison.json").read_text(encoding="utf-8").rstrip() if as_json else render(comparison))
     print(f"Page: {out / 'comparison.html'}", file=sys.stderr)
-    judged = any(contrast.call in ("lower", "higher", "tie", "undecided") for contrast in comparison.verdicts)
-    if comparison.options.fail_on == "regression" and not judged:
-        print("compare.fail_on=regression: no pair could be judged, so no regression could be found", file=sys.stderr)
+    if comparison.unanswered:
+        print(comparison.unanswered, file=sys.stderr)
 
 
 def _options(args: argparse.Namespace, runs: Sequence[Run]) -> Options:

@@ -140,6 +140,14 @@ class Comparison:
         return self.slo_missed or (self.options.fail_on == "regression" and self.regression)
 
     @property
+    def unanswered(self) -> str | None:
+        """What to say where a regression was asked about and no pair could be judged."""
+        judged = any(contrast.call in ("lower", "higher", "tie", "undecided") for contrast in self.verdicts)
+        if self.options.fail_on is None or judged:
+            return None
+        return "compare.fail_on=regression: no pair could be judged, so no regression could be found"
+
+    @property
     def headline(self) -> str:
         """The verdict in a sentence or two."""
         from llmexp.compare.headline import headline

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -143,14 +144,38 @@ def test_a_killed_sweep_keeps_its_rows_and_resumes(tool: Tool) -> None:
     assert len(superseded) == 1
 
 
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The processes that time the requests of the job that `pid` runs."""
+    children = psutil.Process(pid).children(recursive=True)
+    return [child for child in children if "ray::Worker" in " ".join(child.cmdline())]
+
+
+def test_a_client_that_gets_no_time_says_that_its_run_is_invalid(tool: Tool) -> None:
+    process = tool.start(*FAST, "run.max_requests=60", "concurrency=4")
+    wait_for_rows(tool, 4)
+    (worker,) = workers_of(process.pid)
+    with suppress(psutil.NoSuchProcess):
+        while process.poll() is None:  # an overloaded machine, made to order: the worker runs 20 ms of every 80
+            worker.suspend()
+            time.sleep(0.06)
+            worker.resume()
+            time.sleep(0.02)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    (result,) = tool.results()
+    assert result["validity"]["verdict"] == "invalid"
+    lag = next(reason for reason in result["validity"]["reasons"] if reason["reason"] == "loop_lag")
+    assert lag["measured"] > lag["limit"] == 0.025
+    assert "invalid" in out
+    assert "event-loop lag" in out
+    (run,) = tool.mlflow_runs()
+    assert run.data.tags["llmexp.validity"] == "invalid"
+
+
 def test_a_worker_that_dies_costs_only_what_it_had_in_flight(tool: Tool) -> None:
     process = tool.start(*FAST, "run.max_requests=120", "concurrency=4", "ray.workers=2", "run.max_error_rate=1")
     wait_for_rows(tool, 4)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "ray::Worker" in " ".join(child.cmdline())
-    ]
+    workers = workers_of(process.pid)
     assert len(workers) == 2
     workers[0].kill()
     _, err = process.communicate(timeout=120)
