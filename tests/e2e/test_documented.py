@@ -1,0 +1,100 @@
+"""Every command that README and documentation show, run as it stands: jobs up to their plan, tools to their help.
+
+The README's two commands are not among them: one is a test of its own (`test_jobs`), the other runs this.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from e2e.conftest import Tool
+
+ROOT = Path(__file__).parents[2]
+GENERATED = ("config.md", "metrics.md")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in GENERATED),
+]
+COMMAND = re.compile(
+    r"^(?: {4})?(python (?:-m|scripts/|benchmarks/).*)$|`(python (?:-m|scripts/|benchmarks/)[^`\n]*)`", re.MULTILINE
+)
+PLACEHOLDER = re.compile(r"…|^[A-Z_]{3,}$")
+pytestmark = pytest.mark.e2e
+
+
+def documented() -> list[str]:
+    """The commands, each once."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for match in COMMAND.finditer(text):
+            found[" ".join((match[1] or match[2]).split())] = None
+    return list(found)
+
+
+JOBS = [command for command in documented() if command.split()[1:3] == ["-m", "llmexp"]]
+TOOLS = [command for command in documented() if command.split()[2].startswith("llmexp.") or "benchmarks/" in command]
+SCRIPTS = [command for command in documented() if "scripts/" in command and "generate_docs" not in command]
+
+
+def test_the_pages_show_commands() -> None:
+    assert len(JOBS) >= 8
+    assert len(TOOLS) >= 5
+    assert SCRIPTS
+
+
+@pytest.mark.parametrize("command", JOBS)
+def test_a_documented_job_can_be_planned(tool: Tool, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMEXP_SAGEMAKER_ENDPOINT", "llama")
+    arguments = [one for one in shlex.split(command)[3:] if not one.startswith(("run.resume=", "dry_run="))]
+    done = tool.run(*arguments, "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert "requests" in done.stdout
+    assert "nothing was sent" in done.stdout
+
+
+@pytest.mark.parametrize("command", TOOLS)
+def test_a_documented_tool_takes_its_flags(tmp_path: Path, command: str) -> None:
+    arguments = [one for one in shlex.split(command)[1:] if not PLACEHOLDER.search(one)]
+    if arguments[0].startswith("benchmarks/"):
+        arguments[0] = str(ROOT / arguments[0])
+    done = subprocess.run(
+        [sys.executable, *arguments, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    shown = [flag for flag in arguments if flag.startswith("--")]
+    assert all(flag in done.stdout for flag in shown)
+
+
+@pytest.mark.parametrize("command", [command for command in SCRIPTS if "…" not in command])
+def test_a_documented_script_measures(tool: Tool, command: str) -> None:
+    server = tool.start("--port", "0", "--ttft", "0.02", "--inter-token", "0.001", module="llmexp.simulate")
+    assert server.stdout is not None
+    url = server.stdout.readline().strip()
+    words = shlex.split(command)[1:]
+    done = subprocess.run(
+        [
+            sys.executable,
+            ROOT / words[0],
+            *words[1:],
+            "--max-num-completed-requests",
+            "4",
+            "--num-concurrent-requests",
+            "2",
+        ],
+        cwd=tool.directory,
+        env={**os.environ, "OPENAI_API_BASE": url, "OPENAI_API_KEY": "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tool.directory / "results").iterdir())) == 2
