@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
-import orjson
-
 from llmexp.clients import address
-from llmexp.clients.base import Answer, HttpRequest, Response, Target, TokenEvent, TokenKind, Usage
-from llmexp.clients.decoding import Draft, Payload, as_text, count, decode
+from llmexp.clients.base import TokenEvent, TokenKind, Usage
+from llmexp.clients.decoding import Draft, Payload, as_text, count
 from llmexp.clients.failures import of_event
 from llmexp.clients.openai import merged
+from llmexp.clients.unsigned import UnsignedClient
 from llmexp.config import Model
 from llmexp.workload.request import Request
 
@@ -30,7 +30,7 @@ _BLOCKS: dict[str, tuple[TokenKind, tuple[str, ...]]] = {
 }
 
 
-class AnthropicClient:
+class AnthropicClient(UnsignedClient):
     """`POST <base_url>/v1/messages` (`/v1` of the base URL is not doubled).
 
     `model.params` is laid over the body; null takes a key away. The wire has no way to force a length, so
@@ -39,35 +39,12 @@ class AnthropicClient:
 
     def __init__(self, model: Model, base_url: str | None = None) -> None:
         url = base_url or model.base_url or DEFAULT_BASE_URL
-        self._model = model
-        self._target = address.target(url)
         versioned = address.path(url, "").split("?")[0].rstrip("/").endswith("/v1")
-        self._path = address.path(url, "messages" if versioned else "v1/messages")
+        path = address.path(url, "messages" if versioned else "v1/messages")
         key = address.api_key(model)
         defaults = {"Content-Type": "application/json", "Accept": "text/event-stream", "anthropic-version": VERSION}
-        self._headers = address.headers(model, defaults | ({"x-api-key": key} if key else {}))
-
-    @property
-    def target(self) -> Target:
-        """Where the connections go."""
-        return self._target
-
-    @property
-    def signature_lifetime_s(self) -> float | None:
-        """None: nothing is signed."""
-        return None
-
-    def prepare(self, request: Request) -> HttpRequest:
-        """The whole HTTP request."""
-        return HttpRequest("POST", self._path, self._headers, orjson.dumps(body(self._model, request)))
-
-    def sign(self, http: HttpRequest) -> HttpRequest:
-        """The same request."""
-        return http
-
-    def explain(self, response: Response) -> Answer:
-        """What the response means."""
-        return decode(response, fold)
+        headers = address.headers(model, defaults | ({"x-api-key": key} if key else {}))
+        super().__init__(address.target(url), path, headers, partial(body, model), fold)
 
 
 def body(model: Model, request: Request) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-import orjson
-
 from llmexp.clients import address
-from llmexp.clients.base import Answer, HttpRequest, Response, Target, TokenEvent, Usage
-from llmexp.clients.decoding import DONE, Draft, Payload, as_text, count, decode, number
+from llmexp.clients.base import TokenEvent, Usage
+from llmexp.clients.decoding import DONE, Draft, Payload, as_text, count, number
 from llmexp.clients.failures import of_event
+from llmexp.clients.unsigned import UnsignedClient
 from llmexp.config import Model
 from llmexp.workload.request import Request
 
@@ -18,7 +18,7 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _ROUTES = {"chat": "chat/completions", "completions": "completions"}
 
 
-class OpenAIClient:
+class OpenAIClient(UnsignedClient):
     """`POST <base_url>/chat/completions` or `/completions`, streamed, with usage.
 
     `model.params` is laid over the body: any key may be replaced, and null takes a key away. Two keys work together:
@@ -29,34 +29,11 @@ class OpenAIClient:
 
     def __init__(self, model: Model, base_url: str | None = None) -> None:
         url = base_url or model.base_url or DEFAULT_BASE_URL
-        self._model = model
-        self._target = address.target(url)
-        self._path = address.path(url, _ROUTES[model.route])
+        path = address.path(url, _ROUTES[model.route])
         key = address.api_key(model)
         defaults = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
-        self._headers = address.headers(model, defaults | ({"Authorization": f"Bearer {key}"} if key else {}))
-
-    @property
-    def target(self) -> Target:
-        """Where the connections go."""
-        return self._target
-
-    @property
-    def signature_lifetime_s(self) -> float | None:
-        """None: nothing is signed."""
-        return None
-
-    def prepare(self, request: Request) -> HttpRequest:
-        """The whole HTTP request."""
-        return HttpRequest("POST", self._path, self._headers, orjson.dumps(body(self._model, request)))
-
-    def sign(self, http: HttpRequest) -> HttpRequest:
-        """The same request."""
-        return http
-
-    def explain(self, response: Response) -> Answer:
-        """What the response means."""
-        return decode(response, fold)
+        headers = address.headers(model, defaults | ({"Authorization": f"Bearer {key}"} if key else {}))
+        super().__init__(address.target(url), path, headers, partial(body, model), fold)
 
 
 def body(model: Model, request: Request) -> dict[str, Any]:
