@@ -206,6 +206,8 @@ class _Pair:
 
         self.number = task.worker
         self.alive = True
+        self.due: int | None = None
+        """Requests that it will send, where that is known before the clock."""
         self.companion: Any = (
             ray.remote(Companion)
             .options(num_cpus=0, max_concurrency=4, max_restarts=0, scheduling_strategy="SPREAD")
@@ -305,6 +307,9 @@ class Benchmark:
             config.load, seed=run.seed, streams=streams, timeout_s=run.timeout_s, max_requests=run.max_requests
         )
         mine = share(streams, pair.number, workers)
+        # A list, so that it travels to the worker.
+        due = None if offsets is None else list(schedule.shard(offsets, pair.number, workers))
+        pair.due = share(run.max_requests, pair.number, workers) if due is None else len(due)
         limits = schedule.limits(config.load, streams=streams, timeout_s=run.timeout_s)
         ramp = tuple((at, share(limit, pair.number, workers) or 0) for at, limit in limits or ())
         return Plan(
@@ -312,8 +317,7 @@ class Benchmark:
             workers=workers,
             target=pair.built["target"],
             streams=ramp[0][1] if ramp else mine,
-            # A list, so that it travels to the worker.
-            offsets=None if offsets is None else iter(list(schedule.shard(offsets, pair.number, workers))),
+            offsets=None if due is None else iter(due),
             limits=ramp,
             max_requests=share(run.max_requests, pair.number, workers),
             timeout_s=run.timeout_s,
@@ -332,7 +336,7 @@ class Benchmark:
         if pair.built["signed"]:
             rate = math.ceil(self._config.peak_rate or 0.0)
             return SIGNED_AHEAD + max(2 * (streams or 0) if not rate else 0, 4 * rate)
-        return max(256, 4 * (streams or 64))
+        return max(256, 4 * (streams or 64), 4 * math.ceil((self._config.peak_rate or 0.0) / len(self._pairs)))
 
     def _warm(self) -> bool:
         """Warm-up requests, then the first shots; False when the job must not go on."""
@@ -371,12 +375,10 @@ class Benchmark:
         return True
 
     def _first_shots(self, pair: _Pair) -> int:
+        """All of them where that is few enough: what is ready before the clock costs no time beside the load."""
         streams = share(self._config.streams, pair.number, len(self._pairs))
-        ahead = self._ahead(pair, streams)
-        mine = share(self._config.run.max_requests, pair.number, len(self._pairs))
-        if mine is None or mine > READY_AT_ONCE or pair.built["signed"]:
-            return min(ahead, mine or ahead)
-        return mine
+        most = self._ahead(pair, streams) if pair.due is None or pair.built["signed"] else READY_AT_ONCE
+        return min(most, pair.due or most)
 
     # -- the clock ----------------------------------------------------------------------------------------------------
 

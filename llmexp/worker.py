@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Protocol
 
+from llmexp.alarm import Alarm
 from llmexp.clients.base import Target
 from llmexp.clients.wire import NS, Exchange, Tape
 from llmexp.feed import Loaded, Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
@@ -162,6 +163,7 @@ class Phase:
         self._limit = plan.streams
         self._offsets: Iterator[float] | None = None
         self._next_ns: int | None = None
+        self._alarm = Alarm(self._loop, self._tick)
         self._waiting: deque[tuple[int, int]] = deque()
         """(intended, dispatched) of sends that wait for a shot or for the ceiling."""
         self._held = 0
@@ -188,6 +190,7 @@ class Phase:
             self._watch.cpu_s = time.process_time() - cpu
             self._watch.ended_ns = monotonic_ns()
             probe.cancel()
+            self._alarm.close()
             gc.callbacks.remove(collect)
             for timer in timers:
                 timer.cancel()
@@ -211,7 +214,7 @@ class Phase:
         if plan.offsets is not None and not self._warmup:
             self._offsets = plan.offsets
             self._advance()
-            timers.append(self._loop.call_later(delay, self._tick))
+            self._alarm.set(self._next_ns or start_ns)
         else:
             timers.append(self._loop.call_later(delay, self._start_slots, start_ns, 0))
             timers += [self._loop.call_later(delay + at, self._set_limit, limit) for at, limit in plan.limits[1:]]
@@ -250,9 +253,7 @@ class Phase:
             self._slot(self._next_ns)
             self._advance()
         if self._next_ns is not None and not self._stopped:
-            # Timers of the loop count whole milliseconds: round up, never send before the intended time.
-            wait_ms = max(1, -(-(self._next_ns - monotonic_ns()) // 1_000_000))
-            self._loop.call_later(wait_ms / 1000, self._tick)
+            self._alarm.set(self._next_ns)
         else:
             self._check_done()
 
@@ -344,7 +345,8 @@ class Phase:
 
     def _flush(self) -> None:
         """Hand a few tapes to the companion; more at the next turn, so that a burst of endings costs no stall."""
-        for _ in range(min(TAPES_PER_FLUSH, len(self._tapes))):
+        few = max(TAPES_PER_FLUSH, len(self._tapes) // 16)
+        for _ in range(min(few, len(self._tapes))):
             self._line.send(self._tapes.popleft())
         if self._tapes:
             self._loop.call_later(0.001, self._flush)
