@@ -205,8 +205,8 @@ def _summary(config: Config, observed: Observed) -> dict[str, Any]:
         observed,
         slo=config.slo,
         open_loop=not config.closed,
-        cost=None if config.rehearse else lambda *tokens: prices.cost(price, *tokens),
-        usd_per_hour=None if config.rehearse else prices.usd_per_hour(price),
+        cost=lambda *tokens: prices.cost(price, *tokens),
+        usd_per_hour=prices.usd_per_hour(price),
         streams=config.streams if config.load.kind == "closed" else None,
         stationary=config.load.kind not in ("ramp", "replay"),
     )

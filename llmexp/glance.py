@@ -133,7 +133,7 @@ def _facts(result: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
         )
     yield from _service(metrics)
     if metrics.get("cost_usd") is not None:
-        yield "cost", _cost(metrics)
+        yield "cost", _cost(metrics, rehearsal=bool(result["job"]["rehearsal"]))
     yield from _validity(result)
 
 
@@ -173,11 +173,12 @@ def _service(metrics: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]
         yield "SLO", Text.assemble(met, f", kept by {slo['attainment']:.1%} of the requests{more}")
 
 
-def _cost(metrics: Mapping[str, Any]) -> str:
+def _cost(metrics: Mapping[str, Any], *, rehearsal: bool) -> str:
     per_million = metrics.get("usd_per_million_output_tokens")
     return _joined(
         f"{usd(metrics['cost_usd'])} USD",
         per_million is not None and f"{usd(per_million)} USD per million output tokens",
+        rehearsal and "what it would have cost",
     )
 
 

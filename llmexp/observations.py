@@ -104,7 +104,10 @@ def _held(config: Config, observed: Observed) -> float | None:
 def money(
     config: Config, price: PriceList, summary: Mapping[str, Any], measurement: Measurement, budget: Budget
 ) -> dict[str, Any]:
-    """What the job cost, warm-up apart, and where the price comes from; adds the sum to the budget."""
+    """What the job cost, warm-up apart, and where the price comes from; adds the sum to the budget.
+
+    A rehearsal costs nothing: its figures are what as many tokens and as much time would cost at the model's prices.
+    """
     from llmexp import prices
 
     rows = measurement.warmup
@@ -114,9 +117,9 @@ def money(
         )
         for row in rows
     ]
-    warmup_usd = None if config.rehearse or None in warm else sum(usd for usd in warm if usd is not None)
-    spent = (summary.get("cost_usd") or 0.0) + (warmup_usd or 0.0)
-    budget.spent_usd += spent
+    warmup_usd = None if None in warm else sum(usd for usd in warm if usd is not None)
+    if not config.rehearse:
+        budget.spent_usd += (summary.get("cost_usd") or 0.0) + (warmup_usd or 0.0)
     return {
         "cost_usd": summary.get("cost_usd"),
         "warmup_usd": warmup_usd if rows else 0.0,

@@ -201,7 +201,12 @@ def test_the_comparison_that_it_is_for_can_be_rehearsed(tool: Tool) -> None:
         for result in found
     }
     assert digests["sonnet"] == digests["llama"] == digests["claude"]
-    assert all("rehearsal" in json.dumps(run.data.tags) for run in tool.mlflow_runs())
+    assert "what it would have cost" in done.stdout
+    runs = tool.mlflow_runs()
+    assert all("rehearsal" in json.dumps(run.data.tags) for run in runs)
+    jobs = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert all(run.data.metrics["cost_usd"] > 0 for run in jobs)
+    assert {run.data.tags["llmexp.deployment.wire"] for run in jobs} == {"bedrock", "sagemaker", "anthropic"}
 
 
 @pytest.mark.parametrize("load", ["constant", "poisson"])
