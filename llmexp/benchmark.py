@@ -135,10 +135,8 @@ def ensure_ray(ray_config: Ray) -> None:
     for attempt in range(RAY_ATTEMPTS):
         try:
             if ray_config.kind == "local":
-                # Ray runs its workers at niceness 15: stamps would wait for whatever else this machine does.
-                system = {"worker_niceness": 0}
                 ray.init(
-                    address="local", include_dashboard=False, num_cpus=os.cpu_count(), _system_config=system, **options
+                    address="local", include_dashboard=False, num_cpus=os.cpu_count(), _system_config=QUIET, **options
                 )
             else:
                 ray.init(address=ray_config.address, **options)
@@ -221,7 +219,7 @@ class _Pair:
     def connect(self, plan: Plan) -> None:
         import ray
 
-        attached = self.companion.attach.remote()
+        attached = self.companion.attach.remote(self.due)
         ray.get([self.worker.connect.remote(plan, self.built["directory"]), attached])
 
     def kill(self) -> None:
@@ -336,7 +334,8 @@ class Benchmark:
         if pair.built["signed"]:
             rate = math.ceil(self._config.peak_rate or 0.0)
             return SIGNED_AHEAD + max(2 * (streams or 0) if not rate else 0, 4 * rate)
-        return max(256, 4 * (streams or 64), 4 * math.ceil((self._config.peak_rate or 0.0) / len(self._pairs)))
+        per_s = 0.0 if self._waits_for_answers else self._config.peak_rate or 0.0
+        return max(256, 4 * (streams or 64), 4 * math.ceil(per_s / len(self._pairs)))
 
     def _warm(self) -> bool:
         """Warm-up requests, then the first shots; False when the job must not go on."""
@@ -375,10 +374,20 @@ class Benchmark:
         return True
 
     def _first_shots(self, pair: _Pair) -> int:
-        """All of them where that is few enough: what is ready before the clock costs no time beside the load."""
-        streams = share(self._config.streams, pair.number, len(self._pairs))
-        most = self._ahead(pair, streams) if pair.due is None or pair.built["signed"] else READY_AT_ONCE
-        return min(most, pair.due or most)
+        """All of them where that is few enough: what is ready before the clock costs no time beside the load.
+
+        Turns that wait for answers come in between the others, so there only some are given ahead.
+        """
+        due = pair.due
+        if due is not None and due <= READY_AT_ONCE and not pair.built["signed"] and not self._waits_for_answers:
+            return due
+        ahead = self._ahead(pair, share(self._config.streams, pair.number, len(self._pairs)))
+        return ahead if due is None else min(ahead, due)
+
+    @property
+    def _waits_for_answers(self) -> bool:
+        """Whether some requests can only be prepared when an earlier one has been answered."""
+        return self._config.workload.kind in ("conversation", "mix")
 
     # -- the clock ----------------------------------------------------------------------------------------------------
 

@@ -122,6 +122,7 @@ class Companion:
         self._wake = threading.Event()
         self._need = 0
         self._next = 0
+        self._most = task.max_requests
         self._resign: deque[int] = deque()
         self._given: dict[int, None] = {}
         """Indexes in the worker's queue or on the wire, in the order given."""
@@ -187,8 +188,9 @@ class Companion:
 
         return str(ray.get_runtime_context().get_node_id())
 
-    def attach(self) -> None:
-        """Take the worker's connection and start the threads."""
+    def attach(self, due: int | None = None) -> None:
+        """Take the worker's connection and start the threads. `due`: requests that the worker will send, if known."""
+        self._most = due if due is not None else self._most
         self._listener.settimeout(60)
         self._peer, _ = self._listener.accept()
         self._peer.setblocking(True)
@@ -228,7 +230,7 @@ class Companion:
         self._owed += count
 
     def _all_given(self) -> bool:
-        most = self._task.max_requests
+        most = self._most
         return most is not None and self._next >= most and not (self._resign or self._parked or self._unparked)
 
     def _next_shot(self) -> Shot | None:
@@ -238,7 +240,7 @@ class Companion:
         if self._unparked:
             index, before, not_before_ns = self._unparked.popleft()
             return self._shot(self._source.request(index, history=before), index, not_before_ns)
-        most = self._task.max_requests
+        most = self._most
         while most is None or self._next < most:
             index = self._task.worker + self._next * self._task.workers
             self._next += 1
@@ -400,7 +402,7 @@ class Companion:
         self._progress["slo_missed"] += self._missed(row)
         if self._reason is None and len(self._first_errors) < 4 * FIRST:
             self._first_errors.append(row.error_class)
-            self._reason = hopeless(self._first_errors, row.error_message, self._task.max_requests)
+            self._reason = hopeless(self._first_errors, row.error_message, self._most)
             if self._reason is not None:
                 self._send(Stop(cut=False))
 

@@ -133,7 +133,7 @@ def _facts(result: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
         )
     yield from _service(metrics)
     if metrics.get("cost_usd") is not None:
-        yield "cost", _cost(metrics, rehearsal=bool(result["job"]["rehearsal"]))
+        yield "cost", _cost(metrics, rehearsal=bool(result["job"].get("rehearsal")))
     yield from _validity(result)
 
 

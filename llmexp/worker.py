@@ -163,7 +163,7 @@ class Phase:
         self._limit = plan.streams
         self._offsets: Iterator[float] | None = None
         self._next_ns: int | None = None
-        self._alarm = Alarm(self._loop, self._tick)
+        self._alarm: Alarm | None = None
         self._waiting: deque[tuple[int, int]] = deque()
         """(intended, dispatched) of sends that wait for a shot or for the ceiling."""
         self._held = 0
@@ -190,7 +190,8 @@ class Phase:
             self._watch.cpu_s = time.process_time() - cpu
             self._watch.ended_ns = monotonic_ns()
             probe.cancel()
-            self._alarm.close()
+            if self._alarm is not None:
+                self._alarm.close()
             gc.callbacks.remove(collect)
             for timer in timers:
                 timer.cancel()
@@ -214,6 +215,7 @@ class Phase:
         if plan.offsets is not None and not self._warmup:
             self._offsets = plan.offsets
             self._advance()
+            self._alarm = Alarm(self._loop, self._tick)
             self._alarm.set(self._next_ns or start_ns)
         else:
             timers.append(self._loop.call_later(delay, self._start_slots, start_ns, 0))
@@ -252,7 +254,7 @@ class Phase:
         while self._next_ns is not None and self._next_ns <= now and not self._stopped:
             self._slot(self._next_ns)
             self._advance()
-        if self._next_ns is not None and not self._stopped:
+        if self._next_ns is not None and not self._stopped and self._alarm is not None:
             self._alarm.set(self._next_ns)
         else:
             self._check_done()
@@ -332,7 +334,9 @@ class Phase:
         elif not self._full():
             self._slot(tape.end_ns or monotonic_ns())
         self._tapes.append(tape)
-        if not self._flushing:
+        if self._waiting and not self._line.ready:
+            self._flush_all()  # the next turn of a conversation waits for this very answer
+        elif not self._flushing:
             self._flushing = True
             self._loop.call_later(FLUSH_AFTER_S, self._flush)
         if not self._in_flight():
