@@ -38,6 +38,7 @@ BATCH_S = 0.5
 HOPELESS = ("auth", "not_found", "bad_request")
 UNREACHABLE = ("connect", "tls")
 COUNTING_S = 20.0
+DEAF_S = 10
 FIRST = 5
 """So many first requests that all fail alike end a job early."""
 
@@ -123,6 +124,7 @@ class Companion:
         self._need = 0
         self._next = 0
         self._most = task.max_requests
+        self._deaf = False
         self._resign: deque[int] = deque()
         self._given: dict[int, None] = {}
         """Indexes in the worker's queue or on the wire, in the order given."""
@@ -194,6 +196,7 @@ class Companion:
         self._listener.settimeout(60)
         self._peer, _ = self._listener.accept()
         self._peer.setblocking(True)
+        self._peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", DEAF_S, 0))
         threading.Thread(target=self._read_feed, name="feed", daemon=True).start()
         threading.Thread(target=self._work, name="work", daemon=True).start()
 
@@ -221,7 +224,7 @@ class Companion:
 
     def _supply(self, count: int) -> None:
         """Prepare up to `count` shots in slices, so that the first arrive early."""
-        while count > 0 and not self._closing:
+        while count > 0 and not self._closing and not self._deaf:
             shots = list(itertools.islice(iter(self._next_shot, None), min(count, 64)))
             self._send(Ready(shots, last=self._all_given()))
             count -= len(shots)
@@ -315,9 +318,13 @@ class Companion:
         return through_proxy(http, target).encode(target)
 
     def _send(self, message: object) -> None:
-        with self._send_lock, contextlib.suppress(OSError):
-            if self._peer is not None:
+        with self._send_lock:
+            if self._peer is None or self._deaf:
+                return
+            try:
                 self._peer.sendall(pack(message))
+            except OSError:
+                self._deaf = True  # the worker is gone, or its phase is over and it reads no more
 
     # -- understanding ------------------------------------------------------------------------------------------------
 
