@@ -48,9 +48,11 @@ class Alarm:
 
     def _rung(self) -> None:
         assert self._file is not None
-        with contextlib.suppress(BlockingIOError):
+        try:
             os.read(self._file, 8)
-            self._ring()
+        except BlockingIOError:  # set anew since it ran out
+            return
+        self._ring()
 
     def close(self) -> None:
         """Ring no more."""

@@ -219,6 +219,7 @@ class _Pair:
     def connect(self, plan: Plan) -> None:
         import ray
 
+        self.due = plan.max_requests
         attached = self.companion.attach.remote(self.due)
         ray.get([self.worker.connect.remote(plan, self.built["directory"]), attached])
 
@@ -290,7 +291,6 @@ class Benchmark:
             nonce=self._job.nonce,
             worker=worker,
             workers=workers,
-            max_requests=share(run.max_requests, worker, workers),
             warmup_requests=share(run.warmup_requests, worker, workers) or 0,
             requests=self._job.requests,
             environment=self._job.environment,
@@ -307,7 +307,6 @@ class Benchmark:
         mine = share(streams, pair.number, workers)
         # A list, so that it travels to the worker.
         due = None if offsets is None else list(schedule.shard(offsets, pair.number, workers))
-        pair.due = share(run.max_requests, pair.number, workers) if due is None else len(due)
         limits = schedule.limits(config.load, streams=streams, timeout_s=run.timeout_s)
         ramp = tuple((at, share(limit, pair.number, workers) or 0) for at, limit in limits or ())
         return Plan(
@@ -317,7 +316,7 @@ class Benchmark:
             streams=ramp[0][1] if ramp else mine,
             offsets=None if due is None else iter(due),
             limits=ramp,
-            max_requests=share(run.max_requests, pair.number, workers),
+            max_requests=share(run.max_requests, pair.number, workers) if due is None else len(due),
             timeout_s=run.timeout_s,
             grace_s=run.grace_s,
             spare=max((limit for _, limit in ramp), default=mine or self._spare(workers)),

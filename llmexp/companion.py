@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 from llmexp.clients.base import Client, HttpRequest, Target
 from llmexp.clients.wire import NS, Tape
 from llmexp.config import Config
-from llmexp.feed import Loaded, Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
+from llmexp.feed import OVER, Loaded, Need, Odometer, Over, Ready, Resign, Shot, Stop, Unpacker, pack
 from llmexp.records import Record
 from llmexp.service_level import kept
 from llmexp.workload.request import Message, Request
@@ -38,7 +38,6 @@ BATCH_S = 0.5
 HOPELESS = ("auth", "not_found", "bad_request")
 UNREACHABLE = ("connect", "tls")
 COUNTING_S = 20.0
-DEAF_S = 10
 FIRST = 5
 """So many first requests that all fail alike end a job early."""
 
@@ -52,8 +51,6 @@ class Task:
     nonce: str
     worker: int
     workers: int
-    max_requests: int | None
-    """This worker's share."""
     warmup_requests: int
     """This worker's share."""
     requests: tuple[Request, ...] | None = None
@@ -123,8 +120,10 @@ class Companion:
         self._wake = threading.Event()
         self._need = 0
         self._next = 0
-        self._most = task.max_requests
-        self._deaf = False
+        self._due: int | None = None
+        """Requests that the worker will send at most; None: as many as there is time for."""
+        self._over = True
+        """No phase is under way: the worker does not read."""
         self._resign: deque[int] = deque()
         self._given: dict[int, None] = {}
         """Indexes in the worker's queue or on the wire, in the order given."""
@@ -190,18 +189,18 @@ class Companion:
 
         return str(ray.get_runtime_context().get_node_id())
 
-    def attach(self, due: int | None = None) -> None:
+    def attach(self, due: int | None) -> None:
         """Take the worker's connection and start the threads. `due`: requests that the worker will send, if known."""
-        self._most = due if due is not None else self._most
+        self._due = due
         self._listener.settimeout(60)
         self._peer, _ = self._listener.accept()
         self._peer.setblocking(True)
-        self._peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", DEAF_S, 0))
         threading.Thread(target=self._read_feed, name="feed", daemon=True).start()
         threading.Thread(target=self._work, name="work", daemon=True).start()
 
     def give_warmup(self) -> int:
         """Hand the warm-up requests to the worker; how many."""
+        self._over = False
         task = self._task
         shots = []
         for at in range(task.warmup_requests):
@@ -213,6 +212,7 @@ class Companion:
 
     def give(self, count: int) -> int:
         """Hand the first `count` measured requests to the worker; how many there were."""
+        self._over = False
         before = len(self._given)
         self._supply(count)
         self._send(Loaded())
@@ -224,7 +224,7 @@ class Companion:
 
     def _supply(self, count: int) -> None:
         """Prepare up to `count` shots in slices, so that the first arrive early."""
-        while count > 0 and not self._closing and not self._deaf:
+        while count > 0 and not self._closing and not self._over:
             shots = list(itertools.islice(iter(self._next_shot, None), min(count, 64)))
             self._send(Ready(shots, last=self._all_given()))
             count -= len(shots)
@@ -233,8 +233,8 @@ class Companion:
         self._owed += count
 
     def _all_given(self) -> bool:
-        most = self._most
-        return most is not None and self._next >= most and not (self._resign or self._parked or self._unparked)
+        due = self._due
+        return due is not None and self._next >= due and not (self._resign or self._parked or self._unparked)
 
     def _next_shot(self) -> Shot | None:
         """The next request in order; turns of a conversation wait until the answer before them is known."""
@@ -243,8 +243,7 @@ class Companion:
         if self._unparked:
             index, before, not_before_ns = self._unparked.popleft()
             return self._shot(self._source.request(index, history=before), index, not_before_ns)
-        most = self._most
-        while most is None or self._next < most:
+        while self._due is None or self._next < self._due:
             index = self._task.worker + self._next * self._task.workers
             self._next += 1
             fixed = self._fixed(index)
@@ -318,13 +317,9 @@ class Companion:
         return through_proxy(http, target).encode(target)
 
     def _send(self, message: object) -> None:
-        with self._send_lock:
-            if self._peer is None or self._deaf:
-                return
-            try:
+        with self._send_lock, contextlib.suppress(OSError):
+            if self._peer is not None and not (self._over and isinstance(message, Ready)):
                 self._peer.sendall(pack(message))
-            except OSError:
-                self._deaf = True  # the worker is gone, or its phase is over and it reads no more
 
     # -- understanding ------------------------------------------------------------------------------------------------
 
@@ -342,8 +337,12 @@ class Companion:
                 self._wake.set()
                 return
             for body in unpacker.feed(buffer[:count]):
-                self._tapes.put(body)
-                self._wake.set()
+                if body == OVER:
+                    self._over = True
+                    self._send(Over())
+                else:
+                    self._tapes.put(body)
+                    self._wake.set()
 
     def _work(self) -> None:
         try:
@@ -409,7 +408,7 @@ class Companion:
         self._progress["slo_missed"] += self._missed(row)
         if self._reason is None and len(self._first_errors) < 4 * FIRST:
             self._first_errors.append(row.error_class)
-            self._reason = hopeless(self._first_errors, row.error_message, self._most)
+            self._reason = hopeless(self._first_errors, row.error_message, self._due)
             if self._reason is not None:
                 self._send(Stop(cut=False))
 

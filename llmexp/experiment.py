@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmexp.benchmark import Measurement
     from llmexp.endpoints import Running
     from llmexp.observed import Observed
+    from llmexp.prices import PriceList
     from llmexp.server_metrics import Watch
     from llmexp.sweep import Budget
     from llmexp.workload.request import Request
@@ -166,7 +167,7 @@ def conclude(
         records.to_parquet(spec.directory)
     observed = metrics.observe(spec.directory) if measured else metrics.observe([])
     price = prices.price_list(config.model)
-    summary = _summary(config, observed)
+    summary = _summary(config, observed, price)
     client = observations.client(measurement)
     summary["client"] = observations.client_metrics(client)
     facts = observations.facts(config, measurement, observed, summary, client)
@@ -196,11 +197,10 @@ def conclude(
     return result
 
 
-def _summary(config: Config, observed: Observed) -> dict[str, Any]:
-    """The numbers of what was observed, under this config's service level and prices."""
+def _summary(config: Config, observed: Observed, price: PriceList) -> dict[str, Any]:
+    """The numbers of what was observed, under this config's service level and these prices."""
     from llmexp import metrics, prices
 
-    price = prices.price_list(config.model)
     return metrics.summarize(
         observed,
         slo=config.slo,
@@ -257,7 +257,7 @@ def failed(spec: Spec, reason: str) -> dict[str, Any]:
 
 def salvage(directory: Path) -> dict[str, Any] | None:
     """The result of a folder whose job was killed, from what it had written; None where there is none."""
-    from llmexp import metrics, records, results
+    from llmexp import metrics, prices, records, results
     from llmexp.config import load
 
     try:
@@ -269,7 +269,7 @@ def salvage(directory: Path) -> dict[str, Any] | None:
     config = load(result["config"])
     records.to_parquet(directory)
     observed = metrics.observe(directory)
-    result["metrics"] = _summary(config, observed)
+    result["metrics"] = _summary(config, observed, prices.price_list(config.model))
     result["curves"], result["errors"] = metrics.curves(observed), metrics.errors(observed)
     results.write(directory, result)
     return result

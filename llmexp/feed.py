@@ -1,6 +1,7 @@
 """The line between a worker and its companion: length-prefixed pickles over a private Unix socket.
 
-companion → worker: `Ready` (requests as bytes), `Loaded`, `Stop`. worker → companion: `Tape`, `Need`, `Resign`.
+companion → worker: `Ready` (requests as bytes), `Loaded`, `Stop`. worker → companion: `Tape`, `Need`, `Resign`. Either
+way: `Over`.
 The socket lies in a directory of mode 0700 that the companion makes; only these two processes speak on it.
 """
 
@@ -64,10 +65,19 @@ class Resign:
     indexes: list[int]
 
 
+@dataclass(slots=True)
+class Over:
+    """A phase has ended. The worker reads until the companion says it too, and nothing to be sent comes after that."""
+
+
 def pack(message: object) -> bytes:
     """One framed message."""
     body = pickle.dumps(message, protocol=5)
     return LENGTH.pack(len(body)) + body
+
+
+OVER = pack(Over())[LENGTH.size :]
+"""The body of `Over`: known without unpickling, ahead of the tapes that wait to be."""
 
 
 class Unpacker:

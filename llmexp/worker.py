@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from llmexp.alarm import Alarm
 from llmexp.clients.base import Target
 from llmexp.clients.wire import NS, Exchange, Tape
-from llmexp.feed import Loaded, Need, Odometer, Ready, Resign, Shot, Stop, Unpacker, pack
+from llmexp.feed import Loaded, Need, Odometer, Over, Ready, Resign, Shot, Stop, Unpacker, pack
 
 PROBE_S = 0.025
 """Period of the event-loop probe."""
@@ -93,6 +93,7 @@ class Line(asyncio.Protocol):
         self.ready: deque[Shot] = deque()
         self.last = False
         self.loaded = False
+        self.over = False
         self.lost = False
         self.phase: Phase | None = None
         self._asked = 0
@@ -115,6 +116,8 @@ class Line(asyncio.Protocol):
                 self.phase.fed()
         elif isinstance(message, Loaded):
             self.loaded = True
+        elif isinstance(message, Over):
+            self.over = True
         elif isinstance(message, Stop) and self.phase is not None:
             self.phase.stop(cut=message.cut)
 
@@ -127,9 +130,11 @@ class Line(asyncio.Protocol):
         if self._transport is not None and not self.lost:
             self._transport.write(pack(message))
 
-    async def drained(self) -> None:
-        """Wait until the companion has all that was sent: nothing moves once the loop stops running."""
-        while self._transport is not None and not self.lost and self._transport.get_write_buffer_size():
+    async def end_phase(self) -> None:
+        """Wait until the companion has all that was sent and sends nothing more: once the loop stops, nobody reads."""
+        self.over = False
+        self.send(Over())
+        while not self.over and not self.lost:
             await asyncio.sleep(0.001)
 
     def need(self, ahead: int) -> None:
@@ -250,11 +255,12 @@ class Phase:
 
     def _tick(self) -> None:
         """Open loop: everything that is due now."""
+        assert self._alarm is not None
         now = monotonic_ns()
         while self._next_ns is not None and self._next_ns <= now and not self._stopped:
             self._slot(self._next_ns)
             self._advance()
-        if self._next_ns is not None and not self._stopped and self._alarm is not None:
+        if self._next_ns is not None and not self._stopped:
             self._alarm.set(self._next_ns)
         else:
             self._check_done()
@@ -458,7 +464,7 @@ class _Core:
             gc.freeze()
         self._phase = phase = Phase(self._plan, self._line, self._odometer, warmup=warmup)
         watch = await phase.run(self._streams, max(start_ns, monotonic_ns()) if warmup else start_ns)
-        await self._line.drained()
+        await self._line.end_phase()
         watch.anchor_wall_ns, watch.anchor_monotonic_ns = time.time_ns(), monotonic_ns()
         self._phase = None
         return watch

@@ -144,6 +144,17 @@ def test_a_killed_sweep_keeps_its_rows_and_resumes(tool: Tool) -> None:
     assert len(superseded) == 1
 
 
+def test_time_that_runs_out_while_requests_are_prepared_ends_the_job(tool: Tool) -> None:
+    """Megabytes of requests are on their way to the worker when it stops reading: nobody may wait for the other."""
+    long = ("workload.input_tokens.mean=20000", "workload.output_tokens.mean=4", "run.max_requests=null")
+    quick = ("model.deployment.profile.ttft.mean_s=0.001", "model.deployment.profile.slots=64")
+    load = ("concurrency=32", "run.warmup_requests=0", "run.timeout_s=4")
+    done = tool.run("model=simulated", *quick, *long, *load, timeout_s=120)
+    assert done.returncode == 0, done.stderr
+    (result,) = tool.results()
+    assert result["metrics"]["requests_completed"] > 32
+
+
 def workers_of(pid: int) -> list[psutil.Process]:
     """The processes that time the requests of the job that `pid` runs."""
     children = psutil.Process(pid).children(recursive=True)
