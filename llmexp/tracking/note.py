@@ -17,7 +17,8 @@ def describe(result: Mapping[str, Any]) -> str:
     metrics = result.get("metrics") or {}
     rows = [_latency_row(title, metrics.get(name)) for name, title in _SHOWN.items()]
     table = ["| | p50 | p95 | mean |", "| --- | --- | --- | --- |", *filter(None, rows)] if any(rows) else []
-    parts = [_headline(result), _capacity(metrics), _counts(metrics), "\n".join(table), *_remarks(result)]
+    counts = _counts(metrics, rehearsal=bool(result["job"].get("rehearsal")))
+    parts = [_headline(result), _capacity(metrics), counts, "\n".join(table), *_remarks(result)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -40,7 +41,7 @@ def _capacity(metrics: Mapping[str, Any]) -> str:
     return f"**Capacity: {headline(found)}**.{reason} Each probe is a run below this one."
 
 
-def _counts(metrics: Mapping[str, Any]) -> str:
+def _counts(metrics: Mapping[str, Any], *, rehearsal: bool) -> str:
     ttft = metrics.get("ttft_s") or {}
     wanted = (
         (ttft.get("p50"), "first token after {:.3g} s (p50)"),
@@ -48,7 +49,7 @@ def _counts(metrics: Mapping[str, Any]) -> str:
         (metrics.get("requests_completed"), "{:.0f} requests completed"),
         (metrics.get("requests_failed"), "{:.0f} failed"),
         (metrics.get("requests_unfinished"), "{:.0f} unfinished"),
-        (metrics.get("cost_usd"), "{:.3g} USD"),
+        (metrics.get("cost_usd"), "would have cost {:.3g} USD" if rehearsal else "{:.3g} USD"),
     )
     return ", ".join(shape.format(value) for value, shape in wanted if isinstance(value, int | float) and value)
 

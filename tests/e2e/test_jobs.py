@@ -217,6 +217,7 @@ def test_the_comparison_that_it_is_for_can_be_rehearsed(tool: Tool) -> None:
     assert all("rehearsal" in json.dumps(run.data.tags) for run in runs)
     jobs = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert all(run.data.metrics["cost_usd"] > 0 for run in jobs)
+    assert all("would have cost" in run.data.tags["mlflow.note.content"] for run in jobs)
     assert {run.data.tags["llmexp.deployment.wire"] for run in jobs} == {"bedrock", "sagemaker", "anthropic"}
 
 
