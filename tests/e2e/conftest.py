@@ -23,11 +23,6 @@ FAST = (
 """A simulated model that answers 64 tokens in 0.4 s."""
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell that runs the tests in the background has its children ignore Ctrl-C, and theirs inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @dataclass
 class Tool:
     """The tool in one directory."""
