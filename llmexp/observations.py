@@ -74,7 +74,7 @@ def facts(
 
     lag = seen["loop_lag_s"] or {}
     closed = config.load.kind == "closed" and config.streams is not None
-    sources = metrics.token_sources(observed)
+    estimated = {name for name, found in metrics.token_sources(observed).items() if "estimate" in found}
     declared = float(measurement.built.get("declared_cache_share", 0.0))
     return ClientFacts(
         requests_completed=int(observed.completed.sum()),
@@ -84,7 +84,8 @@ def facts(
         schedule_lag_p99_s=(summary.get("schedule_lag_s") or {}).get("p99"),
         workers_lost=measurement.workers_lost,
         litellm_own_stream=bool(seen["own_stream"]),
-        token_counts_estimated=any("estimate" in found for found in sources.values()),
+        token_counts_estimated=bool(estimated - {"chunk_tokens"}),
+        chunk_tokens_estimated="chunk_tokens" in estimated,
         undeclared_cache_hits=metrics.cached_beyond(observed, declared),
         other_load_share=seen["other_load_share"],
         endpoint_on_this_machine=seen["endpoint_cpu_share"] is not None,

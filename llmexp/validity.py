@@ -33,6 +33,9 @@ class ClientFacts:
     litellm_own_stream: bool = False
     """True when LiteLLM did not let its request be taken, so that its own stream had to be timed."""
     token_counts_estimated: bool = False
+    """Of whole prompts or answers."""
+    chunk_tokens_estimated: bool = False
+    """The answers' counts are the server's, how they fall on the chunks is not known."""
     undeclared_cache_hits: float | None = None
     """Share of input tokens that a cache served beyond what the workload declares."""
     other_load_share: float | None = None
@@ -228,6 +231,17 @@ def _circumstances(facts: ClientFacts) -> Iterator[Reason]:
             "token counts were estimated",
             "neither the server's usage nor the model's tokenizer was at hand, so every number per token is rough",
             "Ask the server for usage, or set model.tokenizer.",
+        )
+    elif facts.chunk_tokens_estimated:
+        yield Reason(
+            "chunk_tokens_estimated",
+            "degraded",
+            None,
+            None,
+            "how many tokens each chunk held was estimated",
+            "the server counts whole answers and the model's tokenizer is not at hand: time between tokens and tokens/s"
+            " of the steady part are rough; time to first token, per output token and the totals are not",
+            "Set model.tokenizer where the model's own is public; compare by the other numbers where it is not.",
         )
 
 

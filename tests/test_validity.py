@@ -49,6 +49,7 @@ def test_limits(fact: str, fine: list[float], degraded: list[float], invalid: li
         {"workers_lost": 1},
         {"litellm_own_stream": True},
         {"token_counts_estimated": True},
+        {"chunk_tokens_estimated": True},
         {"undeclared_cache_hits": 0.2},
         {"other_load_share": 0.5},
     ],
