@@ -214,9 +214,8 @@ def test_the_comparison_that_it_is_for_can_be_rehearsed(tool: Tool) -> None:
     assert digests["sonnet"] == digests["llama"] == digests["claude"]
     assert "what it would have cost" in done.stdout
     reasons = {result["job"]["model"]: {each["reason"] for each in result["validity"]["reasons"]} for result in found}
-    assert (
-        "chunk_tokens_estimated" in reasons["sonnet"]
-    )  # Claude's tokenizer is not public, its totals are the server's
+    # Claude's tokenizer is not public; what the server counts are whole prompts and answers.
+    assert "chunk_tokens_estimated" in reasons["sonnet"]
     assert not any("token_counts_estimated" in told for told in reasons.values())
     runs = tool.mlflow_runs()
     assert all("rehearsal" in json.dumps(run.data.tags) for run in runs)
