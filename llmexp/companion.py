@@ -333,6 +333,7 @@ class Companion:
             except OSError:
                 count = 0
             if not count:
+                self._over = True  # nobody is left to prepare for
                 self._peer_gone.set()
                 self._wake.set()
                 return
