@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 from llmexp.clients.base import Client, HttpRequest, Target
 from llmexp.clients.wire import NS, Tape
 from llmexp.config import Config
-from llmexp.feed import OVER, Loaded, Need, Odometer, Over, Ready, Resign, Shot, Stop, Unpacker, pack
+from llmexp.feed import Loaded, Need, Odometer, Over, Ready, Resign, Shot, Stop, Unpacker, pack
 from llmexp.records import Record
 from llmexp.service_level import kept
 from llmexp.workload.request import Message, Request
@@ -38,6 +38,8 @@ BATCH_S = 0.5
 HOPELESS = ("auth", "not_found", "bad_request")
 UNREACHABLE = ("connect", "tls")
 COUNTING_S = 20.0
+HURRY_NS = 2 * NS
+"""An answer that ended so long ago is explained without rest."""
 FIRST = 5
 """So many first requests that all fail alike end a job early."""
 
@@ -118,8 +120,8 @@ class Companion:
         self._send_lock = threading.Lock()
         self._tapes = Spool()
         self._wake = threading.Event()
-        self._need = 0
-        self._next = 0
+        self._asked: deque[Need | Resign] = deque()
+        self._need = self._next = 0
         self._due: int | None = None
         """Requests that the worker will send at most; None: as many as there is time for."""
         self._over = True
@@ -337,17 +339,26 @@ class Companion:
                 self._peer_gone.set()
                 self._wake.set()
                 return
-            for body in unpacker.feed(buffer[:count]):
-                if body == OVER:
-                    self._over = True
-                    self._send(Over())
-                else:
+            for is_tape, body in unpacker.feed(buffer[:count]):
+                if is_tape:
                     self._tapes.put(body)
-                    self._wake.set()
+                else:
+                    self._hear(pickle.loads(body))  # noqa: S301 -- our own worker, over a private socket
+                self._wake.set()
+
+    def _hear(self, message: object) -> None:
+        """Take what does not wait behind the tapes. Called by the reading thread: the rest is the working thread's."""
+        if isinstance(message, Over):
+            self._over = True
+            self._send(Over())
+        elif isinstance(message, Need | Resign):
+            self._asked.append(message)
 
     def _work(self) -> None:
         try:
             while not self._closing:
+                while self._asked:
+                    self._note_need(self._asked.popleft())
                 if self._need:
                     count, self._need = self._need, 0
                     self._supply(count)
@@ -355,8 +366,11 @@ class Companion:
                 body = self._tapes.get()
                 if body is not None:
                     began = time.thread_time()
-                    self._handle(pickle.loads(body))  # noqa: S301 -- our own worker, over a private socket
-                    self._decode_s += time.thread_time() - began
+                    tape = pickle.loads(body)  # noqa: S301 -- our own worker, over a private socket
+                    self._explain(tape)
+                    worked_s = time.thread_time() - began
+                    self._decode_s += worked_s
+                    self._rest(worked_s, tape.end_ns)
                     continue
                 self._flush(force=time.monotonic() - self._flushed > BATCH_S)
                 if self._peer_gone.is_set():
@@ -369,16 +383,24 @@ class Companion:
             self._problem = f"{type(error).__name__}: {error}"
             self._send(Stop(cut=True))
 
-    def _handle(self, message: object) -> None:
+    def _note_need(self, message: Need | Resign) -> None:
         if isinstance(message, Need):
             self._need += message.count
-        elif isinstance(message, Resign):
-            for index in message.indexes:
-                self._given.pop(index, None)
-                self._resign.append(index)
-            self._need += len(message.indexes)
-        elif isinstance(message, Tape):
-            self._explain(message)
+            return
+        for index in message.indexes:
+            self._given.pop(index, None)
+            self._resign.append(index)
+        self._need += len(message.indexes)
+
+    def _rest(self, worked_s: float, ended_ns: int | None) -> None:
+        """Leave the core alone for as long as it was used, while nobody is in a hurry.
+
+        The idle class makes way at once only for tasks of its own scheduling group: whoever was started in another
+        session, as a server beside us is, would wait for the scheduler's next tick.
+        """
+        behind_ns = time.monotonic_ns() - (ended_ns or 0)
+        if self._measuring and not self._over and not self._parked and behind_ns < HURRY_NS:
+            time.sleep(worked_s)
 
     def _explain(self, tape: Tape) -> None:
         from llmexp.clients.explain import record

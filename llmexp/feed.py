@@ -1,4 +1,4 @@
-"""The line between a worker and its companion: length-prefixed pickles over a private Unix socket.
+"""The line between a worker and its companion: framed pickles over a private Unix socket.
 
 companion → worker: `Ready` (requests as bytes), `Loaded`, `Stop`. worker → companion: `Tape`, `Need`, `Resign`. Either
 way: `Over`.
@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LENGTH = struct.Struct("<I")
+from llmexp.clients.wire import Tape
+
+HEAD = struct.Struct("<I?")
+"""Bytes in the body, and whether it is a tape, which can wait: known without unpickling it."""
 
 
 @dataclass(slots=True)
@@ -73,30 +76,27 @@ class Over:
 def pack(message: object) -> bytes:
     """One framed message."""
     body = pickle.dumps(message, protocol=5)
-    return LENGTH.pack(len(body)) + body
-
-
-OVER = pack(Over())[LENGTH.size :]
-"""The body of `Over`: known without unpickling, ahead of the tapes that wait to be."""
+    return HEAD.pack(len(body), isinstance(message, Tape)) + body
 
 
 class Unpacker:
-    """Cuts a byte stream into the bodies of its frames."""
+    """Cuts a byte stream into its frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """The frames that `data` completed, still pickled."""
+    def feed(self, data: bytes | memoryview) -> Iterator[tuple[bool, bytes]]:
+        """The frames that `data` completed: whether each is a tape, and its body, still pickled."""
         buffer = self._buffer
         buffer += data
-        while len(buffer) >= 4:
-            (size,) = LENGTH.unpack_from(buffer)
-            if len(buffer) < 4 + size:
+        while len(buffer) >= HEAD.size:
+            size, is_tape = HEAD.unpack_from(buffer)
+            end = HEAD.size + size
+            if len(buffer) < end:
                 return
-            body = bytes(buffer[4 : 4 + size])
-            del buffer[: 4 + size]
-            yield body
+            body = bytes(buffer[HEAD.size : end])
+            del buffer[:end]
+            yield is_tape, body
 
 
 class Odometer:

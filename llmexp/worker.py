@@ -29,6 +29,8 @@ SLICE = 32
 STAGGER_NS = 100_000
 """Closed loops start their streams this far apart: starting a thousand at once would measure the client's own burst."""
 TAPES_PER_FLUSH = 2
+TAPES_SHARE = 256
+"""One in so many of the waiting tapes goes in a turn, where that is more."""
 FLUSH_AFTER_S = 0.03
 """A tape waits so long, because the streams that end together start together too: their next sends come first."""
 RESIGN_AHEAD_NS = 15 * NS
@@ -104,7 +106,7 @@ class Line(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        for body in self._unpacker.feed(data):
+        for _, body in self._unpacker.feed(data):
             self._take(pickle.loads(body))  # noqa: S301 -- our own companion, over a private socket
 
     def _take(self, message: object) -> None:
@@ -355,7 +357,7 @@ class Phase:
 
     def _flush(self) -> None:
         """Hand a few tapes to the companion; more at the next turn, so that a burst of endings costs no stall."""
-        few = max(TAPES_PER_FLUSH, len(self._tapes) // 16)
+        few = max(TAPES_PER_FLUSH, len(self._tapes) // TAPES_SHARE)
         for _ in range(min(few, len(self._tapes))):
             self._line.send(self._tapes.popleft())
         if self._tapes:
