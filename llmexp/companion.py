@@ -1,6 +1,6 @@
 """A worker's companion: prepares what will be sent and explains what came back, at low priority, in its own process.
 
-Three threads: one reads tapes off the feed, one works (prepare first, then decode), Ray's call the methods. A backlog
+Three threads: one reads the feed, one works (prepare, decode), Ray's call the methods. A backlog
 of tapes beyond `SPOOL_BYTES` lies on disk, so that memory stays flat however long the run.
 """
 
@@ -39,7 +39,8 @@ HOPELESS = ("auth", "not_found", "bad_request")
 UNREACHABLE = ("connect", "tls")
 COUNTING_S = 20.0
 HURRY_NS = 2 * NS
-"""An answer that ended so long ago is explained without rest."""
+"""An answer that ended so long ago is explained without rest, since budgets and early ends go by the counts."""
+LONGEST_REST_S = 0.05
 FIRST = 5
 """So many first requests that all fail alike end a job early."""
 
@@ -120,7 +121,7 @@ class Companion:
         self._send_lock = threading.Lock()
         self._tapes = Spool()
         self._wake = threading.Event()
-        self._asked: deque[Need | Resign] = deque()
+        self._wishes: deque[Need | Resign] = deque()
         self._need = self._next = 0
         self._due: int | None = None
         """Requests that the worker will send at most; None: as many as there is time for."""
@@ -347,22 +348,22 @@ class Companion:
                 self._wake.set()
 
     def _hear(self, message: object) -> None:
-        """Take what does not wait behind the tapes. Called by the reading thread: the rest is the working thread's."""
+        """Take what does not wait behind the tapes; what the working thread must act on is only queued here."""
         if isinstance(message, Over):
             self._over = True
             self._send(Over())
         elif isinstance(message, Need | Resign):
-            self._asked.append(message)
+            self._wishes.append(message)
 
     def _work(self) -> None:
         try:
             while not self._closing:
-                while self._asked:
-                    self._note_need(self._asked.popleft())
+                while self._wishes:
+                    self._note_wish(self._wishes.popleft())
                 if self._need:
                     count, self._need = self._need, 0
                     self._supply(count)
-                    continue
+                gone = self._peer_gone.is_set()
                 body = self._tapes.get()
                 if body is not None:
                     began = time.thread_time()
@@ -373,7 +374,7 @@ class Companion:
                     self._rest(worked_s, tape.end_ns)
                     continue
                 self._flush(force=time.monotonic() - self._flushed > BATCH_S)
-                if self._peer_gone.is_set():
+                if gone:
                     self._count_lost()
                     self._flush(force=True)
                     return
@@ -383,7 +384,7 @@ class Companion:
             self._problem = f"{type(error).__name__}: {error}"
             self._send(Stop(cut=True))
 
-    def _note_need(self, message: Need | Resign) -> None:
+    def _note_wish(self, message: Need | Resign) -> None:
         if isinstance(message, Need):
             self._need += message.count
             return
@@ -399,8 +400,8 @@ class Companion:
         session, as a server beside us is, would wait for the scheduler's next tick.
         """
         behind_ns = time.monotonic_ns() - (ended_ns or 0)
-        if self._measuring and not self._over and not self._parked and behind_ns < HURRY_NS:
-            time.sleep(worked_s)
+        if self._measuring and not (self._over or self._parked or self._wishes) and behind_ns < HURRY_NS:
+            time.sleep(min(worked_s, LONGEST_REST_S))
 
     def _explain(self, tape: Tape) -> None:
         from llmexp.clients.explain import record

@@ -18,6 +18,7 @@ class LoadWatch:
         self._host = host
         self._port = port
         self._pids = endpoint_pids
+        self._cores = 1
         self._before: dict[str, float] = {}
         self.other_share: float | None = None
         """Share of all cores that neither we nor the endpoint used, of what was busy in between."""
@@ -26,6 +27,9 @@ class LoadWatch:
         self.client_cpu_s: float | None = None
 
     def __enter__(self) -> LoadWatch:
+        import psutil
+
+        self._cores = len(psutil.cpu_times(percpu=True))
         if not self._pids:
             self._pids = _listeners(self._host, self._port)
         self._before = self._read()
@@ -35,8 +39,8 @@ class LoadWatch:
         after = self._read()
         spent = {name: after[name] - self._before[name] for name in after}
         total = spent["total"]
-        if total <= 0:
-            return
+        if total <= 0 or not after["idle"]:
+            return  # this system does not tell
         others = spent["busy"] - spent["ours"] - spent["endpoint"]
         self.other_share = max(0.0, others / total)
         self.endpoint_share = spent["endpoint"] / total if self._pids else None
@@ -45,15 +49,16 @@ class LoadWatch:
     def _read(self) -> dict[str, float]:
         import psutil
 
-        # Linux counts idle time exactly, but busy time by who runs when the clock ticks: when a load wakes by timers,
-        # the columns sum to 10 % more or less than went by. What was not idle is the clock's time less the idle one.
+        # A tickless Linux counts idle time exactly, but busy time by who runs when the clock ticks: if a load wakes by
+        # timers, the columns sum to 10 % more or less than went by. Busy is the clock's time less the idle one.
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
-        total = time.monotonic() * (psutil.cpu_count() or 1)
+        total = time.monotonic() * self._cores
         endpoint = {pid for root in self._pids for pid in _tree(root)}
         ours = set(_tree(os.getpid())) - endpoint
         return {
             "total": total,
+            "idle": idle,
             "busy": total - idle,
             "ours": sum(map(_cpu_s, ours)),
             "endpoint": sum(map(_cpu_s, endpoint)),

@@ -173,8 +173,8 @@ class Phase:
         self._alarm: Alarm | None = None
         self._waiting: deque[tuple[int, int]] = deque()
         """(intended, dispatched) of sends that wait for a shot or for the ceiling."""
-        self._held = 0
-        """Slots that wait for a shot's `not_before`."""
+        self._held: dict[int, asyncio.TimerHandle] = {}
+        """Shots that wait for their `not_before`, by index."""
         self._done = self._loop.create_future()
         self._tapes: deque[Tape] = deque()
         self._flushing = False
@@ -296,7 +296,7 @@ class Phase:
 
     def _in_flight(self) -> int:
         assert self._streams is not None
-        return self._streams.in_flight + self._held
+        return self._streams.in_flight + len(self._held)
 
     def _exhausted(self) -> bool:
         most = self._plan.max_requests
@@ -307,6 +307,7 @@ class Phase:
     def _launch(self, intended_ns: int, dispatched_ns: int) -> bool:
         line = self._line
         if not line.ready:
+            self._flush_all()  # the next turn of a conversation may wait for one of these answers
             line.need(self._plan.ahead)
             return False
         shot = line.ready.popleft()
@@ -317,17 +318,13 @@ class Phase:
             self._odometer.step()
         wait_ns = shot.not_before_ns - monotonic_ns() if shot.not_before_ns else 0
         if wait_ns > 0:
-            self._held += 1
-            self._loop.call_later(wait_ns / NS, self._release, shot)
+            self._held[shot.index] = self._loop.call_later(wait_ns / NS, self._release, shot)
         else:
             self._submit(shot, max(intended_ns, shot.not_before_ns), dispatched_ns)
         return True
 
     def _release(self, shot: Shot) -> None:
-        self._held -= 1
-        if self._stopped:
-            self._check_done()
-            return
+        del self._held[shot.index]
         self._submit(shot, shot.not_before_ns, monotonic_ns())
 
     def _submit(self, shot: Shot, intended_ns: int, dispatched_ns: int) -> None:
@@ -374,13 +371,16 @@ class Phase:
     def stop(self, *, cut: bool) -> None:
         """Start nothing new; with `cut`, end what is in flight."""
         self._stopped = True
+        for timer in self._held.values():
+            timer.cancel()
+        self._watch.launched -= len(self._held)
+        self._held.clear()
         if cut and self._streams is not None:
             self._streams.cut_all()
         self._check_done()
 
     def _time_up(self) -> None:
-        self._stopped = True
-        self._check_done()
+        self.stop(cut=False)
 
     def _grace_up(self) -> None:
         self.stop(cut=True)

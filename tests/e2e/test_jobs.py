@@ -256,3 +256,16 @@ def test_a_conversation_carries_its_history(tool: Tool) -> None:
             row for row in rows if (row["conversation"], row["turn"]) == (later["conversation"], later["turn"] - 1)
         )
         assert later["sent_ns"] >= before["end_ns"] + 0.1e9
+
+
+def test_a_turn_that_is_still_being_thought_about_does_not_hold_up_the_end(tool: Tool) -> None:
+    overrides = ["workload=multi_turn", "workload.think_time_s=600", "run.max_requests=12", "concurrency=2"]
+    began = time.monotonic()
+    done = tool.run(*FAST, *overrides, "run.timeout_s=4", "run.grace_s=2")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 100
+    (result,) = tool.results()
+    rows = pq.read_table(result["folder"] / "requests.parquet").to_pylist()
+    assert rows
+    assert len(rows) < 12
+    assert {row["status"] for row in rows} == {"completed"}
