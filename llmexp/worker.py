@@ -32,7 +32,9 @@ TAPES_PER_FLUSH = 2
 TAPES_SHARE = 256
 """One in so many of the waiting tapes goes in a turn, where that is more."""
 FLUSH_AFTER_S = 0.03
-"""A tape waits so long, because the streams that end together start together too: their next sends come first."""
+"""A tape waits so long where many streams may end together, since they start together too: their next sends come first.
+Where few do, it goes at once: what a worker still holds when it dies is lost.
+"""
 RESIGN_AHEAD_NS = 15 * NS
 
 
@@ -343,7 +345,7 @@ class Phase:
             self._flush_all()  # the next turn of a conversation waits for this very answer
         elif not self._flushing:
             self._flushing = True
-            self._loop.call_later(FLUSH_AFTER_S, self._flush)
+            self._loop.call_later(FLUSH_AFTER_S if self._in_flight() > SLICE else 0, self._flush)
         if not self._in_flight():
             self._check_done()
 
