@@ -1,7 +1,7 @@
 """A worker's companion: prepares what will be sent and explains what came back, at low priority, in its own process.
 
-Three threads: one reads the feed, one works (prepare, decode), Ray's call the methods. A backlog
-of tapes beyond `SPOOL_BYTES` lies on disk, so that memory stays flat however long the run.
+Three threads: one reads the feed, one works (prepare, decode), Ray's call the methods. A backlog of tapes beyond
+`SPOOL_BYTES` lies on disk, so that memory stays flat however long the run.
 """
 
 from __future__ import annotations

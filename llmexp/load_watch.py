@@ -39,9 +39,9 @@ class LoadWatch:
         after = self._read()
         spent = {name: after[name] - self._before[name] for name in after}
         total = spent["total"]
-        if total <= 0 or not after["idle"]:
+        if not after["idle"]:
             return  # this system does not tell
-        others = spent["busy"] - spent["ours"] - spent["endpoint"]
+        others = total - spent["idle"] - spent["ours"] - spent["endpoint"]
         self.other_share = max(0.0, others / total)
         self.endpoint_share = spent["endpoint"] / total if self._pids else None
         self.client_cpu_s = spent["ours"]
@@ -52,14 +52,11 @@ class LoadWatch:
         # A tickless Linux counts idle time exactly, but busy time by who runs when the clock ticks: if a load wakes by
         # timers, the columns sum to 10 % more or less than went by. Busy is the clock's time less the idle one.
         times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        total = time.monotonic() * self._cores
         endpoint = {pid for root in self._pids for pid in _tree(root)}
         ours = set(_tree(os.getpid())) - endpoint
         return {
-            "total": total,
-            "idle": idle,
-            "busy": total - idle,
+            "total": time.monotonic() * self._cores,
+            "idle": times.idle + getattr(times, "iowait", 0.0),
             "ours": sum(map(_cpu_s, ours)),
             "endpoint": sum(map(_cpu_s, endpoint)),
         }

@@ -24,6 +24,7 @@ from llmexp.feed import Loaded, Need, Odometer, Over, Ready, Resign, Shot, Stop,
 
 PROBE_S = 0.025
 """Period of the event-loop probe."""
+FEW_STREAMS = 32
 SLICE = 32
 """Requests started in one turn of the loop, so that a large start does not deafen it."""
 STAGGER_NS = 100_000
@@ -336,16 +337,14 @@ class Phase:
 
     def ended(self, tape: Tape) -> None:
         """An exchange is over: its slot is free now, its tape can wait a moment."""
+        self._tapes.append(tape)
         if self._offsets is not None:
             self._drain(starved=False)
         elif not self._full():
             self._slot(tape.end_ns or monotonic_ns())
-        self._tapes.append(tape)
-        if self._waiting and not self._line.ready:
-            self._flush_all()  # the next turn of a conversation waits for this very answer
-        elif not self._flushing:
+        if self._tapes and not self._flushing:
             self._flushing = True
-            self._loop.call_later(FLUSH_AFTER_S if self._in_flight() > SLICE else 0, self._flush)
+            self._loop.call_later(FLUSH_AFTER_S if self._in_flight() > FEW_STREAMS else 0, self._flush)
         if not self._in_flight():
             self._check_done()
 

@@ -26,19 +26,22 @@ def child() -> Iterator[int]:
     """A process of ours that is about to burn `BURN_S` of CPU."""
     with subprocess.Popen([sys.executable, "-c", BURN], stdin=subprocess.PIPE) as burner:
         yield burner.pid
-        burner.communicate(b"\n")
+        burner.communicate()
 
 
 @contextmanager
 def stranger() -> Iterator[int]:
     """The same, started by a process that has ended: nobody's child."""
-    start = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {BURN!r}], stdin=0, stdout=-3).pid)"
+    start = f"""
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-c", {BURN!r}], stdout=subprocess.DEVNULL).pid)
+"""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pipe:
         said = subprocess.run(
             [sys.executable, "-c", start], stdin=pipe.stdout, stdout=subprocess.PIPE, check=True, text=True
         )
         yield int(said.stdout)
-        pipe.communicate(b"\n")
+        pipe.communicate()
 
 
 @pytest.mark.parametrize(("burner", "theirs"), [(child, False), (stranger, True)])
