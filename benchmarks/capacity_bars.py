@@ -22,7 +22,7 @@ from typing import Any
 
 from llmexp.benchmark import stop_ray
 from llmexp.config import Config, defaults, load
-from llmexp.experiment import measure
+from llmexp.jobs.job import measure
 
 SLOTS, TTFT_S, GAP_S, TOKENS = 8, 0.06, 0.02, 18
 SERVICE_S = TTFT_S + (TOKENS - 1) * GAP_S

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from synthetic import Truth, config, write_job  # type: ignore[import-not-found]
 
 from llmexp.compare import Options, Run, compare
-from llmexp.compare.runs import Requests, load_runs
+from llmexp.results.run import Requests, load_runs
 
 SWEEPS = 400
 REAL_SWEEPS = 30

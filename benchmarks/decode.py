@@ -17,11 +17,11 @@ import orjson
 
 from llmexp.clients import build
 from llmexp.clients.base import Client, Response
-from llmexp.clients.explain import record
 from llmexp.clients.http import unframe
-from llmexp.clients.wire import Tape
+from llmexp.companion.explain import record
 from llmexp.config import Model
 from llmexp.records import Record, Source
+from llmexp.worker.pool import Tape
 from llmexp.workload.request import Request
 
 BAR_US = 15.0

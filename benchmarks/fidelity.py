@@ -30,7 +30,7 @@ from time import monotonic_ns, process_time
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from llmexp.calibration import TTFT_S, Errors, Load, Point, Stamps, config_of, errors, measure_at, requests_of
+from llmexp.calibrate.measure import TTFT_S, Errors, Load, Point, Stamps, config_of, errors, measure_at, requests_of
 from llmexp.endpoints import Running
 from llmexp.endpoints.process import Child, serving
 from llmexp.endpoints.simulator import truth

@@ -34,8 +34,9 @@ class LlmexpLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the batch; its exit status goes to `llmexp.outcome`, so that Hydra never ends a sweep early."""
-        from llmexp import outcome, sweep
+        from llmexp import errors as outcome
         from llmexp.errors import ConfigError
+        from llmexp.jobs import sweep
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
@@ -49,7 +50,7 @@ class LlmexpLauncher(Launcher):
         return [self._returned(job) for job in composed]
 
     def _compose(self, overrides: Sequence[str], number: int) -> Any:
-        from llmexp.jobs import Composed
+        from llmexp.jobs.spec import Composed
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):

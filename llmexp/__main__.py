@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from llmexp import outcome
+from llmexp import errors as outcome
 from llmexp.errors import FAILED, INTERRUPTED, WRONG, ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _hydra() -> None:
     def run(composed: DictConfig) -> Any:
         from hydra.core.hydra_config import HydraConfig
 
-        from llmexp import sweep
+        from llmexp.jobs import sweep
 
         try:
             status = sweep.run_composed(composed, cast("DictConfig", HydraConfig.get()))

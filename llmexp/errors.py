@@ -41,3 +41,23 @@ class RecordingError(LlmexpError):
 def worst(statuses: Iterable[int]) -> int:
     """The exit status of several outcomes: 130, 2, 1, 3, 4, in that order, else 0."""
     return min(statuses, key=_SEVERITY.index, default=OK)
+
+
+# --- what this process has to say at its end: one exit status from all that happened
+
+_statuses: list[int] = []
+
+
+def report(status: int) -> None:
+    """Add the status of a job, a sweep or a check."""
+    _statuses.append(status)
+
+
+def reported() -> bool:
+    """Whether anything was reported, that is, whether composing succeeded and our own code ran."""
+    return bool(_statuses)
+
+
+def final() -> int:
+    """The exit status of all that was reported."""
+    return worst(_statuses)

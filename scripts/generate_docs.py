@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llmexp import config
-from llmexp.dictionary import DICTIONARY
-from llmexp.distributions import CARRIED_FROM
+from llmexp.metrics.dictionary import DICTIONARY
+from llmexp.metrics.distributions import CARRIED_FROM
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 GENERATED = "<!-- Written by scripts/generate_docs.py; edit the code instead. -->"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from llmexp.records import SCHEMA, Record, from_batch, to_batch
+from llmexp.records import Record, from_batch, schema, to_batch
 
 BASE_NS = 5_000_000_000
 
@@ -71,4 +71,4 @@ def failure(index: int = 0, kind: str = "server", code: str = "500", **rest: Any
 
 def table(records: Sequence[Record]) -> pa.Table:
     """The records as a reader gets them."""
-    return pa.Table.from_batches([from_batch(to_batch(records))], schema=SCHEMA)
+    return pa.Table.from_batches([from_batch(to_batch(records))], schema=schema())

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from llmexp import metrics, records
+from llmexp import records, report
+from llmexp.compare import Comparison, compare, load_runs, write
 from llmexp.config import Slo, defaults
+from llmexp.metrics import summary as metrics
 
 START_NS = 1_000_000_000_000
 WALL_NS = 1_790_000_000_000_000_000
@@ -117,7 +119,7 @@ def table(truth: Truth, seed: int) -> pa.Table:
         "reasoning_streamed": np.zeros(n, dtype=bool),
         "finish_reason": ["stop"] * n,
     }
-    schema = records.SCHEMA.with_metadata(
+    schema = records.schema().with_metadata(
         {"schema_version": "1", "anchor": json.dumps({"wall_ns": WALL_NS, "monotonic_ns": START_NS})}
     )
     arrays = [
@@ -246,7 +248,7 @@ def result(truth: Truth, requests: pa.Table, seed: int) -> dict[str, Any]:
 
 def run(truth: Truth, seed: int) -> Any:
     """A run in memory."""
-    from llmexp.compare.runs import Run, from_table, summary
+    from llmexp.results.run import Run, from_table, summary
 
     requests = table(truth, seed)
     found = result(truth, requests, seed)
@@ -275,3 +277,11 @@ def write_sweep(directory: Path, stacks: list[Truth], concurrencies: list[int], 
                 )
                 number += 1
     return directory
+
+
+def run_sweep(directory: Path) -> Comparison:
+    """Compare a sweep's jobs and write every file of the comparison, as a sweep does at its end."""
+    comparison = compare(load_runs([directory]))
+    write(comparison, directory)
+    report.comparison(comparison, directory)
+    return comparison

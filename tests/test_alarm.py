@@ -8,8 +8,8 @@ from time import monotonic_ns
 import pytest
 import uvloop
 
-from llmexp import alarm
-from llmexp.alarm import Alarm
+from llmexp.worker import timer as alarm
+from llmexp.worker.timer import Alarm
 
 
 @pytest.fixture(params=["file", "loop"])

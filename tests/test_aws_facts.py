@@ -16,8 +16,9 @@ import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from wire.aws_server import BEARER, clean_environment, model_of
 
+from llmexp.clients.aws_credentials import credential_problems
 from llmexp.config import Model
-from llmexp.endpoints.aws import cloudwatch, credential_problems, declared, facts
+from llmexp.endpoints.aws import cloudwatch, declared, facts
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.33.0-lmi15.0.0-cu128"
 

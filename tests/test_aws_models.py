@@ -8,9 +8,11 @@ import pytest
 from omegaconf import OmegaConf
 from wire.aws_server import clean_environment
 
-from llmexp import config, prices
+from llmexp import config
 from llmexp.clients import build
-from llmexp.endpoints.aws import credential_problems, declared
+from llmexp.clients.aws_credentials import credential_problems
+from llmexp.endpoints.aws import declared
+from llmexp.metrics import prices
 
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = ("sonnet", "haiku", "nova", "llama", "llama_bedrock")

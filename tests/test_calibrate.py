@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from llmexp import calibrate, calibration
-from llmexp.calibration import Load, Point, Stamps
+from llmexp.calibrate import __main__ as calibrate
+from llmexp.calibrate import measure as calibration
+from llmexp.calibrate.measure import Load, Point, Stamps
 from llmexp.config import Config, load
-from llmexp.environment import host
+from llmexp.results.calibration import warning
+from llmexp.results.environment import host
 
 MS = 10**6
 
@@ -124,26 +126,26 @@ def config(**more: Any) -> Config:
 
 
 def test_jobs_warn_of_loads_beyond_the_latest_calibration(cache: Path) -> None:
-    assert calibrate.warning(config(concurrency=4096)) is None
+    assert warning(config(concurrency=4096)) is None
     cache.write_text(json.dumps(calibrate.result(POINTS, 0.02)))
-    assert calibrate.warning(config(concurrency=64)) is None
-    assert calibrate.warning(config()) is None
-    beyond = calibrate.warning(config(concurrency=65))
+    assert warning(config(concurrency=64)) is None
+    assert warning(config()) is None
+    beyond = warning(config(concurrency=65))
     assert beyond is not None
     assert beyond.startswith("concurrency=65: the calibration of 20")
     assert "honest up to 64 streams" in beyond
     assert "python -m llmexp.calibrate" in beyond
-    assert calibrate.warning(config(concurrency=65, rehearse=True)) is None
+    assert warning(config(concurrency=65, rehearse=True)) is None
     cache.write_text(json.dumps(calibrate.result(POINTS[:2], 0.02)))
-    assert "tried no more than 64 streams" in str(calibrate.warning(config(concurrency=65)))
+    assert "tried no more than 64 streams" in str(warning(config(concurrency=65)))
     cache.write_text(json.dumps(calibrate.result(POINTS[2:], 0.02)))
-    assert "no load that this machine measures honestly" in str(calibrate.warning(config()))
+    assert "no load that this machine measures honestly" in str(warning(config()))
 
 
 def test_an_open_loop_is_judged_by_its_tokens(cache: Path) -> None:
     cache.write_text(json.dumps(calibrate.result(POINTS, 0.02)))
-    assert calibrate.warning(config(load={"kind": "poisson", "rate": 29})) is None
-    beyond = calibrate.warning(config(load={"kind": "poisson", "rate": 31}))
+    assert warning(config(load={"kind": "poisson", "rate": 29})) is None
+    beyond = warning(config(load={"kind": "poisson", "rate": 31}))
     assert "load.rate=31 × 100 output tokens: " in str(beyond)
     assert "honest up to 2,990 tokens/s" in str(beyond)
 
@@ -151,10 +153,10 @@ def test_an_open_loop_is_judged_by_its_tokens(cache: Path) -> None:
 def test_a_calibration_of_another_machine_or_none_that_can_be_read_says_nothing(cache: Path) -> None:
     found = calibrate.result(POINTS, 0.02)
     cache.write_text(json.dumps({**found, "machine": {**found["machine"], "cores_usable": 9999}}))
-    assert calibrate.warning(config(concurrency=65)) is None
+    assert warning(config(concurrency=65)) is None
     for text in ("", "[]", "{}", '{"machine": 3}'):
         cache.write_text(text)
-        assert calibrate.warning(config(concurrency=65)) is None
+        assert warning(config(concurrency=65)) is None
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

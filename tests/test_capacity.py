@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
-from llmexp import metrics, probes, records
-from llmexp.capacity import RESOLUTION, Outcome, Search
+from llmexp import records
 from llmexp.config import Config, Load, Slo, defaults, load
-from llmexp.observed import Observed
+from llmexp.jobs import capacity_probes as probes
+from llmexp.jobs.capacity_search import RESOLUTION, Outcome, Search
+from llmexp.metrics import summary as metrics
+from llmexp.metrics.service_level import kept
+from llmexp.records.observed import Observed
 from llmexp.schedule import offsets
-from llmexp.service_level import kept
 
 NS = 10**9
 

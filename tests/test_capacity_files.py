@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tracked_job import result, write_job
 
-from llmexp import glance
-from llmexp.capacity_glance import headline
-from llmexp.compare.runs import find
 from llmexp.config import Tracking
+from llmexp.metrics.wording import capacity_headline
+from llmexp.results.run import find
+from llmexp.terminal import glance
 from llmexp.tracking import MlflowStore, open_store
 from llmexp.tracking.job import job_entry
 
@@ -108,4 +108,4 @@ def test_the_terminal_shows_the_interval_and_each_probe() -> None:
     ],
 )
 def test_what_was_not_found_is_said(change: dict[str, Any], said: str) -> None:
-    assert headline({**CAPACITY, **change}) == said
+    assert capacity_headline({**CAPACITY, **change}) == said

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import synthetic
-from synthetic import Truth
+from synthetic import Truth, run_sweep
 
 from llmexp import records
-from llmexp.compare import Options, compare, load_run, load_runs, render, run_sweep
+from llmexp.compare import Options, compare, load_run, load_runs, render
 from llmexp.compare.__main__ import main, newest
-from llmexp.compare.catalogue import Metric, digits, percent_range
-from llmexp.compare.runs import find
 from llmexp.errors import ConfigError
+from llmexp.metrics.catalogue import Metric, digits, percent_range
+from llmexp.results.run import find
 
 SONNET, LLAMA = Truth("sonnet"), Truth("llama", ttft_s=0.3)
 QUIET = {"cv": 0.1, "cv_between": 0.005}

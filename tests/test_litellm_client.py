@@ -19,11 +19,11 @@ from llmexp.clients import credentials, litellm_sdk
 from llmexp.clients.base import HttpRequest, Response, TokenEvent, Usage
 from llmexp.clients.http import unframe
 from llmexp.clients.litellm import LiteLLMClient, takes_capture
-from llmexp.clients.own_stream import OwnStreams
-from llmexp.clients.wire import Exchange, Tape
 from llmexp.config import Model, defaults, load
 from llmexp.endpoints.simulator.routes import wire_of
 from llmexp.errors import ConfigError
+from llmexp.worker.own_stream import OwnStreams
+from llmexp.worker.pool import Exchange, Tape
 from llmexp.workload.request import Message, Request
 
 pytestmark = [

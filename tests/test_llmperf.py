@@ -16,8 +16,8 @@ from llmexp import results
 from llmexp.config import defaults, load
 from llmexp.errors import ConfigError
 from llmexp.llmperf import correctness, files, flags, script
-from llmexp.observed import observe
 from llmexp.records import Record, Writer, to_batch
+from llmexp.records.observed import observe
 
 ROOT = Path(__file__).parent.parent
 SONNET = "bedrock/anthropic.claude-3-sonnet-20240229-v1:0"
@@ -184,7 +184,7 @@ def test_a_jobs_own_pair_follows_its_config(tmp_path: Path) -> None:
     tree["workload"]["output_tokens"] |= {"mean": 64.0}
     now = datetime(2026, 1, 5, 10, tzinfo=UTC)
     result = results.build(job={}, status="finished", reason=None, started=now, ended=now, config=tree)
-    summary, responses = (strictly(path) for path in results.write_llmperf(tmp_path, result))
+    summary, responses = (strictly(path) for path in files.write_job(tmp_path, result))
     assert summary["name"] == "bedrock-anthropic-claude-x_128_64_summary"
     assert (summary["stddev_input_tokens"], summary["stddev_output_tokens"]) == (16, 0)
     assert (summary["num_concurrent_requests"], summary["additional_sampling_params_top_p"]) == (4, 0.9)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 import psutil
 import pytest
 
-from llmexp.load_watch import LoadWatch
+from llmexp.benchmark.host_load import LoadWatch
 
 BURN_S = 1.0
 BURN = f"""

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from samples import failure, record, table
 
 from llmexp.config import Slo, flatten
-from llmexp.distributions import CARRIED_FROM, distribution
-from llmexp.metrics import (
+from llmexp.metrics.distributions import CARRIED_FROM, distribution
+from llmexp.metrics.summary import (
     DICTIONARY,
     all_uncarried,
     cached_beyond,
@@ -440,7 +440,7 @@ def test_millions_of_chunks_take_seconds_and_little_memory() -> None:
         from samples import record
         from llmexp.config import Slo
         from llmexp.metrics import curves, observe, summarize
-        from llmexp.records import SCHEMA, from_batch, to_batch
+        from llmexp.records import schema, from_batch, to_batch
 
         def batches(count=112, rows=500, chunks=128):
             plain = from_batch(to_batch([record(at) for at in range(rows)]))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llmexp import prices
 from llmexp.config import Model
-from llmexp.prices import PriceList
+from llmexp.metrics import prices
+from llmexp.metrics.prices import PriceList
 
 LISTED: dict[str, dict[str, Any]] = {
     "us.maker.big-v1:0": {

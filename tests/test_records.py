@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from samples import failure, record
 
 from llmexp import records
-from llmexp.records import SCHEMA, Record, Writer, iterate, read, to_batch, to_parquet
+from llmexp.records import Record, Writer, iterate, read, schema, to_batch, to_parquet
 
 ANCHOR = {"wall_ns": 1_700_000_000_000_000_000, "monotonic_ns": 12_345}
 CONTRACT = [
@@ -59,10 +59,10 @@ def written(directory: Path, *batches: list[Record]) -> Path:
 
 
 def test_columns_are_the_contracts_then_our_own() -> None:
-    assert SCHEMA.names[: len(CONTRACT)] == CONTRACT
-    assert set(SCHEMA.names) == {field.name for field in dataclasses.fields(Record)}
-    assert SCHEMA.field("chunk_ns").type == pa.list_(pa.int64())
-    assert SCHEMA.field("chunk_tokens").type == pa.list_(pa.int32())
+    assert schema().names[: len(CONTRACT)] == CONTRACT
+    assert set(schema().names) == {field.name for field in dataclasses.fields(Record)}
+    assert schema().field("chunk_ns").type == pa.list_(pa.int64())
+    assert schema().field("chunk_tokens").type == pa.list_(pa.int32())
 
 
 @pytest.mark.parametrize("convert", [False, True])
@@ -73,7 +73,7 @@ def test_both_forms_give_back_every_value(tmp_path: Path, convert: bool) -> None
         assert [path.name for path in tmp_path.iterdir()] == ["requests.parquet"]
     assert list(records.records(tmp_path)) == SOME
     assert read(tmp_path).num_rows == 4
-    assert read(tmp_path).schema.equals(SCHEMA)
+    assert read(tmp_path).schema.equals(schema())
     assert records.anchor(tmp_path) == ANCHOR
     assert records.metadata(tmp_path)[b"schema_version"] == b"1"
     assert sum(batch.num_rows for batch in iterate(tmp_path)) == 4

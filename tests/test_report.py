@@ -9,10 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 import synthetic
-from synthetic import Truth
+from synthetic import Truth, run_sweep
 
 from llmexp import report
-from llmexp.compare import run_sweep
 from llmexp.report import figures
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from samples import failure, record, table
 
-from llmexp import glance, results
+from llmexp import results
 from llmexp.config import Slo, defaults
-from llmexp.environment import environment, git_state
-from llmexp.metrics import curves, errors, observe, output_length, summarize
+from llmexp.metrics.summary import curves, errors, observe, output_length, summarize
+from llmexp.metrics.validity import ClientFacts, judge
 from llmexp.records import Record
-from llmexp.validity import ClientFacts, judge
+from llmexp.results.environment import environment, git_state
+from llmexp.terminal import glance
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 KEYS = """schema_version job status reason started_at ended_at config environment deployment metrics curves server

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from simulated import simulator
 
-from llmexp import prometheus, results, server_side
+from llmexp import results
+from llmexp.benchmark import prometheus, server_side
+from llmexp.benchmark.server_metrics import Reading, Source, Watch, source_of
+from llmexp.benchmark.server_side import Received, Steps
 from llmexp.config import Config, load
 from llmexp.errors import ConfigError
-from llmexp.server_metrics import Reading, Source, Watch, source_of
-from llmexp.server_side import Received, Steps
 from llmexp.tracking import job as tracked
 
 VLLM = """\

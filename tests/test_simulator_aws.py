@@ -18,8 +18,8 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError, EventStreamError
 from simulated import PROMPT, body, simulator
 
-from llmexp.endpoints.simulator import words
 from llmexp.endpoints.simulator.sigv4 import Refused, Signed, refusal
+from llmexp.workload import words
 
 KEYS = ("AKIATEST", "secret", "a/session+token=")
 MODEL = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-sonnet-4:0"

@@ -14,7 +14,7 @@ import pytest
 from simulated import PATHS, Client, body, explain, simulator, text
 
 from llmexp.clients.base import Response
-from llmexp.endpoints.simulator import words
+from llmexp.workload import words
 
 WIRES = ("openai", "anthropic", "bedrock", "gemini")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmexp.validity import ClientFacts, judge
+from llmexp.metrics.validity import ClientFacts, judge
 
 GOOD: dict[str, Any] = {
     "requests_completed": 32,

@@ -210,7 +210,7 @@ def test_a_tokenizer_file_is_read_from_its_path(tmp_path: Path) -> None:
 
 
 def test_without_its_file_a_family_is_estimated_and_a_wish_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmexp.workload.tokens._litellm_folders", tuple)
+    monkeypatch.setattr("llmexp.litellm_package.tokenizer_folders", tuple)
     monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
     assert tokenizer_for(Model(name="gpt-4o"), None).name == "estimate"
     with pytest.raises(ConfigError, match=r"model\.tokenizer: the file of 'o200k_base' is not on this machine"):

@@ -39,7 +39,7 @@ def _on_aws(model: Model) -> bool:
 
 def _aws(model: Model) -> list[str]:
     from llmexp.clients import litellm_call
-    from llmexp.endpoints.aws import credential_problems
+    from llmexp.clients.aws_credentials import credential_problems
 
     found = litellm_call.problems(model) if model.api == "litellm" else []
     return [*found, *([] if model.api_key_env else credential_problems(model))]
@@ -64,7 +64,7 @@ def _litellm(model: Model) -> list[str]:
 
 def _is_unheard_of(model: Model) -> bool:
     """Whether LiteLLM's packaged lists do not name the provider; they lack some that it does know."""
-    from llmexp.prices import packaged
+    from llmexp import litellm_package
 
-    listed = packaged("provider_endpoints_support_backup.json").get("providers", {})
+    listed = litellm_package.content("provider_endpoints_support_backup.json").get("providers", {})
     return (model.provider or "").split("/")[0] not in listed

@@ -14,21 +14,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmexp.compare.comparison import Comparison, Options, compare
-    from llmexp.compare.output import render, run_sweep, write
-    from llmexp.compare.runs import Run, load_run, load_runs
+    from llmexp.compare.comparison import compare
+    from llmexp.compare.model import Comparison, Options
+    from llmexp.compare.output import render, write
+    from llmexp.results.run import Run, load_run, load_runs
 
-__all__ = ["Comparison", "Options", "Run", "compare", "load_run", "load_runs", "render", "run_sweep", "write"]
+__all__ = ["Comparison", "Options", "Run", "compare", "load_run", "load_runs", "render", "write"]
 
 _HOMES = {
-    "comparison": ("Comparison", "Options", "compare"),
-    "output": ("render", "run_sweep", "write"),
-    "runs": ("Run", "load_run", "load_runs"),
+    "compare.comparison": ("compare",),
+    "compare.model": ("Comparison", "Options"),
+    "compare.output": ("render", "write"),
+    "results.run": ("Run", "load_run", "load_runs"),
 }
 
 
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(importlib.import_module(f"llmexp.compare.{module}"), name)
+            return getattr(importlib.import_module(f"llmexp.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from llmexp.errors import MISSED, OK, ConfigError, LlmexpError
 
 if TYPE_CHECKING:
-    from llmexp.compare.comparison import Comparison, Options
-    from llmexp.compare.runs import Run
+    from llmexp.compare.model import Comparison, Options
+    from llmexp.results.run import Run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,14 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     named = args.what or [str(newest(args.outputs))]
     directories = [directory for what in named for directory in _directories(what, args.uri)]
+    from llmexp import report
     from llmexp.compare.comparison import compare
     from llmexp.compare.output import write
-    from llmexp.compare.runs import load_runs
+    from llmexp.results.run import load_runs
 
     runs = load_runs(directories)
     comparison = compare(runs, _options(args, runs))
     out = args.out or (directories[0] if len(named) == 1 and len(directories) == 1 else Path("comparison"))
     write(comparison, out)
+    report.comparison(comparison, out)
     _show(comparison, out, args.json)
     return MISSED if comparison.missed else OK
 
@@ -109,7 +111,7 @@ def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
 
 def _options(args: argparse.Namespace, runs: Sequence[Run]) -> Options:
     """Flags, over what the first run's configuration declares."""
-    from llmexp.compare.comparison import Options
+    from llmexp.compare.model import Options
 
     declared: dict[str, Any] = dict(runs[0].config.get("compare") or {})
     given = {"primary": args.primary, "margin": args.margin, "baseline": args.baseline, "fail_on": args.fail_on}

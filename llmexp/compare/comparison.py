@@ -14,145 +14,17 @@ than 5 % of sweeps say otherwise, because a verdict has to clear the margin as w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 from llmexp.compare import evidence, fairness, service, stats, words
-from llmexp.compare.catalogue import CAPACITY, SHOWN, Metric
-from llmexp.compare.evidence import Gap, Value
+from llmexp.compare.evidence import Gap
 from llmexp.compare.fairness import Finding, Side
-from llmexp.compare.runs import Run
+from llmexp.compare.headline import headline
+from llmexp.compare.model import Call, Comparison, Contrast, Options
 from llmexp.compare.stacks import Cell, Grid, Stack, arrange, pairs
-from llmexp.config import Config
 from llmexp.errors import ConfigError
-
-Call = Literal["lower", "higher", "tie", "undecided", "refused", "withheld", "shown"]
-"""Candidate against reference. `withheld`: too few blocks; `shown`: not the primary metric, an interval alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the comparison is asked."""
-
-    primary: str = "ttft_s/mean"
-    margin: float = 0.03
-    """Relative difference that does not matter."""
-    confidence: float = 0.95
-    baseline: str | None = None
-    """Label of the stack that all others are compared with; None: every pair."""
-    fail_on: Literal["regression"] | None = None
-
-    @classmethod
-    def from_config(cls, config: Config) -> Options:
-        """What a sweep's configuration declares."""
-        return cls(config.compare.primary, config.compare.margin, fail_on=config.compare.fail_on)
-
-    @property
-    def alpha(self) -> float:
-        """1 − confidence."""
-        return 1 - self.confidence
-
-
-@dataclass(frozen=True, slots=True)
-class Contrast:
-    """Two stacks, one cell, one metric."""
-
-    reference: Stack
-    candidate: Stack
-    cell: Cell
-    metric: Metric
-    gap: Gap
-    alpha: float
-    """Its interval is at 1 − alpha."""
-    call: Call
-    text: str
-    labels: tuple[str, ...] = ()
-    """What a reader must know along with it."""
-    p: float | None = None
-
-    @property
-    def better(self) -> Stack | None:
-        """The stack that won, where the verdict says so and the metric has a better direction."""
-        if self.call not in ("lower", "higher") or self.metric.better is None:
-            return None
-        return self.candidate if self.call == self.metric.better else self.reference
-
-    @property
-    def leans(self) -> Stack | None:
-        """The stack that looks better: its interval excludes no difference. Not a verdict."""
-        low, high = self.gap.estimate.interval(self.alpha)
-        if low <= 0 <= high or self.metric.better is None:
-            return None
-        return self.candidate if (high < 0) == (self.metric.better == "lower") else self.reference
-
-    @property
-    def regression(self) -> bool:
-        """Whether the candidate is worse beyond the margin."""
-        return self.better is self.reference
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Everything that a table, a page or a machine wants to know."""
-
-    options: Options
-    grid: Grid
-    metrics: tuple[Metric, ...]
-    values: dict[tuple[str, str, str], Value]
-    """(stack key, cell key, metric name) → value."""
-    contrasts: tuple[Contrast, ...]
-    findings: tuple[tuple[Stack, Stack, Cell, Finding], ...]
-    services: tuple[service.Service, ...]
-    capacities: tuple[service.Capacity, ...]
-    points: tuple[service.Point, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
-    """(run, why)."""
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def primary(self) -> Metric:
-        """The declared metric."""
-        return Metric(self.options.primary)
-
-    @property
-    def rehearsal(self) -> bool:
-        """Whether the simulator played any of the models."""
-        return any(run.rehearsal for runs in self.grid.runs.values() for run in runs)
-
-    @property
-    def verdicts(self) -> tuple[Contrast, ...]:
-        """The contrasts of the primary metric."""
-        return tuple(contrast for contrast in self.contrasts if contrast.metric == self.primary)
-
-    @property
-    def regression(self) -> bool:
-        """Whether a candidate is worse than its reference beyond the margin, on the primary metric."""
-        return any(contrast.regression for contrast in self.verdicts)
-
-    @property
-    def slo_missed(self) -> bool:
-        """Whether an enforced service level was missed."""
-        return any(each.enforced and not each.met for each in self.services)
-
-    @property
-    def missed(self) -> bool:
-        """Whether what was demanded of this comparison was missed: exit status 3."""
-        return self.slo_missed or (self.options.fail_on == "regression" and self.regression)
-
-    @property
-    def unanswered(self) -> str | None:
-        """What to say where a regression was asked about and no pair could be judged."""
-        judged = any(contrast.call in ("lower", "higher", "tie", "undecided") for contrast in self.verdicts)
-        if self.options.fail_on is None or judged:
-            return None
-        return "compare.fail_on=regression: no pair could be judged, so no regression could be found"
-
-    @property
-    def headline(self) -> str:
-        """The verdict in a sentence or two."""
-        from llmexp.compare.headline import headline
-
-        return headline(self)
+from llmexp.metrics.catalogue import CAPACITY, SHOWN, Metric
+from llmexp.results.run import Run
 
 
 def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
@@ -171,7 +43,7 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
     }
     contrasts, findings = _contrasts(grid, metrics, options)
     services = service.services(grid, options.alpha)
-    return Comparison(
+    comparison = Comparison(
         options,
         grid,
         metrics,
@@ -184,6 +56,7 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
         left_out,
         tuple(_notes(grid)),
     )
+    return replace(comparison, headline=headline(comparison))
 
 
 def _asked(runs: Sequence[Run], options: Options) -> Options:

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from llmexp.compare import stats
-from llmexp.compare.catalogue import CAPACITY, Metric
 from llmexp.compare.fairness import aligned
-from llmexp.compare.runs import Run
 from llmexp.compare.stats import MIN_BLOCKS, Estimate
+from llmexp.metrics.catalogue import CAPACITY, Metric
+from llmexp.results.run import Run
 
 Basis = Literal["blocks", "groups", "within"]
 """Paired blocks; blocks of two sweeps, unpaired; within these runs."""

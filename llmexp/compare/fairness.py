@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llmexp.compare.catalogue import AT_A_LOAD, digits
-from llmexp.compare.runs import Floats, Requests, Run
+from llmexp.metrics.catalogue import AT_A_LOAD, digits
+from llmexp.results.run import Floats, Requests, Run
 
 Level = Literal["refused", "label"]
 OUTPUT_TOLERANCE = 0.05

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmexp.compare import stats, words
-from llmexp.compare.catalogue import percent_range
 from llmexp.compare.stacks import Cell, Stack
+from llmexp.metrics.catalogue import percent_range
 
 if TYPE_CHECKING:
-    from llmexp.compare.comparison import Comparison, Contrast
+    from llmexp.compare.model import Comparison, Contrast
 
 PAIRS = 4
 """Pairs that a headline names one by one."""

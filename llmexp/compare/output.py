@@ -10,12 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llmexp.compare.comparison import Comparison, Contrast, Options, compare
-from llmexp.compare.runs import load_runs
+from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.service import Capacity, Point, Service
 from llmexp.compare.table import render
 
-__all__ = ["document", "render", "run_sweep", "write"]
+__all__ = ["document", "render", "write"]
 
 SCHEMA_VERSION = 1
 CSV_COLUMNS = (
@@ -44,17 +43,8 @@ CSV_COLUMNS = (
 )
 
 
-def run_sweep(sweep_dir: Path, options: Options | None = None) -> Comparison:
-    """Compare a sweep's jobs and write the files beside them: what a sweep does at its end."""
-    comparison = compare(load_runs([sweep_dir]), options)
-    write(comparison, sweep_dir)
-    return comparison
-
-
 def write(comparison: Comparison, directory: Path) -> list[Path]:
-    """Write `comparison.csv`, `comparison.json`, `comparison.html` and the plots; the files written."""
-    from llmexp import report
-
+    """Write `comparison.csv` and `comparison.json`; the files written. `report.comparison` draws the page."""
     directory.mkdir(parents=True, exist_ok=True)
     table, machine = directory / "comparison.csv", directory / "comparison.json"
     with table.open("w", encoding="utf-8", newline="") as file:
@@ -64,7 +54,7 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
     machine.write_text(
         json.dumps(document(comparison), indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    return [table, machine, *report.comparison(comparison, directory)]
+    return [table, machine]
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------------

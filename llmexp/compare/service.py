@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmexp.compare import stats
-from llmexp.compare.catalogue import Metric
 from llmexp.compare.evidence import Value
-from llmexp.compare.runs import Bools, Run
 from llmexp.compare.stacks import Cell, Grid, Stack
+from llmexp.metrics.catalogue import Metric
+from llmexp.results.run import Bools, Run
 
 DEFAULT_ATTAINMENT = 0.95
 _OPEN_LOOP = {"ttft_s": "response_ttft_s", "e2e_latency_s": "response_latency_s"}

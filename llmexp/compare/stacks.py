@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llmexp.compare.runs import Run
 from llmexp.config import flatten
+from llmexp.results.run import Run
 
 _CELL_PARTS = ("workload", "load", "concurrency", "slo")
 _UNSEEN = (".as_of", ".source", "price: as_of", "price: source", "rehearsal.", "model.notes", "model.ready_timeout_s")

@@ -10,10 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llmexp.compare.catalogue import Metric
-from llmexp.compare.comparison import Comparison, Contrast
 from llmexp.compare.evidence import Value
+from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.stacks import Cell, Stack
+from llmexp.metrics.catalogue import Metric
 
 COLUMNS = (
     "ttft_s/p95",

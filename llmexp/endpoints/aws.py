@@ -17,15 +17,15 @@ from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from llmexp.clients import aws
+from llmexp.clients.aws_credentials import is_sagemaker
 from llmexp.clients.sagemaker import deployment_of
 from llmexp.config import Model
 from llmexp.endpoints.cloudwatch import Dimensions, figures
 from llmexp.errors import ConfigError
 
-__all__ = ["cloudwatch", "credential_problems", "declared", "facts"]
+__all__ = ["cloudwatch", "declared", "facts"]
 
 _AWS_HOST = re.compile(r"\.(amazonaws\.com(\.cn)?|api\.aws|api\.amazonwebservices\.com\.cn)$")
-_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 _PROFILE_ID = re.compile(r"^[a-z]{2,6}(-gov)?\.[a-z0-9-]+\.|:(application-)?inference-profile/")
 _MODEL_ID_VARIABLES = ("HF_MODEL_ID", "OPTION_MODEL_ID", "SM_VLLM_MODEL", "MODEL_ID")
 _DEFAULT_VARIANT = "AllTraffic"
@@ -41,7 +41,7 @@ def facts(model: Model) -> Facts:
     notes: list[str] = []
     if _is_elsewhere(model):
         notes.append(f"{_ELSEWHERE}: its control plane was not asked")
-    elif _is_sagemaker(model):
+    elif is_sagemaker(model):
         found |= _sagemaker(model, notes) if deployment_of(model).describe else {}
     else:
         found |= _bedrock(model, notes)
@@ -50,45 +50,14 @@ def facts(model: Model) -> Facts:
 
 def declared(model: Model) -> Facts:
     """What the configuration alone says; asks nobody."""
-    found: Facts = {"kind": "sagemaker" if _is_sagemaker(model) else "bedrock"}
+    found: Facts = {"kind": "sagemaker" if is_sagemaker(model) else "bedrock"}
     with contextlib.suppress(ConfigError):
         found["region"] = aws.region_of(model, aws.open_session(model), model.base_url)
-    if not _is_sagemaker(model):
+    if not is_sagemaker(model):
         return found | {"model_id": model.name}
     deployment = deployment_of(model)
     chosen = {"inference_component": deployment.inference_component, "variant": deployment.target_variant}
     return found | {"endpoint": model.name, "payload": deployment.payload} | _known(chosen)
-
-
-# --- credentials -----------------------------------------------------------------------------------------------------
-
-
-def credential_problems(model: Model) -> list[str]:
-    """What keeps this machine from calling the model, a line each; asks nobody but the credential chain."""
-    problems = [_endpoint_problem(model)] if _is_sagemaker(model) else []
-    try:
-        session = aws.open_session(model)
-        if aws.bearer_key(model, aws.SAGEMAKER if _is_sagemaker(model) else aws.BEDROCK) is None:
-            problems.append(_chain_problem(model))
-        aws.region_of(model, session, model.base_url)
-    except ConfigError as error:
-        problems.append(str(error))
-    return [problem for problem in problems if problem]
-
-
-def _endpoint_problem(model: Model) -> str:
-    """The shipped model file names its variable when that is not set: no endpoint has such a name."""
-    if model.base_url is not None or not _VARIABLE.fullmatch(model.name):
-        return ""
-    return f"model.name: no SageMaker endpoint is given; export {model.name}=NAME, or set model.name=NAME"
-
-
-def _chain_problem(model: Model) -> str:
-    try:
-        aws.load_credentials(aws.open_session(model)).get_frozen_credentials()
-    except (BotoCoreError, ClientError) as error:
-        return aws.explain_error(error, model)
-    return ""
 
 
 # --- SageMaker -------------------------------------------------------------------------------------------------------
@@ -225,7 +194,7 @@ def cloudwatch(model: Model, start: datetime, end: datetime, wait_s: float) -> F
 
 
 def _dimensions(model: Model, notes: list[str]) -> Dimensions:
-    if not _is_sagemaker(model):
+    if not is_sagemaker(model):
         return {"bedrock": {"ModelId": model.name}}
     deployment = deployment_of(model)
     variant = deployment.target_variant
@@ -240,16 +209,11 @@ def _dimensions(model: Model, notes: list[str]) -> Dimensions:
 # --- control planes --------------------------------------------------------------------------------------------------
 
 
-def _is_sagemaker(model: Model) -> bool:
-    provider = model.provider or ""
-    return model.api == "sagemaker" or (model.api == "litellm" and provider.startswith("sagemaker"))
-
-
 def _is_elsewhere(model: Model) -> bool:
     """Whether the traffic goes to no AWS host while nothing redirects the control planes with it."""
     if any(os.environ.get(name) for name in _REDIRECTIONS):
         return False
-    service = aws.SAGEMAKER if _is_sagemaker(model) else aws.BEDROCK
+    service = aws.SAGEMAKER if is_sagemaker(model) else aws.BEDROCK
     return not _AWS_HOST.search(aws.find_endpoint(model, service, model.base_url).target.host)
 
 

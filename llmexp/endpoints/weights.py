@@ -23,10 +23,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from llmexp.config import LlamaCpp
+from llmexp.config.places import CACHE_VARIABLE, cache_dir
 from llmexp.errors import ConfigError
 
 GGUF_VARIABLE = "LLMEXP_GGUF"
-CACHE_VARIABLE = "LLMEXP_CACHE"
 _REMEDY = f"or point {GGUF_VARIABLE} to a GGUF file"
 _PLAIN_LINE_S = 5.0
 
@@ -39,14 +39,6 @@ class Weights:
     sha256: str
     source: str
     """The package, the path or the variable that it came from."""
-
-
-def cache_dir() -> Path:
-    """Where weights are kept between jobs."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "llmexp"
 
 
 def find(deployment: LlamaCpp) -> Weights:

@@ -32,10 +32,10 @@ import numpy as np
 
 from llmexp import results
 from llmexp.config import Config, Tokens, load
-from llmexp.distributions import PERCENTILES, distribution
-from llmexp.latencies import output_rate, time_per_output_token
-from llmexp.observed import MISSING, Bools, Floats, Ints, Observed, known, observe
-from llmexp.timeline import ends_ns, window
+from llmexp.metrics.distributions import PERCENTILES, distribution
+from llmexp.metrics.latencies import output_rate, time_per_output_token
+from llmexp.metrics.timeline import ends_ns, window
+from llmexp.records.observed import MISSING, Bools, Floats, Ints, Observed, known, observe
 
 VERSION = "2023-08-31"
 METRICS = (

@@ -56,7 +56,7 @@ def _benchmark(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         result = _measure(config, Path(name))
         if args.results_dir and _has_results(result):
             from llmexp.llmperf import files
-            from llmexp.observed import observe
+            from llmexp.records.observed import observe
 
             asked = files.Asked(
                 model=args.model,
@@ -124,13 +124,14 @@ def _in_flags(line: str) -> str:
 
 def _measure(config: Config, directory: Path, requests: list[Any] | None = None) -> dict[str, Any]:
     """Run the job, show it, and record it where MLFLOW_TRACKING_URI asks for that."""
-    from llmexp import experiment, results
+    from llmexp.jobs import job as experiment
+    from llmexp.terminal import glance
 
     if requests is None:
         result: dict[str, Any] = experiment.measure(config, directory, quiet=False)
     else:
         result = experiment.measure(config, directory, quiet=False, requests=requests)
-    _say(results.render_job(result), sys.stdout)
+    _say(glance.render(result), sys.stdout)
     if config.tracking.kind != "none" and _has_results(result):
         _record(config, directory)
     return result

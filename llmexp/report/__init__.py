@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmexp.compare.comparison import Comparison
+    from llmexp.compare.model import Comparison
 
 
 def job(job_dir: Path) -> list[Path]:

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from llmexp.compare import words
-from llmexp.compare.catalogue import Metric, digits
-from llmexp.compare.comparison import Comparison, Contrast
 from llmexp.compare.evidence import Value
-from llmexp.compare.runs import Run
+from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.service import Service
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.table import columns, remarks, verdict_text
+from llmexp.metrics.catalogue import Metric, digits
 from llmexp.report import plots
 from llmexp.report.figures import Plot, marked
 from llmexp.report.page import render
 from llmexp.report.timeline import overlay
+from llmexp.results.run import Run
 
 PAGE = "comparison.html"
 TIMELINES = 8

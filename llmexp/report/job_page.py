@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from llmexp.compare import stats
-from llmexp.compare.catalogue import Metric, digits
-from llmexp.compare.runs import Run, load_run
 from llmexp.config import flatten
+from llmexp.metrics.catalogue import Metric, digits
+from llmexp.metrics.wording import capacity_headline
 from llmexp.report import timeline
 from llmexp.report.figures import marked
 from llmexp.report.page import render
+from llmexp.results.run import Run, load_run
 
 PAGE = "report.html"
 COLUMNS = ("count", "mean", "stddev", "min", "p50", "p75", "p90", "p95", "p99", "max")
@@ -88,9 +89,7 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
     )
     capacity = (run.result.get("metrics") or {}).get("capacity")
     if capacity:
-        from llmexp.capacity_glance import headline
-
-        yield "capacity", headline(capacity)
+        yield "capacity", capacity_headline(capacity)
     for name in names:
         metric = Metric(name)
         if name in run.values and (metric.unit != "USD" or run.values[name] > 0):

@@ -10,13 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from llmexp.compare.catalogue import Metric
-from llmexp.compare.comparison import Comparison, Contrast
 from llmexp.compare.evidence import Value
-from llmexp.compare.runs import Run
+from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.service import Point
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.table import costs
+from llmexp.metrics.catalogue import Metric
 from llmexp.report.figures import (
     BAD,
     GOOD,
@@ -37,6 +36,7 @@ from llmexp.report.figures import (
     plot,
     tick,
 )
+from llmexp.results.run import Run
 
 ECDF_POINTS = 160
 ECDF_CELLS = 2

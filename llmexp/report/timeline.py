@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from llmexp.compare.catalogue import Metric, digits
-from llmexp.compare.runs import Run
+from llmexp.metrics.catalogue import Metric, digits
 from llmexp.report.figures import BAD, HEIGHT_IN, SERIES, WIDE_IN, Plot, colour, label_axis, legend, margins, plot
 from llmexp.report.plots import LATENCIES, ecdf, finish_ecdf
+from llmexp.results.run import Run
 
 DOTS = 1500
 

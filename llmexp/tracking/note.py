@@ -35,10 +35,10 @@ def _capacity(metrics: Mapping[str, Any]) -> str:
     found = metrics.get("capacity")
     if not found:
         return ""
-    from llmexp.capacity_glance import headline
+    from llmexp.metrics.wording import capacity_headline
 
     reason = f" {found['reason']}." if found["reason"] else ""
-    return f"**Capacity: {headline(found)}**.{reason} Each probe is a run below this one."
+    return f"**Capacity: {capacity_headline(found)}**.{reason} Each probe is a run below this one."
 
 
 def _counts(metrics: Mapping[str, Any], *, rehearsal: bool) -> str:

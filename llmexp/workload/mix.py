@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
@@ -25,9 +25,7 @@ class Mix:
 
     size: int | None = None
 
-    def __init__(self, workload: Workload, kit: Kit) -> None:
-        from llmexp.workload.source import kind_of
-
+    def __init__(self, workload: Workload, kit: Kit, kind_of: Callable[[Workload, Kit], Kind]) -> None:
         self._kit = kit
         total = sum(part.weight for part in workload.parts)
         self._shares = [part.weight / total for part in workload.parts]

@@ -74,7 +74,7 @@ def kind_of(workload: Workload, kit: Kit) -> Kind:
     if workload.kind == "mix":
         from llmexp.workload.mix import Mix
 
-        return Mix(workload, kit)
+        return Mix(workload, kit, kind_of)
     from llmexp.workload.synthetic import Synthetic
 
     return Synthetic(workload, kit)

@@ -18,16 +18,16 @@ no public tokenizer and Llama is not counted by o200k, so their counts are estim
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha1
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from llmexp import litellm_package
 from llmexp.config import Model, Simulated
 from llmexp.errors import ConfigError
 
@@ -163,7 +163,7 @@ def _best(model: Model, base_url: str | None) -> Tokenizer:
 
 
 def _simulated() -> Tokenizer:
-    from llmexp.endpoints.simulator import words
+    from llmexp.workload import words
 
     return Local("simulator", "tokenizer", lambda: words.count)
 
@@ -201,14 +201,6 @@ def _source_by_family(name: str, tokenizer: str) -> TokenSource:
 # --- from files ------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
-def _litellm_folders() -> tuple[Path, ...]:
-    """Where LiteLLM's package keeps tokenizers; found without importing it."""
-    spec = importlib.util.find_spec("litellm")
-    roots = (spec.submodule_search_locations or []) if spec is not None else []
-    return tuple(Path(root) / part / "tokenizers" for root in roots for part in ("litellm_core_utils", "llms"))
-
-
 def _packaged(name: str, source: TokenSource, key: str) -> Tokenizer:
     """A tokenizer whose file lies on this machine; the estimate rule where a model's name alone asked for it."""
     if name in _TIKTOKEN:
@@ -216,7 +208,7 @@ def _packaged(name: str, source: TokenSource, key: str) -> Tokenizer:
         if folder is not None:
             return Local(name, source, partial(_tiktoken, name, folder))
     else:
-        for folder in _litellm_folders():
+        for folder in litellm_package.tokenizer_folders():
             path = folder / f"{name}_tokenizer.json"
             if path.exists():
                 return Local(name, source, partial(_huggingface, path))
@@ -228,7 +220,7 @@ def _packaged(name: str, source: TokenSource, key: str) -> Tokenizer:
 def _tiktoken_folder(name: str) -> Path | None:
     file = sha1(_TIKTOKEN_URL.format(name).encode(), usedforsecurity=False).hexdigest()
     own = [Path(folder) for folder in (os.environ.get("TIKTOKEN_CACHE_DIR"),) if folder]
-    return next((folder for folder in (*own, *_litellm_folders()) if (folder / file).exists()), None)
+    return next((folder for folder in (*own, *litellm_package.tokenizer_folders()) if (folder / file).exists()), None)
 
 
 def _tiktoken(name: str, folder: Path) -> Callable[[str], int]:

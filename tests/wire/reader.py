@@ -9,11 +9,11 @@ from wire.sse_server import Received, Script, serve
 
 from llmexp.clients import build
 from llmexp.clients.base import Client
-from llmexp.clients.dial import Dialer
-from llmexp.clients.explain import record
-from llmexp.clients.wire import Exchange, Pool, Tape
+from llmexp.companion.explain import record
 from llmexp.config import Model
 from llmexp.records import Record, Source
+from llmexp.worker.dial import Dialer
+from llmexp.worker.pool import Exchange, Pool, Tape
 from llmexp.workload.request import Request
 
 REQUEST = Request(7, ({"role": "user", "content": "Say something."},), 16, 3, "digest")

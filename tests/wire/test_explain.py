@@ -12,12 +12,12 @@ from wire.sse_server import LAST_CHUNK, chunk, head, streamed, whole
 from wire.test_http import cut, cuts
 
 from llmexp.clients import anthropic, openai
-from llmexp.clients.allot import allot, largest_remainder
 from llmexp.clients.base import Answer, Failure, Response, TokenEvent, Usage
 from llmexp.clients.decoding import Fold, decode
-from llmexp.clients.explain import record
-from llmexp.clients.wire import Tape
+from llmexp.companion.explain import record
+from llmexp.companion.token_shares import allot, largest_remainder
 from llmexp.records import Record
+from llmexp.worker.pool import Tape
 
 MS = 1_000_000
 

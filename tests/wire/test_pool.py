@@ -13,8 +13,8 @@ import pytest
 import uvloop
 
 from llmexp.clients.base import HttpRequest, Target
-from llmexp.clients.dial import Dialer, through_proxy
-from llmexp.clients.wire import Exchange, Pool, Tape
+from llmexp.worker.dial import Dialer, through_proxy
+from llmexp.worker.pool import Exchange, Pool, Tape
 from tests.wire.sse_server import End, Script, chunk, head, serve, streamed, whole
 
 EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from llmexp.endpoints.simulator import words
 from llmexp.endpoints.simulator.draws import NS, Draws
 from llmexp.endpoints.simulator.http import Connection, Framing, Received
 from llmexp.endpoints.simulator.options import Options
 from llmexp.endpoints.simulator.wires import Call, Counts, Kind
+from llmexp.workload import words
 
 if TYPE_CHECKING:
     from llmexp.endpoints.simulator.agenda import Script

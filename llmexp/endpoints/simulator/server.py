@@ -10,13 +10,14 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from llmexp.endpoints.simulator import routes, sigv4, truth, words
+from llmexp.endpoints.simulator import routes, sigv4, truth
 from llmexp.endpoints.simulator.agenda import Agenda
 from llmexp.endpoints.simulator.exchange import Exchange
 from llmexp.endpoints.simulator.http import Connection, Received
 from llmexp.endpoints.simulator.options import STATUS_FAILURES, Options
 from llmexp.endpoints.simulator.wires import BadRequest
 from llmexp.errors import ConfigError
+from llmexp.workload import words
 
 _JSON = {"content-type": "application/json"}
 _FLUSH_S = 0.5

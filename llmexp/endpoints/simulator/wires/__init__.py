@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from llmexp.endpoints.simulator import words
 from llmexp.endpoints.simulator.options import Shape
+from llmexp.workload import words
 
 Kind = Literal["reasoning", "answer"]
 DEFAULT_LIMIT = 128

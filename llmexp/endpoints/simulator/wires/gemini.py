@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from llmexp.endpoints.simulator import words
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.endpoints.simulator.wires import Call, Counts, Kind, limit_of, text_of, texts_of
 from llmexp.endpoints.simulator.wires.sse import Sse
+from llmexp.workload import words
 
 Tree = dict[str, Any]
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from llmexp.endpoints.simulator import words
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.endpoints.simulator.wires import BadRequest, Call, Counts, Kind, chat_tokens, limit_of
 from llmexp.endpoints.simulator.wires.sse import Sse
+from llmexp.workload import words
 
 Tree = dict[str, Any]
 

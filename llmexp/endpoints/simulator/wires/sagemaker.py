@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llmexp.endpoints.simulator import words
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.endpoints.simulator.wires import BadRequest, Call, Counts, Kind, Wire, limit_of
 from llmexp.endpoints.simulator.wires.eventstream import CONTENT_TYPE, event_headers, exception, framed
 from llmexp.endpoints.simulator.wires.openai import Chat, read_chat
+from llmexp.workload import words
 
 _PART = event_headers("PayloadPart", "application/octet-stream")
 

@@ -1,0 +1,1 @@
+"""The client's own error on this machine: `python -m llmexp.calibrate`."""

@@ -1,0 +1,104 @@
+"""Checks across keys, each a line with the key, the value and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from llmexp.config.schema import SECRET_NAME, Config, Model, Tokens, Workload
+
+
+def problems(config: Config) -> Iterator[str]:
+    """What does not fit together."""
+    yield from _check_model(config.model)
+    yield from _check_workload(config.workload)
+    yield from _check_load(config)
+    yield from _check_run(config)
+
+
+def _check_model(model: Model) -> Iterator[str]:
+    if model.base_url is not None:
+        url = urlsplit(model.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            yield (f"model.base_url: must be a URL such as http://127.0.0.1:8000/v1, got '{model.base_url}'")
+    if model.metrics_url not in (None, "none"):
+        url = urlsplit(model.metrics_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            yield (
+                f"model.metrics_url: must be a URL such as http://127.0.0.1:8000/metrics, or none, "
+                f"got '{model.metrics_url}'"
+            )
+    if model.api == "litellm" and not model.provider:
+        yield "model.provider: api=litellm needs LiteLLM's prefix, such as openai or bedrock/converse"
+    for header in model.headers:
+        if SECRET_NAME.search(header):
+            yield (
+                f"model.headers.{header}: looks like a secret; put it in an environment variable and name that in "
+                f"model.headers_env.{header}"
+            )
+    for key in model.params:
+        if SECRET_NAME.search(key) and not key.endswith("tokens") and "_token" not in key:
+            yield f"model.params.{key}: looks like a secret; name a variable in model.api_key_env or model.headers_env"
+
+
+def _check_workload(workload: Workload) -> Iterator[str]:
+    if workload.kind == "mix" and not workload.parts:
+        yield "workload.parts: a mix needs at least one part"
+    if workload.kind == "file" and not workload.file:
+        yield "workload.file: kind 'file' needs a path"
+    if workload.kind == "synthetic" or (workload.kind == "conversation" and not workload.file):
+        yield from _check_tokens("workload.input_tokens", workload.input_tokens)
+        yield from _check_tokens("workload.output_tokens", workload.output_tokens)
+    mean = workload.input_tokens.mean
+    if workload.kind == "synthetic" and workload.prefix_tokens and mean is not None and workload.prefix_tokens >= mean:
+        yield (
+            f"workload.prefix_tokens: is part of the input, so it must be less than workload.input_tokens.mean "
+            f"({mean:g}), got {workload.prefix_tokens}"
+        )
+
+
+def _check_tokens(key: str, tokens: Tokens) -> Iterator[str]:
+    if tokens.dist == "uniform":
+        if tokens.min is None or tokens.max is None:
+            yield f"{key}: a uniform distribution needs min and max"
+    elif tokens.dist == "empirical":
+        if not tokens.file:
+            yield f"{key}.file: an empirical distribution needs a file of counts"
+    elif tokens.mean is None:
+        given = f" (stddev is {tokens.stddev:g})" if tokens.stddev is not None else ""
+        yield f"{key}.mean: must be given{given}"
+    if tokens.min is not None and tokens.max is not None and tokens.min > tokens.max:
+        yield f"{key}.min: must be at most max, got {tokens.min} > {tokens.max}"
+    elif tokens.mean is not None and not (tokens.min or 1) <= tokens.mean <= (tokens.max or tokens.mean):
+        above = "" if tokens.max is None else f" and at most max ({tokens.max})"
+        yield f"{key}.mean: must be at least {tokens.min or 1}{above}, got {tokens.mean:g}"
+
+
+def _check_load(config: Config) -> Iterator[str]:
+    load, workload = config.load, config.workload
+    if workload.kind == "conversation" and load.kind == "closed" and (config.concurrency or 0) > workload.conversations:
+        yield (
+            f"workload.conversations: {workload.conversations} side by side cannot keep concurrency="
+            f"{config.concurrency} busy; set workload.conversations={config.concurrency} or more"
+        )
+    if load.kind in ("constant", "poisson", "burst") and load.rate is None and not config.capacity.enabled:
+        yield f"load.rate: load={load.kind} needs requests per second, such as load.rate=5"
+    if load.kind == "closed" and load.rate is not None:
+        yield f"load.rate: load=closed has no rate, got {load.rate:g}; use load=constant or load=poisson"
+    if load.kind == "burst" and load.burstiness is None:
+        yield "load.burstiness: load=burst needs a gamma shape, such as load.burstiness=0.25"
+    if load.kind == "ramp" and (load.from_ is None or load.to is None):
+        yield "load.from: load=ramp needs load.from and load.to"
+    if load.kind == "replay" and not load.file:
+        yield "load.file: load=replay needs a trace file"
+
+
+def _check_run(config: Config) -> Iterator[str]:
+    if config.capacity.enabled and not config.slo.thresholds:
+        yield "slo: the capacity search needs a threshold, such as slo.ttft_s=0.5"
+    if config.slo.enforce and not config.slo.thresholds:
+        yield "slo.enforce: there is no threshold to enforce; set slo.ttft_s, for example"
+    if config.ray.kind == "cluster" and not config.ray.address:
+        yield "ray.address: ray=cluster needs the cluster's address, such as auto"
+    if config.run.rerun_invalid and not config.run.resume:
+        yield "run.rerun_invalid: goes with run.resume"

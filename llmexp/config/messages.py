@@ -1,0 +1,83 @@
+"""One problem that the schema found, in words: the key, the value, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from llmexp.config.schema import Config
+
+_TAGS = {"external", "llamacpp", "simulated", "sagemaker", "bedrock"}
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("greater than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+}
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def explain(problem: Mapping[str, Any]) -> str:
+    """One pydantic problem as `key: must be …, got …`."""
+    kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
+    path = [str(part) for part in problem["loc"]]
+    if "deployment" in path:
+        path = [part for at, part in enumerate(path) if not (part in _TAGS and path[at - 1] == "deployment")]
+    key = ".".join(path)
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key{_suggest(path)}"
+    if kind == "missing":
+        return f"{key}: must be given"
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        return f"{key}: must be {words} {context[name]:g}, got {_show(value)}"
+    if kind == "literal_error":
+        return f"{key}: must be one of {context['expected'].replace(' or ', ', ')}, got {_show(value)}"
+    if kind == "union_tag_invalid":
+        return f"{key}.kind: must be one of {context['expected_tags']}, got '{context['tag']}'"
+    if kind == "string_too_short":
+        return f"{key}: must not be empty"
+    if kind in _TYPES:
+        return f"{key}: must be {_TYPES[kind]}, got {_show(value)}"
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {_show(value)}"
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) else f"'{value}'"
+
+
+def _suggest(path: list[str]) -> str:
+    """The remedy for an unknown key: the nearest known one, or all that there are."""
+    known = _keys_at(Config, path[:-1])
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    if near:
+        return f"; did you mean {'.'.join([*path[:-1], near[0]])}?"
+    return f"; known here: {', '.join(sorted(known))}" if known else ""
+
+
+def _keys_at(part: Any, path: list[str]) -> list[str]:
+    models = [arg for arg in (part, *_walk_args(part)) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+    if not path:
+        return [field.alias or name for model in models for name, field in model.model_fields.items()]
+    found = (model.model_fields[path[0]] for model in models if path[0] in model.model_fields)
+    return [key for field in found for key in _keys_at(field.annotation, path[1:])]
+
+
+def _walk_args(annotation: Any) -> Iterator[Any]:
+    for arg in get_args(annotation):
+        yield arg
+        yield from _walk_args(arg)

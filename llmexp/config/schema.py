@@ -1,0 +1,326 @@
+"""The schema of a job's configuration: types, units and bounds.
+
+Nothing here reads files, the network or the clock.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Api = Literal["openai", "anthropic", "bedrock", "sagemaker", "litellm"]
+SECRET_NAME = re.compile(r"auth|key|token|cookie|secret|password", re.IGNORECASE)
+
+
+class _Part(BaseModel):
+    """Base of every part: frozen, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+# --- model -----------------------------------------------------------------------------------------------------------
+
+
+class Price(_Part):
+    """What the provider charges, in USD. Fields left null are looked up in LiteLLM's packaged price map."""
+
+    usd_per_million_input_tokens: NonNegative | None = None
+    usd_per_million_output_tokens: NonNegative | None = None
+    usd_per_million_cached_tokens: NonNegative | None = None
+    usd_per_million_reasoning_tokens: NonNegative | None = None
+    usd_per_instance_hour: NonNegative | None = Field(None, description="For stacks paid by the hour.")
+    instances: Count = Field(1, description="How many instances serve; multiplies the hourly price.")
+    as_of: str | None = Field(None, description="The day the price was read, YYYY-MM-DD.")
+    source: str | None = Field(None, description="Where the price comes from.")
+
+
+class Latency(_Part):
+    """A latency distribution of the simulator, in seconds: lognormal with this mean and coefficient of variation."""
+
+    mean_s: NonNegative
+    cv: NonNegative = 0.0
+
+
+class Profile(_Part):
+    """How a simulated endpoint behaves."""
+
+    ttft: Latency = Field(Latency(mean_s=0.2), description="From the request's last byte to the first token.")
+    ttft_s_per_1k_input_tokens: NonNegative = Field(0.0, description="Added to TTFT for each 1,000 input tokens.")
+    inter_token: Latency = Field(Latency(mean_s=0.02), description="Gap between tokens.")
+    tokens_per_chunk: Count = Field(1, description="Tokens sent in one event.")
+    slots: Count | None = Field(None, description="Requests served at once; the rest queue. Null: no limit.")
+    reasoning_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Reasoning tokens streamed before the answer.")
+    failure_rate: Share = Field(0.0, description="Share of requests that fail.")
+    failure: str = Field("server", description="How they fail; the simulator's documentation lists the names.")
+    seed: int = Field(0, description="Seed of the simulator's own draws.")
+
+
+class External(BaseModel):
+    """An endpoint that runs by itself; any further keys are facts about it and are logged as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    kind: Literal["external"] = "external"
+
+
+class LlamaCpp(_Part):
+    """A llama.cpp server that the job starts and stops."""
+
+    kind: Literal["llamacpp"]
+    package: str | None = Field(None, description="Wheel that carries the weights, `name==version`.")
+    file: str | None = Field(None, description="The GGUF file inside the wheel, or a path of your own.")
+    sha256: str | None = Field(None, description="SHA-256 of the GGUF file; null: not checked.")
+    slots: Count = Field(4, description="Requests decoded at once.")
+    threads: Count = Field(1, description="CPU threads that compute.")
+    context_tokens: Count | None = Field(None, description="Context of each slot; null: follows from the workload.")
+
+
+class Simulated(_Part):
+    """A scripted endpoint that the job starts and stops."""
+
+    kind: Literal["simulated"]
+    profile: Profile = Profile()
+
+
+class SageMaker(_Part):
+    """A SageMaker endpoint; its facts are read with boto3 and logged."""
+
+    kind: Literal["sagemaker"]
+    payload: Literal["messages", "tgi", "djl"] = Field("messages", description="Body format the container takes.")
+    inference_component: str | None = None
+    target_variant: str | None = None
+    describe: bool = Field(True, description="Read the endpoint's facts before the run.")
+    cloudwatch: bool = Field(True, description="Fetch CloudWatch's figures of the run's window after it.")
+    cloudwatch_wait_s: NonNegative = Field(90.0, description="How long to wait for those figures to appear.")
+
+
+class Bedrock(_Part):
+    """A model on Amazon Bedrock."""
+
+    kind: Literal["bedrock"]
+
+
+Deployment = Annotated[External | LlamaCpp | Simulated | SageMaker | Bedrock, Field(discriminator="kind")]
+
+
+class Model(_Part):
+    """What is called, and how it is reached."""
+
+    name: Annotated[str, Field(min_length=1)] = Field(description="The model's id at the provider.")
+    api: Api = Field("openai", description="Our own wire to it, or `litellm`.")
+    provider: str | None = Field(None, description="LiteLLM's prefix for api=litellm: `<provider>/<name>`.")
+    base_url: str | None = Field(
+        None, description="As OpenAI's SDK takes it, /v1 included; AWS: the runtime's endpoint."
+    )
+    route: Literal["chat", "completions"] = "chat"
+    region: str | None = Field(None, description="AWS region; null: the credential chain's own.")
+    profile: str | None = Field(None, description="AWS profile; null: the credential chain's own.")
+    api_key_env: str | None = Field(None, description="Name of the variable that holds the key; null: none needed.")
+    params: dict[str, Any] = Field({}, description="Sent as they are.")
+    headers: dict[str, str] = Field({}, description="Plain headers; never secrets.")
+    headers_env: dict[str, str] = Field({}, description="Header → name of the variable that holds its value.")
+    tokenizer: str | None = Field(
+        None,
+        description="`endpoint`, `cl100k_base`, `o200k_base`, a tokenizer.json, `estimate`; null: the best there is.",
+    )
+    price: Price = Price()
+    ready_timeout_s: Positive = Field(60.0, description="How long the endpoint may take to answer its first call.")
+    metrics_url: str | None = Field(
+        None,
+        description="The server's Prometheus metrics; null: where OpenAI-like servers have them; `none`: not read.",
+    )
+    deployment: Deployment = External()
+    rehearsal: Profile = Field(Profile(), description="How the simulator plays this model under rehearse=true.")
+    notes: str | None = None
+
+
+# --- workload --------------------------------------------------------------------------------------------------------
+
+
+class Tokens(_Part):
+    """A distribution of token counts, truncated to [min, max]."""
+
+    dist: Literal["normal", "lognormal", "uniform", "fixed", "empirical"] = "normal"
+    mean: Positive | None = Field(None, description="Tokens. For `uniform`: null, min and max bound it.")
+    stddev: NonNegative | None = Field(None, description="Tokens; null: 0.")
+    min: Count | None = None
+    max: Count | None = None
+    file: str | None = Field(None, description="For `empirical`: a text file with one count per line, or JSON list.")
+
+
+class Part(_Part):
+    """One share of a mix."""
+
+    workload: str = Field(description="Name of an option of conf/workload, or path of a workload YAML file.")
+    weight: Positive = 1.0
+
+
+class Workload(_Part):
+    """What is sent."""
+
+    kind: Literal["synthetic", "file", "conversation", "mix"] = "synthetic"
+    input_tokens: Tokens = Tokens()
+    output_tokens: Tokens = Tokens()
+    force_output: bool = Field(False, description="Sends ignore_eos/min_tokens where the server knows them.")
+    instruction: str | None = Field(
+        None,
+        description="Asks for a length, at the prompt's end; {output_tokens} or {output_tokens_in_words} is filled in.",
+    )
+    tokenizer: str | None = Field(
+        None, description="Sizes prompts, the same for every model; null: o200k_base. The model's own counts beside it."
+    )
+    file: str | None = Field(
+        None, description="For `file` and `conversation`: JSONL, CSV, Parquet or ShareGPT JSON of prompts or lengths."
+    )
+    prefix_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Tokens of a prefix that requests share.")
+    prefix_share: Share = Field(1.0, description="Share of requests that begin with the shared prefix.")
+    prefix_count: Count = Field(1, description="How many different shared prefixes there are.")
+    turns: Count = Field(1, description="For `conversation`: user turns in each.")
+    conversations: Count = Field(8, description="For `conversation`: how many run side by side.")
+    think_time_s: NonNegative = Field(0.0, description="For `conversation`: pause between an answer and the next turn.")
+    parts: list[Part] = Field([], description="For `mix`: workloads with weights.")
+
+
+# --- load ------------------------------------------------------------------------------------------------------------
+
+
+class Load(_Part):
+    """When it is sent."""
+
+    kind: Literal["closed", "constant", "poisson", "burst", "ramp", "replay"] = "closed"
+    rate: Positive | None = Field(None, description="Requests per second (open loop).")
+    burstiness: Positive | None = Field(
+        None, description="For `burst`: gamma shape; 1 is Poisson, smaller is burstier."
+    )
+    of: Literal["rate", "concurrency"] = Field("rate", description="For `ramp`: what rises.")
+    from_: Positive | None = Field(None, alias="from", description="For `ramp`: first value.")
+    to: Positive | None = Field(None, description="For `ramp`: last value.")
+    steps: Count | None = Field(None, description="For `ramp`: equal steps; null: linear.")
+    duration_s: Positive | None = Field(None, description="For `ramp`: from first to last value; null: run.timeout_s.")
+    file: str | None = Field(
+        None, description="For `replay`: CSV, JSONL or text with a timestamp in seconds per request."
+    )
+    speed: Positive = Field(1.0, description="For `replay`: 2 plays the trace twice as fast.")
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+class Run(_Part):
+    """How long, how often, within which bounds."""
+
+    max_requests: Count | None = Field(32, description="Requests measured; null: until timeout_s.")
+    timeout_s: Positive = Field(300.0, description="Nothing new starts after it.")
+    grace_s: NonNegative = Field(30.0, description="What is in flight at the timeout gets this long.")
+    warmup_requests: Annotated[int, Field(ge=0)] = Field(4, description="Sent before, on top, never counted.")
+    seed: Annotated[int, Field(ge=0)] = 11111
+    nonce: str | None = Field(None, description="Null: drawn per job and recorded; a recorded one repeats the run.")
+    repeats: Count = Field(1, description="Each repeat is a job of its own.")
+    max_error_rate: Share = 0.05
+    max_usd: NonNegative = Field(10.0, description="For the whole sweep, warm-up and probes included.")
+    resume: str | None = Field(None, description="A sweep directory to complete.")
+    rerun_invalid: bool = Field(False, description="With resume: also its invalid jobs.")
+    save_text: bool = Field(False, description="Keep answer texts.")
+
+
+class Slo(_Part):
+    """The service level a request must meet, and the share of requests that must."""
+
+    ttft_s: Positive | None = None
+    time_per_output_token_s: Positive | None = None
+    e2e_latency_s: Positive | None = None
+    attainment: Annotated[float, Field(gt=0, le=1)] = 0.95
+    enforce: bool = Field(False, description="A missed SLO makes the exit status 3.")
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Metric → seconds, of what is asked."""
+        names = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class Tracking(_Part):
+    """Where runs are recorded."""
+
+    kind: Literal["mlflow", "none"] = "mlflow"
+    uri: str | None = Field(None, description="Null: MLFLOW_TRACKING_URI, else the store that `mlflow ui` here reads.")
+    experiment: Annotated[str, Field(min_length=1)] = "llmexp"
+    tags: dict[str, str] = {}
+
+
+class Ray(_Part):
+    """Where the workers run."""
+
+    kind: Literal["local", "cluster"] = "local"
+    address: str | None = Field(None, description="For `cluster`: as ray.init takes it.")
+    workers: Count | None = Field(None, description="Null: chosen from load and cores.")
+
+
+class Compare(_Part):
+    """What a sweep is asked to decide."""
+
+    primary: str = Field("ttft_s/mean", description="The declared metric.")
+    margin: NonNegative = Field(0.03, description="Relative difference that does not matter.")
+    fail_on: Literal["regression"] | None = None
+
+
+class Capacity(_Part):
+    """Search for the highest load that keeps the SLO, inside one job per stack."""
+
+    enabled: bool = False
+    of: Literal["rate", "concurrency"] = "rate"
+    start: Positive = Field(1.0, description="Load of the first probe.")
+    probe_s: Positive = Field(10.0, description="Seconds of load of a probe, at least; longer where answers are long.")
+    max_probes: Annotated[int, Field(ge=3, le=12)] = 12
+    precision: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="Relative width at which bisection ends.")
+
+
+class Paths(_Part):
+    """Where jobs write."""
+
+    outputs: Annotated[str, Field(min_length=1)] = "outputs"
+
+
+class Config(_Part):
+    """One job."""
+
+    model: Model
+    workload: Workload = Workload()
+    concurrency: Count | None = Field(
+        None, description="In flight (closed loop) or the ceiling (open loop); null: 4, or none."
+    )
+    load: Load = Load()
+    run: Run = Run()
+    slo: Slo = Slo()
+    tracking: Tracking = Tracking()
+    ray: Ray = Ray()
+    compare: Compare = Compare()
+    capacity: Capacity = Capacity()
+    paths: Paths = Paths()
+    rehearse: bool = Field(False, description="Every model is played by the simulator through its own wire.")
+    dry_run: bool = Field(False, description="Plan and estimate only; nothing is sent.")
+
+    @property
+    def closed(self) -> bool:
+        """Whether a request waits for the one before it: a closed loop, or a ramp of concurrency."""
+        return self.load.kind == "closed" or (self.load.kind == "ramp" and self.load.of == "concurrency")
+
+    @property
+    def streams(self) -> int | None:
+        """The most requests in flight: the concurrency, or a ramp's highest; None is no ceiling."""
+        if self.closed and self.load.kind == "ramp":
+            top = max(1, round(max(self.load.from_ or 1.0, self.load.to or 1.0)))
+            return min(top, self.concurrency or top)
+        return self.concurrency or (4 if self.closed else None)
+
+    @property
+    def peak_rate(self) -> float | None:
+        """The highest arrival rate in requests per second; None for closed loops and for traces."""
+        if self.closed:
+            return None
+        return max((rate for rate in (self.load.rate, self.load.from_, self.load.to) if rate), default=None)

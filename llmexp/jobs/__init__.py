@@ -1,0 +1,1 @@
+"""One job, a sweep of them, a capacity search."""

@@ -1,0 +1,298 @@
+"""A capacity search as one job: probes on one endpoint and one Ray, each with its own folder and files, and their sum.
+
+Between two probes nothing is left of the first: what a lost probe had in flight is cut, and the next one begins when
+its warm-up requests, which queue behind whatever the server still works on, have been answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmexp import records, results
+from llmexp.config import Config, Slo, load
+from llmexp.errors import LlmexpError
+from llmexp.jobs import capacity_probes as probes
+from llmexp.jobs import measure as experiment
+from llmexp.jobs.capacity_probes import Verdict
+from llmexp.jobs.capacity_search import Interval, Search
+from llmexp.jobs.spec import Spec
+from llmexp.llmperf import files
+from llmexp.metrics import summary as metrics
+
+if TYPE_CHECKING:
+    from llmexp.endpoints import Running
+    from llmexp.jobs.budget import Budget
+    from llmexp.terminal.progress import Progress
+
+FOLDER = "probes"
+UNITS = {"rate": "requests/s", "concurrency": "in flight"}
+CURVE = {
+    "goodput_per_s": ("goodput_per_s",),
+    "requests_per_s": ("requests_per_s",),
+    "output_tokens_per_s": ("output_tokens_per_s",),
+    "inflight_mean": ("inflight_mean",),
+    "error_rate": ("error_rate",),
+    "ttft_s_p95": ("ttft_s", "p95"),
+    "response_ttft_s_p95": ("response_ttft_s", "p95"),
+    "time_per_output_token_s_p95": ("time_per_output_token_s", "p95"),
+    "e2e_latency_s_p95": ("e2e_latency_s", "p95"),
+}
+"""Column of the curve → where it stands in a probe's metrics."""
+_WORST = ("valid", "degraded", "invalid")
+log = logging.getLogger("llmexp")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One probe that was measured."""
+
+    number: int
+    level: float
+    directory: Path
+    result: dict[str, Any]
+    verdict: Verdict
+
+
+def run(spec: Spec, running: Running, budget: Budget, progress: Progress, started: datetime) -> dict[str, Any]:
+    """Search, and write the job's files; the content of its result.json."""
+    job = _Job(spec, running, budget, progress)
+    job.search_all()
+    return job.conclude(started)
+
+
+@dataclass
+class _Job:
+    spec: Spec
+    running: Running
+    budget: Budget
+    progress: Progress
+    done: list[Probe] = field(default_factory=list)
+    status: str = "finished"
+
+    def __post_init__(self) -> None:
+        from llmexp.companion.actor import nonce_of
+
+        self.config: Config = self.spec.config
+        told = self.config.capacity
+        self.search = Search(told.start, told.max_probes, told.precision, integer=told.of == "concurrency")
+        self.nonce = self.config.run.nonce or nonce_of(self.spec.id)
+        self.spent_before = self.budget.spent_usd
+
+    # -- the search ---------------------------------------------------------------------------------------------------
+
+    def search_all(self) -> None:
+        """Probe until the search is over; what was learnt survives whatever ends it."""
+        try:
+            while (level := self.search.next()) is not None:
+                requests = probes.length(self.config, level, self._answer_s())
+                if not self._affordable(requests):
+                    return
+                self._probe(level, requests)
+        except KeyboardInterrupt:
+            self._end("interrupted", "interrupted")
+        except Exception as error:
+            if not self.done:
+                raise
+            if not isinstance(error, LlmexpError):
+                log.exception("%s: internal error", self.spec.name)
+            self._end("failed", f"probe {len(self.done) + 1} ended the search: {error}")
+
+    def _probe(self, level: float, requests: int) -> None:
+        spec = self._spec(level, requests)
+        self.progress.begin(spec.config, spec.name)
+        began = datetime.now(UTC)
+        job, measured = experiment.send(
+            spec, self.running, self.budget, self.progress, enough=_enough(self.config.slo, requests)
+        )
+        result = experiment.conclude(spec, measured, self.running, began, job.nonce, self.budget, job.beside)
+        observed = metrics.observe(spec.directory) if records.exists(spec.directory) else metrics.observe([])
+        of_rate = self.config.capacity.of == "rate"
+        verdict = probes.judge(observed, self.config.slo, of_rate=of_rate, stopped=measured.enough is not None)
+        self.done.append(Probe(len(self.done) + 1, level, spec.directory, result, verdict))
+        if measured.interrupted or measured.failed:
+            for_money = (measured.reason or "").startswith("run.max_usd")
+            status = (
+                "interrupted" if measured.interrupted else "finished" if for_money and self.search.told else "failed"
+            )
+            self._end(status, measured.reason or status)
+            return
+        self.search.tell(level, verdict.outcome)
+        log.info("%s: %s", spec.name, _said(verdict))
+
+    def _spec(self, level: float, requests: int) -> Spec:
+        number, spec = len(self.done) + 1, self.spec
+        tries = len(self.search.told.get(level, ()))
+        tree = probes.tree_of(dict(spec.tree), self.config, level, requests, tries)
+        tree["run"]["nonce"] = f"{self.nonce}-{number}"
+        return replace(
+            spec,
+            config=load(tree),
+            tree=tree,
+            id=f"{spec.id}-{number}",
+            name=f"{spec.name} · probe {number}: {level:g} {UNITS[self.config.capacity.of]}",
+            directory=spec.directory / FOLDER / f"{number:02}",
+            probe=number,
+            composed=None,
+        )
+
+    def _answer_s(self) -> float | None:
+        """How long an answer takes where the server was least busy."""
+        found = [(one.result["metrics"].get("e2e_latency_s") or {}).get("p50") for one in self.done]
+        return min((seconds for seconds in found if seconds), default=None)
+
+    def _affordable(self, requests: int) -> bool:
+        """Whether the next probe fits into what is left of `run.max_usd`, at the price of a request so far."""
+        sent = sum(_sent(one.result) for one in self.done)
+        spent = self.budget.spent_usd - self.spent_before
+        expected = spent / sent * (requests + self.config.run.warmup_requests) if sent else 0.0
+        if expected and self.budget.reason(expected):
+            self.search.stop(
+                f"run.max_usd: the next probe would pass the limit of {self.budget.limit_usd:g} USD "
+                f"({self.budget.spent_usd:.4f} spent)"
+            )
+            return False
+        return True
+
+    def _end(self, status: str, reason: str) -> None:
+        self.status = status
+        self.search.stop(reason)
+
+    # -- its sum ------------------------------------------------------------------------------------------------------
+
+    def conclude(self, started: datetime) -> dict[str, Any]:
+        """The job's files: the numbers of the highest level that passed, and what the search found."""
+        from llmexp import report
+
+        interval = self.search.interval
+        main = self._main(interval)
+        result = self._result(main, interval, started)
+        if main is not None and records.exists(main.directory):
+            _link(main.directory / records.PARQUET, self.spec.directory / records.PARQUET)
+        results.write(self.spec.directory, result)
+        if records.exists(self.spec.directory):
+            files.write_job(self.spec.directory, result)
+            with contextlib.suppress(ImportError):
+                report.job(self.spec.directory)
+        return result
+
+    def _main(self, interval: Interval) -> Probe | None:
+        """The probe that speaks for the job: at the highest level that passed, else at the lowest that was tried."""
+        if not self.done:
+            return None
+        if interval.passed_at is not None:
+            return next(one for one in reversed(self.done) if one.level == interval.passed_at and one.verdict.passed)
+        return min(self.done, key=lambda one: one.level)
+
+    def _result(self, main: Probe | None, interval: Interval, started: datetime) -> dict[str, Any]:
+        tree = {**self.spec.tree, "load": {**self.spec.tree["load"], "kind": probes.kind(self.config)}}
+        base = results.build(
+            job=self.spec.info(),
+            status=self.status,
+            reason=None if self.status == "finished" else interval.reason,
+            started=started,
+            ended=datetime.now(UTC),
+            config=tree,
+        )
+        if main is None:
+            return base
+        own = {key: base[key] for key in ("job", "status", "reason", "started_at", "ended_at", "config")}
+        capacity = self._capacity(main, interval)
+        more = {
+            "metrics": {**main.result["metrics"], "capacity": capacity},
+            "capacity_curve": curve(self.done, self.config),
+            "validity": self._validity(main, interval),
+            "cost": {**main.result["cost"], "search_usd": self.budget.spent_usd - self.spent_before},
+            "notes": self._notes(main),
+        }
+        tree_of_all: dict[str, Any] = results.strict({**main.result, **own, **more})
+        return tree_of_all
+
+    def _capacity(self, main: Probe, interval: Interval) -> dict[str, Any]:
+        return {
+            "of": self.config.capacity.of,
+            "unit": UNITS[self.config.capacity.of],
+            "low": interval.low,
+            "high": interval.high,
+            "estimate": interval.estimate,
+            "passed_at": interval.passed_at,
+            "failed_at": interval.failed_at,
+            "probes": len(self.done),
+            "probe": main.number,
+            "reason": interval.reason,
+        }
+
+    def _validity(self, main: Probe, interval: Interval) -> dict[str, Any]:
+        """The worst verdict on the probes that decide: a client that could not keep up makes a level fail too."""
+        deciding = [one for one in self.done if one.level in (interval.passed_at, interval.failed_at)] or [main]
+        worst = max(deciding, key=lambda one: _WORST.index(one.result["validity"]["verdict"]))
+        found: dict[str, Any] = worst.result["validity"]
+        return found
+
+    def _notes(self, main: Probe) -> dict[str, Any]:
+        kind = "highest level that passed" if main.verdict.passed else "lowest level that was tried"
+        unit = UNITS[self.config.capacity.of]
+        said = (
+            f"Latencies, throughput and requests are those of probe {main.number} at {main.level:g} {unit}, the {kind}."
+        )
+        notes = main.result["notes"]
+        return {**notes, "nonce": self.nonce, "remarks": [said, *notes.get("remarks", ())]}
+
+
+def curve(done: list[Probe], config: Config) -> dict[str, Any]:
+    """What the probes saw, by rising level."""
+    rising = sorted(done, key=lambda one: (one.level, one.number))
+    table: dict[str, Any] = {
+        "of": config.capacity.of,
+        "unit": UNITS[config.capacity.of],
+        "level": [one.level for one in rising],
+        "probe": [one.number for one in rising],
+        "passed": [one.verdict.passed for one in rising],
+        "attainment": [one.verdict.attainment for one in rising],
+        "why": [one.verdict.why for one in rising],
+    }
+    return table | {name: [_at(one.result["metrics"], path) for one in rising] for name, path in CURVE.items()}
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _enough(slo: Slo, requests: int) -> Callable[[Counter[str]], str | None]:
+    """Ends a probe that has missed too often to pass whatever comes."""
+    allowed = probes.misses_allowed(slo, requests)
+
+    def enough(counts: Counter[str]) -> str | None:
+        missed = counts["slo_missed"]
+        return f"{missed} requests missed the service level, {allowed} may" if missed > allowed else None
+
+    return enough
+
+
+def _said(verdict: Verdict) -> str:
+    share = "" if verdict.attainment is None else f", {verdict.attainment:.1%} kept the service level"
+    return f"{'passed' if verdict.passed else 'failed'} ({verdict.why}{share})"
+
+
+def _sent(result: Mapping[str, Any]) -> int:
+    counts = result["metrics"]
+    return sum(int(counts.get(f"requests_{kind}") or 0) for kind in ("completed", "failed", "unfinished"))
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file in a second place, without a copy where the disk allows it."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,77 @@
+"""One job from its spec to its result: the endpoint opened, then one load or a capacity search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmexp.config import Config
+from llmexp.errors import ConfigError
+from llmexp.jobs import capacity_job
+from llmexp.jobs.budget import Budget
+from llmexp.jobs.measure import conclude, send
+from llmexp.jobs.spec import Spec, environment_problems
+from llmexp.terminal.progress import Progress
+
+if TYPE_CHECKING:
+    from llmexp.workload.request import Request
+
+_OURS = ("llamacpp", "simulated")
+
+
+def run(
+    spec: Spec, budget: Budget, *, requests: tuple[Request, ...] | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Measure one job into `spec.directory`; the content of its result.json.
+
+    Raises `ConfigError` or `JobError` when nothing could be measured.
+    """
+    from llmexp import endpoints
+    from llmexp.benchmark import ensure_ray
+
+    config = spec.config
+    started = datetime.now(UTC)
+    _begin(spec, started)
+    endpoints.prepare(config.model, rehearse=config.rehearse)
+    with Progress(config, spec.name, quiet=quiet) as progress:
+        progress.say("starting Ray")
+        ensure_ray(config.ray)
+        progress.say("starting the endpoint" if config.model.deployment.kind in _OURS else "warming up")
+        with endpoints.opened(
+            config.model, config.workload, config.streams, rehearse=config.rehearse, log_dir=spec.directory
+        ) as running:
+            progress.say("warming up")
+            if config.capacity.enabled:
+                return capacity_job.run(spec, running, budget, progress, started)
+            job, measurement = send(spec, running, budget, progress, requests=requests)
+    return conclude(spec, measurement, running, started, job.nonce, budget, job.beside)
+
+
+def measure(
+    config: Config, directory: Path, *, quiet: bool = False, requests: Sequence[Request] | None = None
+) -> dict[str, Any]:
+    """One job into `directory` without a command of ours around it; the content of its result.json.
+
+    `requests` are sent instead of the workload's. Raises `ConfigError` before anything is sent, or `JobError`.
+    """
+    problems = environment_problems(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    tree = config.model_dump(mode="json", by_alias=True)
+    spec = Spec(config, tree, config.model.name, (), 0, 0, name=config.model.name, directory=directory)
+    own = None if requests is None else tuple(requests)
+    return run(spec, Budget(config.run.max_usd), requests=own, quiet=quiet)
+
+
+def _begin(spec: Spec, started: datetime) -> None:
+    """Leave a result.json that says what was being measured, should this process be killed."""
+    from llmexp import results
+
+    results.write(
+        spec.directory,
+        results.build(
+            job=spec.info(), status="interrupted", reason="the process was killed", started=started, config=spec.tree
+        ),
+    )

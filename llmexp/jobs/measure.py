@@ -1,0 +1,240 @@
+"""One load on an endpoint that answers: run it, turn its records into numbers, write the files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmexp.config import Config
+from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK
+from llmexp.jobs.spec import Spec
+from llmexp.terminal.progress import Progress
+
+if TYPE_CHECKING:
+    from llmexp.benchmark import Measurement
+    from llmexp.benchmark.server_metrics import Watch
+    from llmexp.endpoints import Running
+    from llmexp.jobs.budget import Budget
+    from llmexp.metrics.prices import PriceList
+    from llmexp.records.observed import Observed
+    from llmexp.workload.request import Request
+
+log = logging.getLogger("llmexp")
+
+
+def send(
+    spec: Spec,
+    running: Running,
+    budget: Budget,
+    progress: Progress,
+    *,
+    requests: tuple[Request, ...] | None = None,
+    enough: Callable[[Counter[str]], str | None] = lambda _counts: None,
+) -> tuple[Any, Measurement]:
+    """The load itself, on an endpoint that answers: its `benchmark.Job` and what it left."""
+    from llmexp.benchmark import Benchmark
+    from llmexp.benchmark.server_metrics import Watch, source_of
+
+    watch = Watch(source_of(spec.config, running.base_url, running.metrics_url), spec.config.model.name)
+    job = replace(_job(spec, running, budget, progress, requests, watch), enough=enough)
+    return job, Benchmark(job).run()
+
+
+def _job(
+    spec: Spec,
+    running: Running,
+    budget: Budget,
+    progress: Progress,
+    requests: tuple[Request, ...] | None,
+    watch: Watch,
+) -> Any:
+    from llmexp.benchmark import Job
+    from llmexp.companion.actor import nonce_of
+
+    return Job(
+        config=spec.config,
+        base_url=running.base_url,
+        nonce=spec.config.run.nonce or nonce_of(spec.id),
+        directory=spec.directory,
+        endpoint_pids=running.pids,
+        environment=dict(running.environment),
+        requests=requests,
+        spend=_spender(spec.config, budget),
+        progress=progress.update,
+        beside=watch,
+    )
+
+
+def _spender(config: Config, budget: Budget) -> Any:
+    from llmexp.metrics import prices
+
+    price = prices.price_list(config.model)
+
+    def spend(counts: Counter[str]) -> str | None:
+        if config.rehearse:
+            return None
+        usd = prices.cost(price, counts["input_tokens"], counts["cached_tokens"], counts["output_tokens"], 0)
+        return budget.reason(usd)
+
+    return spend
+
+
+def conclude(
+    spec: Spec,
+    measurement: Measurement,
+    running: Running,
+    started: datetime,
+    nonce: str,
+    budget: Budget,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Records on disk → numbers, verdict on the client, files."""
+    from llmexp import records, results
+    from llmexp.benchmark import client_report as observations
+    from llmexp.benchmark import server_side
+    from llmexp.llmperf import files
+    from llmexp.metrics import prices, validity
+    from llmexp.metrics import summary as metrics
+
+    config = spec.config
+    measured = records.exists(spec.directory)
+    if measured:
+        records.to_parquet(spec.directory)
+    observed = metrics.observe(spec.directory) if measured else metrics.observe([])
+    price = prices.price_list(config.model)
+    summary = _summary(config, observed, price)
+    client = observations.client(measurement)
+    summary["client"] = observations.client_metrics(client)
+    facts = observations.facts(config, measurement, observed, summary, client)
+    cost = observations.money(config, price, summary, measurement)
+    if not config.rehearse:
+        budget.spent_usd += (cost["cost_usd"] or 0.0) + (cost["warmup_usd"] or 0.0)
+    curves = metrics.curves(observed)
+    result = results.build(
+        job=spec.info(),
+        status=_status(measurement, summary),
+        reason=measurement.reason,
+        started=started,
+        ended=datetime.now(UTC),
+        config=dict(spec.tree),
+        deployment=_deployment(config, running, measurement),
+        metrics=summary,
+        curves=curves,
+        server=None if watch is None else server_side.of_run(watch, observed, summary, curves, measurement.anchor),
+        errors=metrics.errors(observed),
+        validity=validity.judge(facts),
+        client=client,
+        cost=cost,
+        notes=observations.notes(config, measurement, observed, nonce),
+    )
+    results.write(spec.directory, result)
+    if measured:
+        files.write_job(spec.directory, result)
+        _draw(spec.directory)
+    return result
+
+
+def _summary(config: Config, observed: Observed, price: PriceList) -> dict[str, Any]:
+    """The numbers of what was observed, under this config's service level and these prices."""
+    from llmexp.metrics import prices
+    from llmexp.metrics import summary as metrics
+
+    return metrics.summarize(
+        observed,
+        slo=config.slo,
+        open_loop=not config.closed,
+        cost=lambda *tokens: prices.cost(price, *tokens),
+        usd_per_hour=prices.usd_per_hour(price),
+        streams=config.streams if config.load.kind == "closed" else None,
+        stationary=config.load.kind not in ("ramp", "replay"),
+    )
+
+
+def _draw(directory: Path) -> None:
+    """The job's page; a fault in it must not cost the numbers."""
+    from llmexp import report
+
+    try:
+        report.job(directory)
+    except Exception:
+        log.exception("report.html could not be drawn")
+
+
+def _deployment(config: Config, running: Running, measurement: Measurement) -> dict[str, Any]:
+    """Facts about the endpoint, and what CloudWatch saw of the run where it is asked."""
+    facts = dict(running.facts)
+    deployment = config.model.deployment
+    if deployment.kind == "sagemaker" and deployment.cloudwatch and not config.rehearse and measurement.ended_wall_ns:
+        from llmexp.endpoints import aws
+
+        start, end = (
+            datetime.fromtimestamp(ns / 1e9, UTC) for ns in (measurement.started_wall_ns, measurement.ended_wall_ns)
+        )
+        facts["cloudwatch"] = aws.cloudwatch(config.model, start, end, deployment.cloudwatch_wait_s)
+    return facts
+
+
+def _status(measurement: Measurement, summary: Mapping[str, Any]) -> str:
+    if measurement.interrupted:
+        return "interrupted"
+    nothing = summary.get("requests_completed", 0) + summary.get("requests_unfinished", 0) == 0
+    return "failed" if measurement.failed or nothing else "finished"
+
+
+def failed(spec: Spec, reason: str) -> dict[str, Any]:
+    """The result of a job that could not be measured at all."""
+    from llmexp import results
+
+    now = datetime.now(UTC)
+    result: dict[str, Any] = results.build(
+        job=spec.info(), status="failed", reason=reason, started=now, ended=now, config=dict(spec.tree)
+    )
+    results.write(spec.directory, result)
+    return result
+
+
+def salvage(directory: Path) -> dict[str, Any] | None:
+    """The result of a folder whose job was killed, from what it had written; None where there is none."""
+    from llmexp import records, results
+    from llmexp.config import load
+    from llmexp.metrics import prices
+    from llmexp.metrics import summary as metrics
+
+    try:
+        result: dict[str, Any] = json.loads((directory / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if result.get("metrics") or not records.exists(directory):
+        return result
+    config = load(result["config"])
+    records.to_parquet(directory)
+    observed = metrics.observe(directory)
+    result["metrics"] = _summary(config, observed, prices.price_list(config.model))
+    result["curves"], result["errors"] = metrics.curves(observed), metrics.errors(observed)
+    results.write(directory, result)
+    return result
+
+
+def status_of(result: Mapping[str, Any], config: Config) -> int:
+    """The exit status of one job."""
+    if result["status"] == "interrupted":
+        return INTERRUPTED
+    error_rate = (result.get("metrics") or {}).get("error_rate") or 0.0
+    if result["status"] == "failed" or error_rate > config.run.max_error_rate:
+        return FAILED
+    if config.slo.enforce and (result["metrics"].get("slo") or {}).get("met") is False:
+        return MISSED
+    return OK
+
+
+def render(result: Mapping[str, Any], directory: Path) -> str:
+    """The job's table for stdout."""
+    from llmexp.terminal import glance
+
+    return glance.render(result, directory)

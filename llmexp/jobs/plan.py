@@ -1,0 +1,168 @@
+"""What a command is about to do: requests, tokens, time and USD, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmexp.config import Config
+from llmexp.errors import ConfigError
+from llmexp.jobs.spec import Spec
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One job's estimate. Token counts are of the whole job, warm-up included."""
+
+    name: str
+    requests: int
+    input_tokens: float
+    output_tokens: float
+    seconds: float
+    usd: float | None
+    """None: no price is known."""
+    price_source: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The estimate of a whole command."""
+
+    jobs: tuple[Expected, ...]
+
+    @property
+    def usd(self) -> float:
+        """The sum of what has a price."""
+        return sum(job.usd or 0.0 for job in self.jobs)
+
+    @property
+    def unpriced(self) -> list[str]:
+        """Jobs that no price is known for."""
+        return [job.name for job in self.jobs if job.usd is None]
+
+
+def estimate(specs: Sequence[Spec]) -> Estimate:
+    """Requests, tokens, time and money that the jobs will take, from their configs alone."""
+    return Estimate(tuple(_expected(spec) for spec in specs))
+
+
+def _expected(spec: Spec) -> Expected:
+    from llmexp.metrics import prices
+
+    config = spec.config
+    mean_input, mean_output = _mean_tokens(config)
+    seconds = _seconds(config, mean_output)
+    requests = _requests(config, mean_output)
+    price = prices.price_list(config.model)
+    usd = 0.0 if config.rehearse else prices.estimate(price, requests, mean_input, mean_output)
+    hourly = prices.cost_of_window(price, seconds)
+    if hourly is not None and not config.rehearse:
+        usd = (usd or 0.0) + hourly
+    source = "rehearsal" if config.rehearse else price.source or "unknown"
+    return Expected(spec.name, requests, requests * mean_input, requests * mean_output, seconds, usd, source)
+
+
+def _mean_tokens(config: Config) -> tuple[float, float]:
+    from llmexp.workload.source import Source
+    from llmexp.workload.tokens import estimate_tokenizer
+
+    source = Source(config.workload, estimate_tokenizer(), seed=config.run.seed, nonce="plan")
+    return source.mean_tokens()
+
+
+def _e2e_s(config: Config, mean_output: float) -> float:
+    """A guess at one request's duration, from the model's rehearsal profile."""
+    profile = config.model.rehearsal
+    return max(0.05, profile.ttft.mean_s + mean_output * profile.inter_token.mean_s)
+
+
+def _requests(config: Config, mean_output: float) -> int:
+    run = config.run
+    if config.capacity.enabled:
+        from llmexp.jobs import capacity_probes as probes
+
+        measured = probes.length(config, config.capacity.start, _e2e_s(config, mean_output))
+    elif run.max_requests is not None:
+        measured = run.max_requests
+    elif config.peak_rate is None:
+        measured = int((config.streams or 4) * run.timeout_s / _e2e_s(config, mean_output)) + 1
+    else:
+        measured = int(config.peak_rate * run.timeout_s) + 1
+    return (measured + run.warmup_requests) * probes_at_most(config)
+
+
+def probes_at_most(config: Config) -> int:
+    """Loads of one job: a capacity search has many, each with a warm-up of its own."""
+    return config.capacity.max_probes if config.capacity.enabled else 1
+
+
+def _seconds(config: Config, mean_output: float) -> float:
+    run = config.run
+    requests = _requests(config, mean_output)
+    if config.capacity.enabled and config.capacity.of == "rate":
+        need = requests / config.capacity.start
+    elif config.peak_rate is None:
+        need = requests / (config.streams or 4) * _e2e_s(config, mean_output)
+    else:
+        need = requests / config.peak_rate
+    return min(need, (run.timeout_s + run.grace_s) * probes_at_most(config))
+
+
+def check_budget(expected: Estimate, limit_usd: float) -> None:
+    """Refuse a command that is expected to cost more than `run.max_usd`."""
+    if expected.usd > limit_usd:
+        raise ConfigError(
+            f"run.max_usd: this is estimated at {expected.usd:.2f} USD, above the limit of {limit_usd:g}; "
+            f"raise run.max_usd, or lower run.max_requests or the number of jobs (dry_run=true shows the estimate)"
+        )
+
+
+def one_line(expected: Estimate, todo: int, directory: Path) -> str:
+    """The head of a sweep."""
+    have = len(expected.jobs) - todo
+    skipped = f", {have} already there" if have else ""
+    requests = sum(job.requests for job in expected.jobs)
+    return f"{todo} jobs{skipped}, {requests:,} requests, about {_usd(expected)} → {directory}"
+
+
+def _usd(expected: Estimate) -> str:
+    unknown = f" + {len(expected.unpriced)} jobs without a known price" if expected.unpriced else ""
+    return f"{expected.usd:.2f} USD{unknown}"
+
+
+def render(expected: Estimate) -> str:
+    """The plan as a table for stdout."""
+    from rich.table import Table
+
+    table = Table(title="Plan (nothing was sent)", title_justify="left", box=None, pad_edge=False)
+    table.add_column("job", overflow="fold")
+    for head in ("requests", "input tokens", "output tokens", "about", "USD"):
+        table.add_column(head, justify="right")
+    table.add_column("price from", overflow="fold")
+    for job in expected.jobs:
+        usd = "unknown" if job.usd is None else f"{job.usd:.4f}"
+        table.add_row(
+            job.name,
+            f"{job.requests:,}",
+            f"{job.input_tokens:,.0f}",
+            f"{job.output_tokens:,.0f}",
+            f"{job.seconds:,.0f} s",
+            usd,
+            job.price_source,
+        )
+    return _text(table) + f"\nTotal: {_usd(expected)}"
+
+
+def _text(renderable: Any) -> str:
+    import shutil
+    import sys
+
+    from rich.console import Console
+
+    width = shutil.get_terminal_size((120, 40)).columns
+    console = Console(width=max(80, width), force_terminal=sys.stdout.isatty(), no_color=not sys.stdout.isatty())
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get().rstrip()

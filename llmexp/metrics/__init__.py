@@ -1,0 +1,1 @@
+"""Pure numbers and their words: no network, no clock, no global state."""

@@ -1,0 +1,39 @@
+"""One request's record, its file and its columns."""
+
+from llmexp.records.file import (
+    ARROWS,
+    PARQUET,
+    SCHEMA_VERSION,
+    Writer,
+    anchor,
+    exists,
+    from_batch,
+    iterate,
+    metadata,
+    read,
+    records,
+    schema,
+    to_batch,
+    to_parquet,
+)
+from llmexp.records.record import Record, Source, Status
+
+__all__ = [
+    "ARROWS",
+    "PARQUET",
+    "SCHEMA_VERSION",
+    "Record",
+    "Source",
+    "Status",
+    "Writer",
+    "anchor",
+    "exists",
+    "from_batch",
+    "iterate",
+    "metadata",
+    "read",
+    "records",
+    "schema",
+    "to_batch",
+    "to_parquet",
+]

@@ -1,0 +1,231 @@
+"""The file of a job's records: `requests.arrows` while it runs, `requests.parquet` after it.
+
+Arrow is imported when it is first needed: composing a config and planning do without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from llmexp.records.record import Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ARROWS, PARQUET = "requests.arrows", "requests.parquet"
+SCHEMA_VERSION = 1
+ROW_GROUP_BYTES = 16 << 20
+
+_COLUMNS = {
+    "index": "int64",
+    "worker": "int32",
+    "intended_ns": "int64",
+    "dispatched_ns": "int64",
+    "sent_ns": "int64",
+    "wait_s": "float64",
+    "connect_s": "float64",
+    "first_byte_ns": "int64",
+    "first_token_ns": "int64",
+    "first_answer_token_ns": "int64",
+    "last_token_ns": "int64",
+    "end_ns": "int64",
+    "chunk_ns": "list<int64>",
+    "chunk_tokens": "list<int32>",
+    "input_tokens": "int64",
+    "output_tokens": "int64",
+    "reasoning_tokens": "int64",
+    "cached_tokens": "int64",
+    "input_tokens_source": "string",
+    "output_tokens_source": "string",
+    "reasoning_tokens_source": "string",
+    "cached_tokens_source": "string",
+    "finish_reason": "string",
+    "error_class": "string",
+    "error_code": "string",
+    "error_message": "string",
+    "prompt_digest": "string",
+    "status": "string",
+    "reasoning_streamed": "bool",
+    "input_tokens_counted": "int64",
+    "output_tokens_counted": "int64",
+    "chunk_tokens_source": "string",
+    "max_tokens": "int64",
+    "stale_connections": "int32",
+    "server_latency_s": "float64",
+    "http_status": "int32",
+    "conversation": "int64",
+    "turn": "int32",
+    "text": "string",
+}
+"""Column → Arrow type: the contract's columns in its order, then our further ones."""
+
+
+@cache
+def schema() -> pa.Schema:
+    """The columns as Arrow types them."""
+    import pyarrow as pa
+
+    lists = {"list<int64>": pa.list_(pa.int64()), "list<int32>": pa.list_(pa.int32())}
+    return pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
+
+
+def to_batch(records: Sequence[Record]) -> bytes:
+    """The records as one Arrow record batch in IPC form: what travels between processes and into the file."""
+    import pyarrow as pa
+
+    columns = [pa.array([getattr(record, field.name) for record in records], field.type) for field in schema()]
+    return bytes(pa.record_batch(columns, schema=schema()).serialize())
+
+
+def from_batch(data: bytes) -> pa.RecordBatch:
+    """The batch that `to_batch` made."""
+    import pyarrow as pa
+
+    return pa.ipc.read_record_batch(pa.py_buffer(data), schema())
+
+
+class Writer:
+    """Appends batches to `requests.arrows`, an Arrow stream that stays readable to its last whole batch.
+
+    Each batch goes to the operating system in one write before `append` returns, so that a killed process loses none.
+    """
+
+    def __init__(self, directory: Path, anchor: Mapping[str, int]) -> None:
+        """`anchor` holds `wall_ns` and `monotonic_ns`, read at the same moment."""
+        metadata = {"schema_version": str(SCHEMA_VERSION), "anchor": json.dumps(dict(anchor))}
+        directory.mkdir(parents=True, exist_ok=True)
+        self.rows = 0
+        self._file: BinaryIO = (directory / ARROWS).open("wb", buffering=0)
+        self._file.write(schema().with_metadata(metadata).serialize())
+
+    def append(self, batch: bytes) -> None:
+        """Write one batch, as `to_batch` made it."""
+        rows = from_batch(batch).num_rows
+        view = memoryview(batch)
+        while view:
+            view = view[self._file.write(view) :]
+        self.rows += rows
+
+    def close(self) -> None:
+        """Mark the end of the stream and close the file; a second call does nothing."""
+        if not self._file.closed:
+            self._file.write(b"\xff\xff\xff\xff\x00\x00\x00\x00")
+            self._file.close()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def exists(directory: Path) -> bool:
+    """Whether a job has left requests here, in either form."""
+    return (directory / ARROWS).exists() or (directory / PARQUET).exists()
+
+
+def iterate(directory: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of a job's requests in the order written, one in memory at a time.
+
+    `requests.arrows` is preferred where both forms exist: it is removed only once its Parquet form is complete, so it
+    is the same or newer. A truncated one ends at its last whole batch.
+    """
+    if (directory / ARROWS).exists():
+        yield from _stream(directory / ARROWS)
+    else:
+        yield from _row_groups(directory / PARQUET)
+
+
+def read(directory: Path) -> pa.Table:
+    """All requests of a job as one table, from either form; metadata included."""
+    import pyarrow as pa
+
+    return pa.Table.from_batches(iterate(directory), schema=schema().with_metadata(metadata(directory)))
+
+
+def metadata(directory: Path) -> dict[bytes, bytes]:
+    """The metadata of a job's requests: `schema_version` and `anchor`; empty if the file was cut inside its head."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not (directory / ARROWS).exists():
+        return dict(pq.read_schema(directory / PARQUET).metadata or {})
+    try:
+        with pa.ipc.open_stream(pa.OSFile(str(directory / ARROWS))) as stream:
+            return dict(stream.schema.metadata or {})
+    except (pa.ArrowInvalid, OSError):
+        return {}
+
+
+def anchor(directory: Path) -> dict[str, int] | None:
+    """`wall_ns` and `monotonic_ns` of the same moment: what turns a stamp into a time of day."""
+    found = metadata(directory).get(b"anchor")
+    return None if found is None else {key: int(value) for key, value in json.loads(found).items()}
+
+
+def records(directory: Path) -> Iterator[Record]:
+    """A job's requests as `Record`s, in the order written."""
+    for batch in iterate(directory):
+        for row in batch.to_pylist():
+            yield Record(**row)
+
+
+def to_parquet(directory: Path) -> Path:
+    """Turn `requests.arrows` into `requests.parquet`, flat in memory, and remove the former once that is complete.
+
+    Where that was done before, nothing is left to do.
+    """
+    import pyarrow.parquet as pq
+
+    target, partial = directory / PARQUET, directory / f".{PARQUET}.partial"
+    if not (directory / ARROWS).exists() and target.exists():
+        return target
+    described = schema().with_metadata(metadata(directory))
+    with pq.ParquetWriter(partial, described, compression="zstd") as writer:
+        for table in _grouped(_stream(directory / ARROWS)):
+            writer.write_table(table)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    partial.replace(target)
+    (directory / ARROWS).unlink()
+    return target
+
+
+def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Batches gathered into tables of a row group's size."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        held.append(batch)
+        size += batch.nbytes
+        if size >= ROW_GROUP_BYTES:
+            yield pa.Table.from_batches(held).combine_chunks()
+            held, size = [], 0
+    if held:
+        yield pa.Table.from_batches(held).combine_chunks()
+
+
+def _stream(path: Path) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    with pa.OSFile(str(path)) as file:
+        try:
+            with pa.ipc.open_stream(file) as stream:
+                yield from stream
+        except (pa.ArrowInvalid, OSError):
+            return
+
+
+def _row_groups(path: Path) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group).to_batches()
