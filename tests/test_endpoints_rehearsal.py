@@ -16,8 +16,9 @@ from llmexp.clients.base import Answer, HttpRequest
 from llmexp.clients.http import unframe
 from llmexp.config import Model, Workload
 from llmexp.endpoints import Running, rehearsal
-from llmexp.endpoints.simulator import truth, words
+from llmexp.endpoints.simulator import truth
 from llmexp.errors import ConfigError
+from llmexp.workload import words
 from llmexp.workload.request import Request
 
 REQUEST = Request(0, ({"role": "user", "content": "Say something."},), 6, 3, "digest")

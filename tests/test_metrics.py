@@ -454,8 +454,8 @@ def test_millions_of_chunks_take_seconds_and_little_memory() -> None:
                     "chunk_ns": pa.ListArray.from_arrays(offsets, stamps.ravel()),
                     "chunk_tokens": pa.ListArray.from_arrays(offsets, pa.array(np.ones(rows * chunks, np.int32))),
                 }
-                columns = [new.get(name, plain.column(name)) for name in SCHEMA.names]
-                yield pa.record_batch([pa.array(column) for column in columns], schema=SCHEMA)
+                columns = [new.get(name, plain.column(name)) for name in schema().names]
+                yield pa.record_batch([pa.array(column) for column in columns], schema=schema())
 
         summarize(batches(1), slo=Slo(), open_loop=False, streams=64)
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -141,7 +141,7 @@ def test_files_show_prices_per_million_with_their_source() -> None:
 
 def test_litellm_s_own_map_is_read_without_importing_litellm() -> None:
     code = (
-        "import sys; from llmexp import prices; from llmexp.config import Model;"
+        "import sys; from llmexp.metrics import prices; from llmexp.config import Model;"
         "price = prices.price_list(Model(name='gpt-4o-mini'));"
         "assert price.input_usd and price.output_usd > price.input_usd, price;"
         "assert price.source and price.as_of, price; assert 'litellm' not in sys.modules"

@@ -171,7 +171,7 @@ def test_bytes_that_are_no_batch_never_reach_the_file(tmp_path: Path) -> None:
 
 
 def test_large_jobs_become_few_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "ROW_GROUP_BYTES", 20_000)
+    monkeypatch.setattr("llmexp.records.file.ROW_GROUP_BYTES", 20_000)
     batches = [[record(at * 10 + one, chunks=[0.1] * 50) for one in range(10)] for at in range(20)]
     to_parquet(written(tmp_path, *batches))
     with pq.ParquetFile(tmp_path / "requests.parquet") as file:

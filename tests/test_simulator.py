@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from simulated import FAST, PATHS, PROMPT, body, explain, simulator, text
 
-from llmexp.endpoints.simulator import Latency, Options, words
+from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.draws import Draws
 from llmexp.errors import ConfigError
+from llmexp.workload import words
 
 WIRES = list(PATHS)
 

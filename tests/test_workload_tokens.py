@@ -175,7 +175,7 @@ def test_other_wires_are_not_asked_for_a_tokenizer() -> None:
 
 
 def test_the_simulator_counts_as_it_does_itself() -> None:
-    from llmexp.endpoints.simulator.words import count
+    from llmexp.workload.words import count
 
     counter = tokenizer_for(Model(name="any", deployment=Simulated(kind="simulated")), "http://127.0.0.1:9/v1")
     assert counter.count("A wonderful harbour.") == count("A wonderful harbour.")
