@@ -439,7 +439,7 @@ def test_millions_of_chunks_take_seconds_and_little_memory() -> None:
         import numpy as np, pyarrow as pa
         from samples import record
         from llmexp.config import Slo
-        from llmexp.metrics import curves, observe, summarize
+        from llmexp.metrics.summary import curves, observe, summarize
         from llmexp.records import schema, from_batch, to_batch
 
         def batches(count=112, rows=500, chunks=128):
