@@ -22,11 +22,11 @@ from llmexp.companion.explain import record
 from llmexp.config import Model
 from llmexp.records import Record, Source
 from llmexp.worker.pool import Tape
-from llmexp.workload.request import Request
+from llmexp.workload.request import Message, Request
 
 BAR_US = 15.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
-REQUEST = Request(0, ({"role": "user", "content": "Say something."},), 128, 3, "digest")
+REQUEST = Request(0, (Message("user", "Say something."),), 128, 3, "digest")
 
 
 class NoTokenizer:

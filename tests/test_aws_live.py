@@ -15,7 +15,7 @@ from llmexp.clients import build
 from llmexp.clients.base import Answer, Response
 from llmexp.clients.http import unframe
 from llmexp.config import Model
-from llmexp.workload.request import Request
+from llmexp.workload.request import Message, Request
 
 pytestmark = [
     pytest.mark.live,
@@ -25,7 +25,7 @@ pytestmark = [
 
 def _exchange(model: Model) -> Answer:
     client = build(model)
-    request = Request(0, ({"role": "user", "content": "Count from 1 to 9."},), 32, 9, "")
+    request = Request(0, (Message("user", "Count from 1 to 9."),), 32, 9, "")
     http = client.sign(client.prepare(request))
     stamps, pieces = [], []
     with socket.create_connection((client.target.host, client.target.port), timeout=30) as plain:

@@ -73,7 +73,7 @@ def test_loads_are_bounded() -> None:
     assert (config.concurrency, config.run.max_requests) == (64, 192)
     assert config.run.timeout_s == pytest.approx(2 * 3 * 2.74 + 5)
     requests = calibration.requests_of(Load(2, requests=3))
-    assert len({one.messages[0]["content"] for one in requests}) == 3
+    assert len({one.messages[0].text for one in requests}) == 3
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ from llmexp.endpoints import Running, rehearsal
 from llmexp.endpoints.simulator import truth
 from llmexp.errors import ConfigError
 from llmexp.workload import words
-from llmexp.workload.request import Request
+from llmexp.workload.request import Message, Request
 
-REQUEST = Request(0, ({"role": "user", "content": "Say something."},), 6, 3, "digest")
+REQUEST = Request(0, (Message("user", "Say something."),), 6, 3, "digest")
 FAST = {"ttft": {"mean_s": 0.01}, "inter_token": {"mean_s": 0.001}}
 MODELS: dict[str, dict[str, Any]] = {
     "openai": {"name": "gpt", "api": "openai", "api_key_env": "REHEARSED_KEY"},

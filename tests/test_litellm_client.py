@@ -134,7 +134,7 @@ def itself(provider: str, sent: Request, **arguments: Any) -> None:
         litellm = litellm_sdk.load()
         stream = await litellm.acompletion(
             model=f"{provider}/some-model",
-            messages=[dict(message) for message in sent.messages],
+            messages=[{"role": message.role, "content": message.text} for message in sent.messages],
             max_tokens=sent.max_tokens,
             stream=True,
             stream_options={"include_usage": True},

@@ -182,3 +182,20 @@ def test_large_jobs_become_few_row_groups(tmp_path: Path, monkeypatch: pytest.Mo
 def test_importing_the_module_is_light() -> None:
     script = "import sys, llmexp.records; print([m for m in ('pyarrow', 'numpy', 'ray') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"[]\n"
+
+
+@pytest.mark.parametrize("form", ["arrows", "parquet"])
+def test_files_of_earlier_versions_are_read_with_the_columns_of_today(tmp_path: Path, form: str) -> None:
+    older = pa.table({"index": [0, 1], "conversation": [7, None], "turn": pa.array([2, 0], pa.int32())})
+    if form == "parquet":
+        pq.write_table(older, tmp_path / "requests.parquet")
+    else:
+        with pa.OSFile(str(tmp_path / "requests.arrows"), "wb") as file, pa.ipc.new_stream(file, older.schema) as out:
+            out.write_table(older)
+    table = read(tmp_path)
+    assert table.schema.names == schema().names
+    assert table.column("session").to_pylist() == [7, None]
+    assert table.column("status").to_pylist() == [None, None]
+    assert [row.session for row in records.records(tmp_path)] == [7, None]
+    to_parquet(tmp_path)
+    assert read(tmp_path).column("session").to_pylist() == [7, None]

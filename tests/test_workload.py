@@ -16,6 +16,7 @@ from llmexp.workload import context_tokens, source_for, validate
 from llmexp.workload.kit import digest
 from llmexp.workload.lengths import lengths
 from llmexp.workload.numerals import in_words
+from llmexp.workload.request import Message
 from llmexp.workload.source import Source
 from llmexp.workload.text import nonce_text, reference_nonce
 from llmexp.workload.tokens import Estimate, Tokenizer, tokenizer_for
@@ -37,7 +38,7 @@ def source(workload: Workload, *, name: str = "estimate", seed: int = 1, nonce: 
 
 
 def text(request: Any) -> str:
-    return str(request.messages[0]["content"])
+    return str(request.messages[0].text)
 
 
 def common(texts: list[str]) -> str:
@@ -154,7 +155,7 @@ def test_an_instruction_of_ones_own_replaces_the_closing() -> None:
 
 def test_force_output_and_index_travel() -> None:
     request = source(SHORT.model_copy(update={"force_output": True})).request(17)
-    assert (request.index, request.force_output, request.conversation) == (17, True, None)
+    assert (request.index, request.force_output, request.session) == (17, True, None)
 
 
 # --- conversations ---------------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ TALK = Workload(
 def test_conversations_interleave_and_wait_for_the_turn_before() -> None:
     made = source(TALK)
     requests = [made.request(index) for index in range(24)]
-    assert [request.conversation for request in requests] == [0, 1, 2, 3] * 3 + [4, 5, 6, 7] * 3
+    assert [request.session for request in requests] == [0, 1, 2, 3] * 3 + [4, 5, 6, 7] * 3
     assert [request.turn for request in requests] == [0] * 4 + [1] * 4 + [2] * 4 + [0] * 4 + [1] * 4 + [2] * 4
     assert [made.depends_on(index) for index in (0, 3, 4, 8, 12, 23)] == [
         None,
@@ -184,19 +185,19 @@ def test_conversations_interleave_and_wait_for_the_turn_before() -> None:
     ]
     for index, request in enumerate(requests):
         before = made.depends_on(index)
-        assert before is None or requests[before[0]].conversation == request.conversation
-        assert made.partition(index) == request.conversation
+        assert before is None or requests[before[0]].session == request.session
+        assert made.partition(index) == request.session
 
 
 def test_a_turn_carries_the_real_history_behind_one_nonce() -> None:
     made, counter = source(TALK, name="cl100k_base"), tokenizer("cl100k_base")
     first = made.request(0)
-    history = (*first.messages, {"role": "assistant", "content": "A real answer."})
+    history = (*first.messages, Message("assistant", "A real answer."))
     second = made.request(4, history=history)
     assert second.messages[:2] == history
-    assert [message["role"] for message in second.messages] == ["user", "assistant", "user"]
-    assert not second.messages[2]["content"].startswith(nonce_text("job", "", 0))
-    assert second.input_tokens == sum(counter.count(message["content"]) for message in second.messages)
+    assert [message.role for message in second.messages] == ["user", "assistant", "user"]
+    assert not second.messages[2].text.startswith(nonce_text("job", "", 0))
+    assert second.input_tokens == sum(counter.count(message.text) for message in second.messages)
     other = source(TALK, name="cl100k_base", nonce="b").request(4, history=history[:1])
     assert other.prompt_digest == second.prompt_digest != first.prompt_digest
 
@@ -204,9 +205,9 @@ def test_a_turn_carries_the_real_history_behind_one_nonce() -> None:
 def test_a_turn_without_an_answer_before_it_gets_a_made_up_one() -> None:
     made = source(TALK)
     third = made.request(8)
-    assert [message["role"] for message in third.messages] == ["user", "assistant"] * 2 + ["user"]
+    assert [message.role for message in third.messages] == ["user", "assistant"] * 2 + ["user"]
     assert third.messages[0] == made.request(0).messages[0]
-    assert all(message["content"] for message in third.messages)
+    assert all(message.text for message in third.messages)
 
 
 def test_a_conversations_estimate_counts_its_history() -> None:
@@ -217,7 +218,7 @@ def test_a_conversations_estimate_counts_its_history() -> None:
     assert mean_output == pytest.approx(30, rel=0.01)
     assert made.declared_cache_share() == pytest.approx(1 - 60 / 150, abs=0.01)
     assert max(request.input_tokens + request.max_tokens for request in requests) <= made.context_tokens()
-    assert {request.conversation for request in (made.request(5, warmup=True),)} == {None}
+    assert {request.session for request in (made.request(5, warmup=True),)} == {None}
 
 
 # --- mixes -----------------------------------------------------------------------------------------------------------
@@ -230,12 +231,12 @@ def test_a_mix_deals_by_weight_and_keeps_parts_whole(tmp_path: Path) -> None:
     made = source(Workload.model_validate({"kind": "mix", "parts": parts}))
     requests = [made.request(index) for index in range(400)]
     assert [request.index for request in requests] == list(range(400))
-    talks = [request for request in requests if request.conversation is not None]
+    talks = [request for request in requests if request.session is not None]
     assert len(talks) / 400 == pytest.approx(0.25, abs=0.07)
     for request in talks:
         before = made.depends_on(request.index)
         assert (before is None) == (request.turn == 0)
-        assert before is None or requests[before[0]].conversation == request.conversation
+        assert before is None or requests[before[0]].session == request.session
         assert before is None or requests[before[0]].turn == request.turn - 1
         assert made.partition(request.index) == made.partition(before[0] if before else request.index)
     assert len({text(request)[:20] for request in requests if request.turn == 0}) == 400 - sum(

@@ -36,7 +36,7 @@ def tokenizer(name: str) -> Tokenizer:
 
 
 def counts(request: Request, name: str) -> int:
-    return sum(tokenizer(name).count(message["content"]) for message in request.messages)
+    return sum(tokenizer(name).count(message.text) for message in request.messages)
 
 
 def shipped(option: str) -> Workload:

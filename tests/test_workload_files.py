@@ -12,7 +12,7 @@ import pytest
 from llmexp.config import Tokens, Workload
 from llmexp.errors import ConfigError
 from llmexp.workload import validate
-from llmexp.workload.request import Request
+from llmexp.workload.request import Message, Request
 from llmexp.workload.source import Source
 from llmexp.workload.text import nonce_text
 from llmexp.workload.tokens import Estimate
@@ -65,7 +65,7 @@ def source(file: str, nonce: str = "job", **keys: Any) -> Source:
 
 
 def behind_nonce(request: Request, number: int, stream: str = "") -> str:
-    content = request.messages[0]["content"]
+    content = request.messages[0].text
     head = f"{nonce_text('job', stream, number)}\n\n"
     assert content.startswith(head)
     return content.removeprefix(head)
@@ -80,7 +80,7 @@ def test_rows_are_sent_in_order_with_their_budgets(tmp_path: Path, name: str) ->
         ROWS[at]["prompt"] for at in (0, 1, 2, 3, 4, 0, 1)
     ]
     assert [request.max_tokens for request in requests] == [10, 11, 12, 13, 14, 10, 11]
-    assert all(request.input_tokens == Estimate().count(request.messages[0]["content"]) for request in requests)
+    assert all(request.input_tokens == Estimate().count(request.messages[0].text) for request in requests)
     assert requests[0].prompt_digest == requests[5].prompt_digest != requests[1].prompt_digest
     assert behind_nonce(made.request(0, warmup=True), 0, "warmup/") == ROWS[4]["prompt"]
     assert made.mean_tokens()[1] == 12
@@ -107,16 +107,16 @@ def test_sharegpt_chats_go_up_to_their_first_answer(tmp_path: Path) -> None:
     made = source(write(tmp_path, "sharegpt.json", SHAREGPT))
     assert made.size == 2
     first, second = made.request(0), made.request(1)
-    assert [message["role"] for message in first.messages] == ["user"]
+    assert [message.role for message in first.messages] == ["user"]
     assert behind_nonce(first, 0) == "Name a river."
     assert first.max_tokens == Estimate().count("The Rhine is one.")
-    assert [message["role"] for message in second.messages] == ["system", "user"]
+    assert [message.role for message in second.messages] == ["system", "user"]
     assert behind_nonce(second, 1) == "Be brief."
     drawn = source(
         write(tmp_path, "sharegpt.json", SHAREGPT), output_tokens={"mean": 9}, instruction="Use {output_tokens}."
     )
     assert drawn.request(1).max_tokens == 9
-    assert drawn.request(1).messages[-1]["content"] == "Name a hill.\n\nUse 9."
+    assert drawn.request(1).messages[-1].text == "Name a hill.\n\nUse 9."
 
 
 def test_sharegpt_chats_make_conversations(tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_sharegpt_chats_make_conversations(tmp_path: Path) -> None:
     made = Source(workload, Estimate(), seed=1, nonce="job")
     first, second = made.request(0), made.request(2)
     assert behind_nonce(first, 0) == "Name a river."
-    history = (*first.messages, {"role": "assistant", "content": "The Elbe."})
-    assert made.request(2, history=history).messages == (*history, {"role": "user", "content": "And a second?"})
+    history = (*first.messages, Message("assistant", "The Elbe."))
+    assert made.request(2, history=history).messages == (*history, Message("user", "And a second?"))
     assert second.messages[0] == first.messages[0]
     assert made.size == 2
     with pytest.raises(ConfigError, match=r"workload\.turns: .* has 3 turns"):
         validate(workload.model_copy(update={"turns": 3}))
     one = Source(workload.model_copy(update={"turns": 1}), Estimate(), seed=1, nonce="job").request(1)
-    assert [message["role"] for message in one.messages] == ["system", "user"]
+    assert [message.role for message in one.messages] == ["system", "user"]
     assert behind_nonce(one, 1) == "Be brief."
 
 
@@ -149,7 +149,7 @@ def test_a_traces_lengths_become_prompts(tmp_path: Path, head: str, row: str) ->
     made = source(str(tmp_path / "trace.csv"))
     request = made.request(0)
     assert (request.input_tokens, request.max_tokens) == (374, 44)
-    assert Estimate().count(request.messages[0]["content"]) == 374
+    assert Estimate().count(request.messages[0].text) == 374
     assert made.mean_tokens() == (374, 44)
     assert made.context_tokens() == 374 + 44
     assert request.messages != source(str(tmp_path / "trace.csv"), nonce="b").request(0).messages

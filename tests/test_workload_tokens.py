@@ -120,7 +120,7 @@ def test_prompts_cost_an_endpoint_one_call_each(server: Server) -> None:
     before = server.calls
     requests = [made.request(index) for index in range(1, 21)]
     assert server.calls - before == 20
-    assert all(counter.count(request.messages[0]["content"]) == request.input_tokens for request in requests)
+    assert all(counter.count(request.messages[0].text) == request.input_tokens for request in requests)
 
 
 @pytest.mark.parametrize("style", ["none", "odd"])

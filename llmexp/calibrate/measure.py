@@ -177,14 +177,14 @@ def config_of(given: Load, **model: Any) -> Config:
 
 def requests_of(given: Load) -> tuple[Request, ...]:
     """Requests that differ in their text, so that each is known on both sides."""
-    from llmexp.workload.request import Request
+    from llmexp.workload.request import Message, Request
 
     text = "Write about the river, the hill and the road between them, and do not stop early. " * 2
     found = []
     for index in range(given.count):
         content = f"{NONCE} {index:06d}. {text}"
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-        found.append(Request(index, ({"role": "user", "content": content},), given.tokens, 40, digest))
+        found.append(Request(index, (Message("user", content),), given.tokens, 40, digest))
     return tuple(found)
 
 

@@ -49,11 +49,13 @@ class AnthropicClient(UnsignedClient):
 
 def body(model: Model, request: Request) -> dict[str, Any]:
     """The JSON body of `request`; system messages go where this wire wants them."""
-    system = [message["content"] for message in request.messages if message["role"] == "system"]
+    system = [message.text for message in request.messages if message.role == "system"]
     sent: dict[str, Any] = {
         "model": model.name,
         "max_tokens": request.max_tokens,
-        "messages": [message for message in request.messages if message["role"] != "system"],
+        "messages": [
+            {"role": message.role, "content": message.text} for message in request.messages if message.role != "system"
+        ],
         "stream": True,
     }
     if system:

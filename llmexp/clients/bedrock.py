@@ -101,11 +101,11 @@ def converse_body(request: Request, params: Mapping[str, Any]) -> dict[str, Any]
 
 def _conversation(turns: tuple[Message, ...]) -> dict[str, Any]:
     """Messages as content blocks: system ones apart, neighbours of one role in one message, as Bedrock demands."""
-    system = [{"text": turn["content"]} for turn in turns if turn["role"] == "system"]
-    spoken = [turn for turn in turns if turn["role"] != "system"]
+    system = [{"text": turn.text} for turn in turns if turn.role == "system"]
+    spoken = [turn for turn in turns if turn.role != "system"]
     shaped = [
-        {"role": role, "content": [{"text": turn["content"]} for turn in group]}
-        for role, group in groupby(spoken, key=lambda turn: turn["role"])
+        {"role": role, "content": [{"text": turn.text} for turn in group]}
+        for role, group in groupby(spoken, key=lambda turn: turn.role)
     ]
     return {"messages": shaped} | ({"system": system} if system else {})
 

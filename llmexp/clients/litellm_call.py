@@ -78,9 +78,9 @@ class Caller:
         for name in self._forgone:
             del arguments[name]
         if self._model.route == "completions":
-            arguments["prompt"] = "\n\n".join(message["content"] for message in request.messages)
+            arguments["prompt"] = "\n\n".join(message.text for message in request.messages)
         else:
-            arguments["messages"] = [dict(message) for message in request.messages]
+            arguments["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
         return arguments | self._fixed | self._params | self._forced(request)
 
     def forgo(self, error: Exception) -> bool:

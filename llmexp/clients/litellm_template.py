@@ -30,7 +30,7 @@ class Template:
 
     def fill(self, request: Request) -> HttpRequest:
         """What LiteLLM would send for this request."""
-        values = [_inner(message["content"], self.ascii_only) for message in request.messages]
+        values = [_inner(message.text, self.ascii_only) for message in request.messages]
         values.append(str(request.max_tokens).encode())
         parts = [self.texts[0]]
         for hole, text in zip(self.holes, self.texts[1:], strict=True):
@@ -56,13 +56,13 @@ def same(one: HttpRequest, other: HttpRequest) -> bool:
 
 def fits(request: Request) -> bool:
     """False for texts that an SDK might trim or refuse; those go the long way."""
-    texts = [message["content"] for message in request.messages]
+    texts = [message.text for message in request.messages]
     return all(text and text == text.strip() for text in texts)
 
 
 def _probe(request: Request, which: int) -> Request:
     messages = tuple(
-        Message(role=message["role"], content=f"Prübe {which} of message {at} ends here.")
+        Message(role=message.role, content=f"Prübe {which} of message {at} ends here.")
         for at, message in enumerate(request.messages)
     )
     return replace(request, messages=messages, max_tokens=_LIMITS[which])
@@ -70,7 +70,7 @@ def _probe(request: Request, which: int) -> Request:
 
 def _cut(asked: Request, made: HttpRequest) -> Template | None:
     ascii_only = b"Pr\\u00fcbe" in made.body
-    texts = [_inner(message["content"], ascii_only) for message in asked.messages]
+    texts = [_inner(message.text, ascii_only) for message in asked.messages]
     if not all(text in made.body for text in texts):
         return None
     limit = rb"(?<![\w.\-])" + str(asked.max_tokens).encode() + rb"(?![\w.\-])"
@@ -97,7 +97,7 @@ def _parsed(body: bytes) -> object:
 
 def shape(request: Request) -> tuple[object, ...]:
     """What two requests must share to share a template."""
-    return (request.force_output, *(message["role"] for message in request.messages))
+    return (request.force_output, *(message.role for message in request.messages))
 
 
 __all__ = ["Template", "fits", "learn", "probes", "same", "shape"]

@@ -40,9 +40,9 @@ def body(model: Model, request: Request) -> dict[str, Any]:
     """The JSON body of `request`."""
     sent: dict[str, Any] = {"model": model.name}
     if model.route == "chat":
-        sent["messages"] = list(request.messages)
+        sent["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
     else:
-        sent["prompt"] = "\n\n".join(message["content"] for message in request.messages)
+        sent["prompt"] = "\n\n".join(message.text for message in request.messages)
     sent[_limit_name(model.params)] = request.max_tokens
     sent["stream"] = True
     sent["stream_options"] = {"include_usage": True}

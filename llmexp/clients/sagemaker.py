@@ -97,7 +97,7 @@ def text_body(model: Model, request: Request) -> dict[str, Any]:
         inner |= {"ignore_eos_token": True, "min_new_tokens": request.max_tokens}
     outer = {key: value for key, value in model.params.items() if key in _BODY_KEYS}
     inner |= {key: value for key, value in model.params.items() if key not in _BODY_KEYS} | outer.get("parameters", {})
-    prompt = "\n\n".join(turn["content"] for turn in request.messages)
+    prompt = "\n\n".join(turn.text for turn in request.messages)
     return {"inputs": prompt, "stream": True} | outer | {"parameters": inner}
 
 

@@ -270,7 +270,7 @@ class Companion:
 
     def _remember(self, request: Request, row: Record) -> None:
         """Keep the conversation so far for the turn that follows."""
-        answer: Message = {"role": "assistant", "content": row.text or ""}
+        answer = Message("assistant", row.text or "")
         self._answered[request.index] = ([*request.messages, answer], row.end_ns or time.monotonic_ns())
         if request.index in self._parked:
             self._unpark(request.index)
@@ -294,7 +294,7 @@ class Companion:
         """
         if self._tokenizer.in_process or (self._counting_s < COUNTING_S and not self._measuring):
             began = time.monotonic()
-            count = sum(self._tokenizer.count_many([message["content"] for message in request.messages]))
+            count = sum(self._tokenizer.count_many(request.texts))
             self._counting_s += time.monotonic() - began
             return replace(request, input_tokens=count)
         return request
@@ -410,7 +410,7 @@ class Companion:
         self._unsigned.pop(tape.index, None)
         self._given.pop(tape.index, None)
         row = record(tape, request, self._client, self._tokenizer, self._task.worker)
-        if request.conversation is not None and not tape.warmup:
+        if request.session is not None and not tape.warmup:
             self._remember(request, row)
         if not self._task.config.run.save_text:
             row.text = None

@@ -46,7 +46,7 @@ def record(tape: Tape, request: Request, client: Client | Explainer, tokenizer: 
         server_latency_s=seen.answer.server_latency_s,
         http_status=seen.response.status if seen.response else None,
         prompt_digest=request.prompt_digest,
-        conversation=request.conversation,
+        session=request.session,
         turn=request.turn,
     )
     if failure is not None:

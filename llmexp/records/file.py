@@ -58,11 +58,13 @@ _COLUMNS = {
     "stale_connections": "int32",
     "server_latency_s": "float64",
     "http_status": "int32",
-    "conversation": "int64",
+    "session": "int64",
     "turn": "int32",
     "text": "string",
 }
 """Column → Arrow type: the contract's columns in its order, then our further ones."""
+_RENAMED = {"conversation": "session"}
+"""A column's name in files of earlier versions → its name of today."""
 
 
 @cache
@@ -135,10 +137,23 @@ def iterate(directory: Path) -> Iterator[pa.RecordBatch]:
     `requests.arrows` is preferred where both forms exist: it is removed only once its Parquet form is complete, so it
     is the same or newer. A truncated one ends at its last whole batch.
     """
-    if (directory / ARROWS).exists():
-        yield from _stream(directory / ARROWS)
-    else:
-        yield from _row_groups(directory / PARQUET)
+    found = _stream(directory / ARROWS) if (directory / ARROWS).exists() else _row_groups(directory / PARQUET)
+    yield from map(_of_today, found)
+
+
+def _of_today(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with the columns of today: older files have others, and one of them by another name."""
+    import pyarrow as pa
+
+    if batch.schema.equals(schema()):
+        return batch
+    names = [_RENAMED.get(name, name) for name in batch.schema.names]
+    held = dict(zip(names, batch.columns, strict=True))
+    columns = [
+        held[field.name].cast(field.type) if field.name in held else pa.nulls(batch.num_rows, field.type)
+        for field in schema()
+    ]
+    return pa.record_batch(columns, schema=schema())
 
 
 def read(directory: Path) -> pa.Table:
@@ -187,7 +202,7 @@ def to_parquet(directory: Path) -> Path:
         return target
     described = schema().with_metadata(metadata(directory))
     with pq.ParquetWriter(partial, described, compression="zstd") as writer:
-        for table in _grouped(_stream(directory / ARROWS)):
+        for table in _grouped(map(_of_today, _stream(directory / ARROWS))):
             writer.write_table(table)
     with partial.open("rb") as written:
         os.fsync(written.fileno())

@@ -62,7 +62,8 @@ class Record:
     server_latency_s: float | None = None
     http_status: int | None = None
     prompt_digest: str = ""
-    conversation: int | None = None
+    session: int | None = None
+    """Which session a turn belongs to."""
     turn: int = 0
     text: str | None = None
     """Kept only under run.save_text."""

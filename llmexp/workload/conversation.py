@@ -19,7 +19,7 @@ from llmexp.config import Workload
 from llmexp.errors import ConfigError
 from llmexp.workload.kit import Kit, Spot, closing, digest, filled, user, with_nonce
 from llmexp.workload.lengths import lengths
-from llmexp.workload.request import Message, Request
+from llmexp.workload.request import Message, Request, texts_of
 from llmexp.workload.rows import Row, read_rows
 
 _NEXT, _ANSWER = "Go on.", "Yes."
@@ -27,7 +27,7 @@ _NEXT, _ANSWER = "Go on.", "Yes."
 
 
 class _Place(NamedTuple):
-    conversation: int
+    session: int
     turn: int
 
 
@@ -72,7 +72,7 @@ class Conversations:
     def request(self, index: int, warmup: bool, history: Sequence[Message] | None) -> Request:
         """The turn of an index; a warm-up request is the first turn of a conversation of its own."""
         place = _Place(index, 0) if warmup else self._place(index)
-        said = [self._said(place.conversation, turn, warmup) for turn in range(place.turn + 1)]
+        said = [self._said(place.session, turn, warmup) for turn in range(place.turn + 1)]
         if place.turn and history is not None:
             messages = (*history, user(said[-1].text))
         else:
@@ -81,11 +81,11 @@ class Conversations:
             index=index,
             messages=messages,
             max_tokens=said[-1].output_tokens,
-            input_tokens=sum(self._kit.composer.tokenizer.count_many(message["content"] for message in messages)),
+            input_tokens=sum(self._kit.composer.tokenizer.count_many(texts_of(messages))),
             prompt_digest=digest([turn.bare for turn in said], said[-1].output_tokens),
             force_output=self._workload.force_output,
             warmup=warmup,
-            conversation=None if warmup else place.conversation,
+            session=None if warmup else place.session,
             turn=place.turn,
         )
 
@@ -111,14 +111,14 @@ class Conversations:
 
     def _from_start(self, place: _Place, said: Sequence[_Said], warmup: bool) -> tuple[Message, ...]:
         """The conversation up to this turn, with made-up answers: for plans, and where a turn was not answered."""
-        script = self._scripts[place.conversation % len(self._scripts)] if self._scripts else None
+        script = self._scripts[place.session % len(self._scripts)] if self._scripts else None
         messages = list(script.system) if script else []
         for turn, one in enumerate(said[: place.turn]):
-            stream = (self._kit.seed, f"{self._kit.stream}answer{turn}", place.conversation)
+            stream = (self._kit.seed, f"{self._kit.stream}answer{turn}", place.session)
             answer, _ = self._kit.composer.compose(stream, one.output_tokens, head=_ANSWER)
-            messages += [user(one.text), {"role": "assistant", "content": f"{_ANSWER}{answer}"}]
+            messages += [user(one.text), Message("assistant", f"{_ANSWER}{answer}")]
         messages.append(user(said[-1].text))
-        nonce = self._spot(place.conversation, 0, warmup=warmup).nonce()
+        nonce = self._spot(place.session, 0, warmup=warmup).nonce()
         return with_nonce(messages, nonce) if script else tuple(messages)
 
     def depends_on(self, index: int) -> tuple[int, float] | None:
@@ -129,7 +129,7 @@ class Conversations:
 
     def partition(self, index: int) -> int:
         """The conversation's number."""
-        return self._place(index).conversation
+        return self._place(index).session
 
     def _turn_means(self) -> tuple[float, float]:
         if self._scripts is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from statistics import fmean
 
@@ -10,7 +11,7 @@ from llmexp.config import Workload
 from llmexp.errors import ConfigError
 from llmexp.workload.kit import Kit, Spot, digest, filled, with_nonce
 from llmexp.workload.lengths import Lengths, lengths
-from llmexp.workload.request import Message, Request
+from llmexp.workload.request import Message, Request, texts_of
 from llmexp.workload.rows import Row, read_rows
 from llmexp.workload.synthetic import Synthetic
 
@@ -61,8 +62,8 @@ class FromFile:
             index=index,
             messages=messages,
             max_tokens=output_tokens,
-            input_tokens=sum(self._kit.composer.tokenizer.count_many(message["content"] for message in messages)),
-            prompt_digest=digest([message["content"] for message in bare], output_tokens),
+            input_tokens=sum(self._kit.composer.tokenizer.count_many(texts_of(messages))),
+            prompt_digest=digest([message.text for message in bare], output_tokens),
             force_output=self._workload.force_output,
             warmup=warmup,
         )
@@ -84,7 +85,7 @@ class FromFile:
         if not self._workload.instruction:
             return messages
         asked, last = filled(self._workload.instruction, output_tokens), messages[-1]
-        return (*messages[:-1], {"role": last["role"], "content": f"{last['content']}\n\n{asked}"})
+        return (*messages[:-1], replace(last, content=f"{last.text}\n\n{asked}"))
 
     def depends_on(self, index: int) -> None:  # noqa: ARG002
         """On nothing."""
@@ -106,9 +107,9 @@ class FromFile:
 
     def largest_tokens(self) -> int:
         """The longest texts by characters, counted with a margin for other tokenizers; and the largest numbers."""
-        longest = max(self._rows, key=lambda row: sum(len(message["content"]) for message in row.opening))
+        longest = max(self._rows, key=lambda row: sum(len(message.text) for message in row.opening))
         reply = max((row.reply or "" for row in self._rows), key=len)
-        said = sum(self._kit.composer.tokenizer.count_many(message["content"] for message in longest.opening))
+        said = sum(self._kit.composer.tokenizer.count_many(texts_of(longest.opening)))
         given = max((row.input_tokens or 0 for row in self._rows), default=0)
         budget = self._budget.high if self._budget is not None else round(_MARGIN * self._reply_tokens(reply))
         most = max(row.output_tokens or budget for row in self._rows)

@@ -140,10 +140,10 @@ def digest(texts: Sequence[str], max_tokens: int) -> str:
 
 def user(text: str) -> Message:
     """A message of the user."""
-    return {"role": "user", "content": text}
+    return Message("user", text)
 
 
 def with_nonce(messages: Sequence[Message], nonce: str) -> tuple[Message, ...]:
     """The messages with the nonce at the head of the first one, so that no cache knows how they begin."""
     first, *rest = messages
-    return ({"role": first["role"], "content": f"{nonce}\n\n{first['content']}"}, *rest)
+    return (replace(first, content=f"{nonce}\n\n{first.text}"), *rest)

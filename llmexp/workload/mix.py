@@ -51,10 +51,10 @@ class Mix:
         """The request of an index."""
         part, number = self._where(index)
         request = self._parts[part].request(number, warmup, history)
-        conversation = request.conversation
-        if conversation is not None:
-            conversation = conversation * len(self._parts) + part
-        return replace(request, index=index, conversation=conversation)
+        session = request.session
+        if session is not None:
+            session = session * len(self._parts) + part
+        return replace(request, index=index, session=session)
 
     def depends_on(self, index: int) -> tuple[int, float] | None:
         """As the part says, in the indexes of the mix."""

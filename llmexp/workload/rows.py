@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from llmexp.errors import ConfigError
-from llmexp.workload.request import Message
+from llmexp.workload.request import Message, Role
 
 _PROMPT = ("prompt", "text", "input", "question")
 _MESSAGES = ("messages", "conversations", "conversation")
@@ -38,8 +38,16 @@ _OUTPUT = (
     "responsetokens",
 )
 _INPUT = ("inputtokens", "prompttokens", "inputlength", "inputlen", "contexttokens", "requesttokens")
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant"}
-_ROLES |= {"bard": "assistant", "assistant": "assistant", "system": "system"}
+_ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +62,24 @@ class Row:
     @property
     def opening(self) -> tuple[Message, ...]:
         """Everything before the first answer."""
-        ends = (at for at, message in enumerate(self.messages) if message["role"] == "assistant")
+        ends = (at for at, message in enumerate(self.messages) if message.role == "assistant")
         return self.messages[: next(ends, None)]
 
     @property
     def reply(self) -> str | None:
         """The file's own answer to the opening, whose length may serve as a budget."""
         rest = self.messages[len(self.opening) :]
-        return rest[0]["content"] if rest else None
+        return rest[0].text if rest else None
 
     @property
     def system(self) -> tuple[Message, ...]:
         """The system messages."""
-        return tuple(message for message in self.messages if message["role"] == "system")
+        return tuple(message for message in self.messages if message.role == "system")
 
     @property
     def turns(self) -> list[str]:
         """What the user says, turn by turn."""
-        return [message["content"] for message in self.messages if message["role"] == "user"]
+        return [message.text for message in self.messages if message.role == "user"]
 
 
 def read_rows(key: str, path: str) -> list[Row]:
@@ -85,7 +93,7 @@ def read_rows(key: str, path: str) -> list[Row]:
             row = _row(record)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{key}: row {number} of '{path}' cannot be used: {error}") from None
-        if row.input_tokens is not None or (row.opening and row.opening[-1]["role"] == "user"):
+        if row.input_tokens is not None or (row.opening and row.opening[-1].role == "user"):
             rows.append(row)
     if not rows:
         raise ConfigError(f"{key}: has no rows to send, got '{path}'")
@@ -151,7 +159,7 @@ def _row(record: Mapping[str, Any]) -> Row:
         return Row(tuple(map(_message, listed)), output)
     prompt = column(record, _PROMPT)
     if prompt is not None:
-        return Row(({"role": "user", "content": str(prompt)},), output)
+        return Row((Message("user", str(prompt)),), output)
     wanted = _count(column(record, _INPUT))
     if wanted is None:
         raise ValueError("it has neither a prompt, nor messages, nor input_tokens")
@@ -169,4 +177,4 @@ def _message(entry: Mapping[str, Any]) -> Message:
     content = entry["value"] if "value" in entry else entry["content"]
     if isinstance(content, list):
         content = "".join(part["text"] for part in content)
-    return {"role": _ROLES[role], "content": str(content)}
+    return Message(_ROLES[role], str(content))

@@ -252,9 +252,7 @@ def test_a_conversation_carries_its_history(tool: Tool) -> None:
     means = [sum(counts) / len(counts) for _, counts in sorted(by_turn.items())]
     assert means == sorted(means)
     for later in (row for row in rows if row["turn"] > 0):
-        before = next(
-            row for row in rows if (row["conversation"], row["turn"]) == (later["conversation"], later["turn"] - 1)
-        )
+        before = next(row for row in rows if (row["session"], row["turn"]) == (later["session"], later["turn"] - 1))
         assert later["sent_ns"] >= before["end_ns"] + 0.1e9
 
 

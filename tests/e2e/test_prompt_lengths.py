@@ -30,6 +30,6 @@ def test_the_small_model_counts_what_was_asked_for(tmp_path: Path) -> None:
         assert (own.name, own.source) == ("endpoint", "tokenizer")
         for made in (Source(each, yardstick, seed=5, nonce="job") for each in (workload, talk)):
             requests = [made.request(index) for index in range(30)]
-            found = [sum(own.count_many(m["content"] for m in request.messages)) for request in requests]
+            found = [sum(own.count_many(m.text for m in request.messages)) for request in requests]
             assert found == [request.input_tokens for request in requests]
         assert own.count("Write 150 tokens.") == yardstick.count("Write 150 tokens.") + 2  # it does count by itself

@@ -28,7 +28,7 @@ import pytest
 from llmexp.clients.base import HttpRequest, Response, Target
 from llmexp.clients.http import unframe
 from llmexp.config import Model
-from llmexp.workload.request import Request
+from llmexp.workload.request import Message, Request
 
 ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "AKIATESTONLY", "test/secret+key", "test-session-token"
 BEARER = "bedrock-api-key-for-tests"
@@ -360,7 +360,7 @@ def model_of(**fields: Any) -> Model:
 def request_of(text: str = "Write.", max_tokens: int = 64, **fields: Any) -> Request:
     return Request(
         index=0,
-        messages=({"role": "user", "content": text},),
+        messages=(Message("user", text),),
         max_tokens=max_tokens,
         input_tokens=3,
         prompt_digest="",

@@ -14,9 +14,9 @@ from llmexp.config import Model
 from llmexp.records import Record, Source
 from llmexp.worker.dial import Dialer
 from llmexp.worker.pool import Exchange, Pool, Tape
-from llmexp.workload.request import Request
+from llmexp.workload.request import Message, Request
 
-REQUEST = Request(7, ({"role": "user", "content": "Say something."},), 16, 3, "digest")
+REQUEST = Request(7, (Message("user", "Say something."),), 16, 3, "digest")
 
 
 class Words:

@@ -36,7 +36,7 @@ from wire.aws_server import (
 from llmexp.clients.base import Answer, Response, Usage
 from llmexp.clients.bedrock import BedrockClient, converse_body, explain
 from llmexp.errors import ConfigError, JobError
-from llmexp.workload.request import Request
+from llmexp.workload.request import Message, Request
 
 TEXTS = ["Hel", "lo", " wörld"]
 ARN = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/abc.d:0"
@@ -79,7 +79,7 @@ def test_what_goes_out_is_what_boto3_sends_for_the_same(name: str) -> None:
     params = {"temperature": 0.5, "stop": "END", "top_k": 5, "performanceConfig": {"latency": "optimized"}}
     request = Request(
         0,
-        ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}),
+        (Message("system", "Be brief."), Message("user", "Hi")),
         max_tokens=9,
         input_tokens=1,
         prompt_digest="",
@@ -153,8 +153,8 @@ def test_max_tokens_always_goes_out_and_params_win() -> None:
 
 def test_neighbours_of_one_role_share_a_message() -> None:
     turns = [("user", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")]
-    messages = tuple({"role": role, "content": text} for role, text in turns)
-    body = converse_body(Request(0, messages, 1, 1, ""), {})  # type: ignore[arg-type]
+    messages = tuple(Message(role, text) for role, text in turns)
+    body = converse_body(Request(0, messages, 1, 1, ""), {})
     assert [(m["role"], len(m["content"])) for m in body["messages"]] == [("user", 2), ("assistant", 1), ("user", 1)]
     assert "system" not in body
 

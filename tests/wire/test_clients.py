@@ -9,11 +9,11 @@ from wire.sse_server import streamed
 from llmexp.clients import address, build
 from llmexp.clients.base import HttpRequest
 from llmexp.errors import ConfigError
-from llmexp.workload.request import Request
+from llmexp.workload.request import Message, Request
 
 TURNS = Request(
     0,
-    ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi."}),
+    (Message("system", "Be brief."), Message("user", "Hi.")),
     16,
     3,
     "digest",
