@@ -29,7 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from synthetic import Truth, config, write_job  # type: ignore[import-not-found]
+from support.synthetic import Truth, config, write_job  # type: ignore[import-not-found]
 
 from llmexp.compare import Options, Run, compare
 from llmexp.results.run import Requests, load_runs

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import walls
+from support import walls
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "llmexp"

@@ -14,11 +14,13 @@ from typing import Any
 import boto3
 import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
-from wire.aws_server import BEARER, clean_environment, model_of
+from support.aws_server import BEARER, clean_environment, model_of
 
 from llmexp.clients.aws_credentials import credential_problems
 from llmexp.config import Model
 from llmexp.endpoints.aws import cloudwatch, declared, facts
+
+pytestmark = pytest.mark.service
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.33.0-lmi15.0.0-cu128"
 

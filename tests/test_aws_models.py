@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from wire.aws_server import clean_environment
+from support.aws_server import clean_environment
 
 from llmexp import config
 from llmexp.clients import build

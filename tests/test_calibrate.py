@@ -16,6 +16,8 @@ from llmexp.config import Config, load
 from llmexp.results.calibration import warning
 from llmexp.results.environment import host
 
+pytestmark = pytest.mark.service
+
 MS = 10**6
 
 

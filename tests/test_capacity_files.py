@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracked_job import result, write_job
+from support.tracked_job import result, write_job
 
 from llmexp.config import Tracking
 from llmexp.metrics.wording import capacity_headline
@@ -14,6 +14,8 @@ from llmexp.results.run import find
 from llmexp.terminal import glance
 from llmexp.tracking import MlflowStore, open_store
 from llmexp.tracking.job import job_entry
+
+pytestmark = pytest.mark.service
 
 CAPACITY = {
     "of": "rate",

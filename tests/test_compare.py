@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import synthetic
-from synthetic import Truth, run_sweep
+from support import synthetic
+from support.synthetic import Truth, run_sweep
 
 from llmexp import records
 from llmexp.compare import Options, compare, load_run, load_runs, render

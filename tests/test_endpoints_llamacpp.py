@@ -20,6 +20,8 @@ from llmexp.config import Model, Tokens, Workload
 from llmexp.endpoints import llamacpp
 from llmexp.errors import JobError
 
+pytestmark = pytest.mark.service
+
 CONF = Path(__file__).parents[1] / "conf" / "model" / "smollm2.yaml"
 WORKLOAD = Workload(input_tokens=Tokens(mean=128.0, stddev=16.0), output_tokens=Tokens(mean=64.0, stddev=8.0))
 

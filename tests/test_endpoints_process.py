@@ -17,6 +17,8 @@ import pytest
 from llmexp.endpoints.process import serving
 from llmexp.errors import JobError
 
+pytestmark = pytest.mark.service
+
 SIMULATOR = "llmexp.endpoints.simulator"
 PARENT = """
 import sys, threading, time, urllib.request

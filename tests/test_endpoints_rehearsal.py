@@ -21,6 +21,8 @@ from llmexp.errors import ConfigError
 from llmexp.workload import words
 from llmexp.workload.request import Message, Request
 
+pytestmark = pytest.mark.service
+
 REQUEST = Request(0, (Message("user", "Say something."),), 6, 3, "digest")
 FAST = {"ttft": {"mean_s": 0.01}, "inter_token": {"mean_s": 0.001}}
 MODELS: dict[str, dict[str, Any]] = {

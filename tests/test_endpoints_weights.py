@@ -16,6 +16,8 @@ from llmexp.config.places import CACHE_VARIABLE, cache_dir
 from llmexp.endpoints import weights
 from llmexp.errors import ConfigError
 
+pytestmark = pytest.mark.service
+
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PACKAGE = "llmexp-test-weights==1.0"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from wire.aws_server import AwsServer, Reply, Seen, call, clean_environment, converse, event, parts
+from support.aws_server import AwsServer, Reply, Seen, call, clean_environment, converse, event, parts
 
 from llmexp.clients import credentials, litellm_sdk
 from llmexp.clients.base import HttpRequest, Response, TokenEvent, Usage

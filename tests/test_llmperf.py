@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import failure, record, table
+from support.samples import failure, record, table
 
 from llmexp import results
 from llmexp.config import defaults, load
@@ -161,7 +161,7 @@ def test_users_notebooks_work_unchanged(tmp_path: Path) -> None:
         for at in range(9)
     ]
     written(tmp_path, [*many, failure(9, "throttled", "429", sent=1.0)])
-    notebook = Path(__file__).parent / "llmperf_notebook.py"
+    notebook = Path(__file__).parent / "support" / "llmperf_notebook.py"
     done = subprocess.run([sys.executable, notebook, tmp_path], capture_output=True, text=True, check=True, timeout=60)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["model"] == SONNET

@@ -13,6 +13,8 @@ import pytest
 
 from llmexp.benchmark.host_load import LoadWatch
 
+pytestmark = pytest.mark.service
+
 BURN_S = 1.0
 BURN = f"""
 import sys, time

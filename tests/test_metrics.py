@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import failure, record, table
+from support.samples import failure, record, table
 
 from llmexp.config import Slo, flatten
 from llmexp.metrics.distributions import CARRIED_FROM, distribution
@@ -437,7 +437,7 @@ def test_millions_of_chunks_take_seconds_and_little_memory() -> None:
     script = textwrap.dedent("""
         import json, resource, time
         import numpy as np, pyarrow as pa
-        from samples import record
+        from support.samples import record
         from llmexp.config import Slo
         from llmexp.metrics.summary import curves, observe, summarize
         from llmexp.records import schema, from_batch, to_batch

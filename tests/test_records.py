@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import failure, record
+from support.samples import failure, record
 
 from llmexp import records
 from llmexp.records import Record, Writer, iterate, read, schema, to_batch, to_parquet
@@ -119,7 +119,7 @@ def test_a_killed_writer_loses_no_appended_batch(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from samples import record
+        from support.samples import record
         from llmexp.records import Writer, to_batch
         writer = Writer(Path(sys.argv[1]), {"wall_ns": 1, "monotonic_ns": 2})
         for index in range(5):

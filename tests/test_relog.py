@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from mlflow_server import free_port
-from tracked_job import result, write_job, write_sweep
+from support.mlflow_server import free_port
+from support.tracked_job import result, write_job, write_sweep
 
 from llmexp import relog
+
+pytestmark = pytest.mark.service
 
 
 @pytest.fixture(scope="module")

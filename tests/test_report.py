@@ -8,8 +8,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-import synthetic
-from synthetic import Truth, run_sweep
+from support import synthetic
+from support.synthetic import Truth, run_sweep
 
 from llmexp import report
 from llmexp.report import figures

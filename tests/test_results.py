@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from samples import failure, record, table
+from support.samples import failure, record, table
 
 from llmexp import results
 from llmexp.config import Slo, defaults

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from simulated import simulator
+from support.simulated import simulator
 
 from llmexp import results
 from llmexp.benchmark import prometheus, server_side

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated import FAST, PATHS, PROMPT, body, explain, simulator, text
+from support.simulated import FAST, PATHS, PROMPT, body, explain, simulator, text
 
 from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.draws import Draws

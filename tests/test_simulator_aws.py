@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError, EventStreamError
-from simulated import PROMPT, body, simulator
+from support.simulated import PROMPT, body, simulator
 
 from llmexp.endpoints.simulator.sigv4 import Refused, Signed, refusal
 from llmexp.workload import words

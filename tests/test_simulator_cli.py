@@ -11,9 +11,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from simulated import body
+from support.simulated import body
 
 from llmexp.endpoints.simulator import truth
+
+pytestmark = pytest.mark.service
 
 COMMAND = [sys.executable, "-m", "llmexp.simulate"]
 

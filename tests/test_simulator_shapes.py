@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated import PATHS, Client, body, explain, simulator, text
+from support.simulated import PATHS, Client, body, explain, simulator, text
 
 from llmexp.clients.base import Response
 from llmexp.workload import words

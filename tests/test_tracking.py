@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
-from tracked_job import config, result, write_job, write_sweep
+from support.tracked_job import config, result, write_job, write_sweep
 
 from llmexp.config import Tracking
 from llmexp.errors import ConfigError, RecordingError
@@ -22,6 +22,8 @@ from llmexp.tracking.connection import shown_uri
 from llmexp.tracking.job import job_entry, metrics_of
 from llmexp.tracking.names import PARAM_LIMIT, as_params, clean_name
 from llmexp.tracking.sweep import sweep_of
+
+pytestmark = pytest.mark.service
 
 
 @pytest.fixture(autouse=True)
@@ -336,7 +338,7 @@ def test_several_processes_create_the_store_at_once_and_say_nothing(tmp_path: Pa
 
 
 def test_an_absent_server_costs_seconds_and_says_what_to_do(tmp_path: Path) -> None:
-    from mlflow_server import free_port
+    from support.mlflow_server import free_port
 
     port = free_port()
     began = time.perf_counter()
@@ -367,7 +369,7 @@ def test_a_deleted_experiment_and_a_server_s_experiment_are_explained(tmp_path: 
 def test_a_server_takes_the_same_runs_and_gives_the_files_back(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from mlflow_server import serving
+    from support.mlflow_server import serving
 
     directory = write_sweep(tmp_path / "sweep", "remote", {"0": result("r0"), "1": result("r1", "llama")})
     with serving(tmp_path) as uri:

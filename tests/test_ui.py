@@ -14,12 +14,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from mlflow_server import free_port
-from tracked_job import result, write_job
+from support.mlflow_server import free_port
+from support.tracked_job import result, write_job
 
 from llmexp import ui
 from llmexp.config import Tracking
 from llmexp.tracking import open_store, store_uri
+
+pytestmark = pytest.mark.service
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,7 @@ def test_token_benchmark(endpoint: tuple[str, Path], tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "runs.db") as store:
         assert store.execute("select status from runs").fetchall() == [("FINISHED",)]
     notebook = subprocess.run(
-        [sys.executable, ROOT / "tests" / "llmperf_notebook.py", tmp_path / "out"],
+        [sys.executable, ROOT / "tests" / "support" / "llmperf_notebook.py", tmp_path / "out"],
         capture_output=True,
         text=True,
         check=True,

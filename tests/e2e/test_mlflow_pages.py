@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import browser
 import pytest
-from mlflow_server import free_port
-from tracked_job import result, write_sweep
+from support import browser
+from support.mlflow_server import free_port
+from support.tracked_job import result, write_sweep
 
 from llmexp.config import Tracking
 from llmexp.tracking import MlflowStore, open_store

@@ -14,7 +14,7 @@ import boto3
 import pytest
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import ClientError, EventStreamError
-from wire.aws_server import (
+from support.aws_server import (
     ACCESS_KEY,
     BEARER,
     SECRET_KEY,

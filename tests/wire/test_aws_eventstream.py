@@ -11,7 +11,7 @@ import pytest
 from botocore.eventstream import EventStreamBuffer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire.aws_server import converse, event, exception, frame
+from support.aws_server import converse, event, exception, frame
 
 from llmexp.clients.eventstream import encode, messages
 from llmexp.clients.http import Malformed

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config as BotoConfig
-from wire.aws_server import (
+from support.aws_server import (
     AwsServer,
     Reply,
     call,

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from wire.reader import REQUEST, model, received
-from wire.sse_server import streamed
+from support.reader import REQUEST, model, received
+from support.sse_server import streamed
 
 from llmexp.clients import address, build
 from llmexp.clients.base import HttpRequest

@@ -7,8 +7,8 @@ from itertools import accumulate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire.reader import REQUEST, Words
-from wire.sse_server import LAST_CHUNK, chunk, head, streamed, whole
+from support.reader import REQUEST, Words
+from support.sse_server import LAST_CHUNK, chunk, head, streamed, whole
 from wire.test_http import cut, cuts
 
 from llmexp.clients import anthropic, openai

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from support.sse_server import End, Script, chunk, head, serve, streamed, whole
 
 from llmexp.clients.base import HttpRequest, Target
 from llmexp.worker.dial import Dialer, through_proxy
 from llmexp.worker.pool import Exchange, Pool, Tape
-from tests.wire.sse_server import End, Script, chunk, head, serve, streamed, whole
 
 EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 

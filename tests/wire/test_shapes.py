@@ -5,8 +5,8 @@ import json
 import zlib
 
 import pytest
-from wire.reader import played
-from wire.sse_server import LAST_CHUNK, End, Script, chunk, head, streamed, whole
+from support.reader import played
+from support.sse_server import LAST_CHUNK, End, Script, chunk, head, streamed, whole
 from wire.test_explain import DONE, event, usage
 
 from llmexp.records import Record

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from time import monotonic_ns
 
-from wire.sse_server import Received, Script, serve
-
 from llmexp.clients import build
 from llmexp.clients.base import Client
 from llmexp.companion.explain import record
@@ -15,6 +13,7 @@ from llmexp.records import Record, Source
 from llmexp.worker.dial import Dialer
 from llmexp.worker.pool import Exchange, Pool, Tape
 from llmexp.workload.request import Message, Request
+from support.sse_server import Received, Script, serve
 
 REQUEST = Request(7, (Message("user", "Say something."),), 16, 3, "digest")
 

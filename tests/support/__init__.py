@@ -1,0 +1,1 @@
+"""What tests share: servers that speak the real wires, sample records, runs of a known truth."""
