@@ -42,7 +42,7 @@ class LlmexpLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         composed = [self._compose(overrides, initial_job_idx + at) for at, overrides in enumerate(job_overrides)]
         try:
-            status = sweep.run_sweep(composed, str(self.config.hydra.sweep.dir))
+            status = sweep.run_sweep(composed, str(self.config.hydra.sweep.dir), self.config)
         except ConfigError as error:
             print(error, file=sys.stderr)
             sys.exit(error.exit_status)
