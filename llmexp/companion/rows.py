@@ -47,7 +47,7 @@ class Rows:
 
 
 def batch_of(rows: list[Record]) -> bytes:
-    """The records as an Arrow batch. One that a column cannot hold becomes a failed one; the others stay as they are."""
+    """The records as an Arrow batch. One that a column cannot hold becomes a failed one; the others stay."""
     from llmexp.records import to_batch
 
     try:

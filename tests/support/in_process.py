@@ -122,7 +122,7 @@ async def pair(
     after: Pair | None = None,
     **plan: Any,
 ) -> AsyncIterator[Pair]:
-    """A pair that is ready for its phases. `plan` replaces what the config gives; `after`: the pair of the job before."""
+    """A pair that is ready for its phases. `plan` replaces what the config gives; `after`: the pair of the last job."""
     task = Task(
         config=told,
         base_url=None,
