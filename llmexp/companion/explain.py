@@ -5,6 +5,8 @@ Runs in a worker's companion, after the response has ended. A request that faile
 
 from __future__ import annotations
 
+import json
+from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from llmexp.clients.base import Answer, Client, Failure, Response
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from llmexp.worker.pool import Tape
 
 
+_CUT_BY_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
+"""Finish reasons of a token limit, in lower case."""
+
+
 class Explainer(Protocol):
     """The part of a `Client` that is needed here."""
 
@@ -26,38 +32,13 @@ class Explainer(Protocol):
 
 
 def record(tape: Tape, request: Request, client: Client | Explainer, tokenizer: Counter, worker: int) -> Record:
-    """The row of `requests.parquet` for one exchange; its `text` is always set, for the caller to keep or drop."""
+    """The row of `requests.parquet` for one exchange; its texts are always set, for the caller to keep or drop."""
     seen = _read(tape, client)
     failure = _failure(tape, seen)
-    row = _bare(tape, request, worker, _status(tape, failure))
-    row.finish_reason = seen.answer.finish_reason
-    row.server_latency_s = seen.answer.server_latency_s
-    row.http_status = seen.response.status if seen.response else None
-    if failure is not None:
-        row.error_class, row.error_code, row.error_message = failure.error_class, failure.code, failure.message
-    _input(row, request, seen.answer, tokenizer.source)
-    if seen.answer.events:
-        _times(row, seen.answer)
-        _output(row, seen.answer, allot(seen.answer, tokenizer))
-    elif seen.answer.usage.output_tokens is not None:
-        row.output_tokens, row.output_tokens_source = seen.answer.usage.output_tokens, "server"
-    return row
-
-
-def unexplained(tape: Tape, request: Request, worker: int, error: Exception) -> Record:
-    """The row of an exchange whose tape could not be explained, through a fault of ours."""
-    failure = Failure.of("client", type(error).__name__, f"internal error while explaining the answer: {error}")
-    row = _bare(tape, request, worker, "failed")
-    row.error_class, row.error_code, row.error_message = failure.error_class, failure.code, failure.message
-    return row
-
-
-def _bare(tape: Tape, request: Request, worker: int, status: Status) -> Record:
-    """Which request it was, and what the worker itself saw of it."""
-    return Record(
+    row = Record(
         index=request.index,
         worker=worker,
-        status=status,
+        status=_status(tape, failure),
         intended_ns=tape.intended_ns,
         dispatched_ns=tape.dispatched_ns,
         sent_ns=tape.sent_ns,
@@ -66,11 +47,24 @@ def _bare(tape: Tape, request: Request, worker: int, status: Status) -> Record:
         first_byte_ns=tape.stamps[0] if tape.stamps else None,
         end_ns=tape.end_ns,
         max_tokens=request.max_tokens,
+        finish_reason=seen.answer.finish_reason,
         stale_connections=tape.stale_connections,
+        server_latency_s=seen.answer.server_latency_s,
+        http_status=seen.response.status if seen.response else None,
         prompt_digest=request.prompt_digest,
         session=request.session,
         turn=request.turn,
     )
+    if failure is not None:
+        row.error_class, row.error_code, row.error_message = failure.error_class, failure.code, failure.message
+    _input(row, request, seen.answer, tokenizer.source)
+    if seen.answer.events:
+        _times(row, seen.answer)
+        _output(row, seen.answer, allot(seen.answer, tokenizer))
+    elif seen.answer.usage.output_tokens is not None:
+        row.output_tokens, row.output_tokens_source = seen.answer.usage.output_tokens, "server"
+    _texts(row, request)
+    return row
 
 
 # --- what was seen ---------------------------------------------------------------------------------------------------
@@ -139,6 +133,26 @@ def _emptiness(response: Response, answer: Answer) -> str:
         return f"no token was streamed, though the server counts {billed} (reasoning that it does not show?)"
     body = response.content[:200].decode("utf-8", "replace")
     return f"{response.status} without a token: {body}" if body else f"{response.status} with an empty body"
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+def _texts(row: Record, request: Request) -> None:
+    """What a grader will look at, and what remains of an answer when its text is dropped."""
+    row.question = _question(request)
+    row.expected = None if request.expected is None else json.dumps(request.expected, ensure_ascii=False)
+    if row.status == "completed":
+        answer = json.dumps([row.text or "", row.tool_calls])
+        row.answer_digest = blake2b(answer.encode(), digest_size=8).hexdigest()
+        row.truncated = (row.finish_reason or "").lower() in _CUT_BY_LIMIT
+
+
+def _question(request: Request) -> str:
+    """What was asked, for a person or a judge to read: one message as it is, of several who said what."""
+    if len(request.messages) == 1:
+        return request.messages[0].text
+    return "\n\n".join(f"{message.role}: {message.text}" for message in request.messages)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from llmexp.config.schema import SECRET_NAME, Config, Model, Tokens, Workload
+from llmexp.config.schema import SECRET_NAME, Config, Judge, Model, Tokens, Workload
 
 
 def problems(config: Config) -> Iterator[str]:
@@ -14,6 +15,7 @@ def problems(config: Config) -> Iterator[str]:
     yield from _check_workload(config.workload)
     yield from _check_load(config)
     yield from _check_run(config)
+    yield from _check_quality(config)
 
 
 def _check_model(model: Model) -> Iterator[str]:
@@ -94,11 +96,60 @@ def _check_load(config: Config) -> Iterator[str]:
 
 
 def _check_run(config: Config) -> Iterator[str]:
-    if config.capacity.enabled and not config.slo.thresholds:
+    if config.capacity.enabled and not config.slo.asked:
         yield "slo: the capacity search needs a threshold, such as slo.ttft_s=0.5"
-    if config.slo.enforce and not config.slo.thresholds:
+    if config.slo.enforce and not config.slo.asked:
         yield "slo.enforce: there is no threshold to enforce; set slo.ttft_s, for example"
     if config.ray.kind == "cluster" and not config.ray.address:
         yield "ray.address: ray=cluster needs the cluster's address, such as auto"
     if config.run.rerun_invalid and not config.run.resume:
         yield "run.rerun_invalid: goes with run.resume"
+
+
+_NEEDS = {
+    "regex": ("pattern", "a regular expression, such as quality.pattern='answer: (.+)'"),
+    "function": ("function", "a function of yours, such as quality.function=package.module:name"),
+}
+
+
+def _check_quality(config: Config) -> Iterator[str]:
+    quality = config.quality
+    if not quality.graded:
+        if config.slo.right_share is not None:
+            yield "slo.right_share: no answer is graded; choose how, such as quality=number"
+        return
+    if config.workload.force_output:
+        yield (
+            "workload.force_output: true makes the model write on past its answer's end, which spoils what is graded; "
+            "set workload.force_output=false, or quality=none"
+        )
+    if quality.kind in _NEEDS:
+        key, remedy = _NEEDS[quality.kind]
+        if getattr(quality, key) is None:
+            yield f"quality.{key}: quality={quality.kind} needs {remedy}"
+    yield from _check_pattern("quality.pattern", quality.pattern, groups=False)
+    if quality.kind == "judge":
+        yield from _check_judge(quality.judge)
+
+
+def _check_judge(judge: Judge) -> Iterator[str]:
+    count = len(judge.models)
+    if not count:
+        yield "quality.judge.model: quality=judge needs an option of conf/model, such as quality.judge.model=sonnet"
+    elif count % 2 == 0:
+        yield f"quality.judge.model: judges vote, so their number must be odd, got {count}"
+    if "{answer}" not in judge.rubric:
+        yield "quality.judge.rubric: must hold {answer}, else the judge does not see what it grades"
+    yield from _check_pattern("quality.judge.answer", judge.answer, groups=True)
+
+
+def _check_pattern(key: str, pattern: str | None, *, groups: bool) -> Iterator[str]:
+    if pattern is None:
+        return
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        yield f"{key}: must be a regular expression ({error}), got '{pattern}'"
+        return
+    if groups and not compiled.groups:
+        yield f"{key}: must have a group, which is the grade, got '{pattern}'"

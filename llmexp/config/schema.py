@@ -58,6 +58,13 @@ class Profile(_Part):
     reasoning_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Reasoning tokens streamed before the answer.")
     failure_rate: Share = Field(0.0, description="Share of requests that fail.")
     failure: str = Field("server", description="How they fail; the simulator's documentation lists the names.")
+    accuracy: Share | None = Field(
+        None, description="Share of questions with known answers that it answers rightly; null: it answers with words."
+    )
+    accuracy_under_load: Share | None = Field(
+        None, description="The same with all slots taken (without slots: 8 in flight); in between it falls evenly."
+    )
+    unparsed_share: Share = Field(0.0, description="Share of its answers that hold nothing that could be graded.")
     seed: int = Field(0, description="Seed of the simulator's own draws.")
 
 
@@ -225,12 +232,15 @@ class Run(_Part):
     max_usd: NonNegative = Field(10.0, description="For the whole sweep, warm-up and probes included.")
     resume: str | None = Field(None, description="A sweep directory to complete.")
     rerun_invalid: bool = Field(False, description="With resume: also its invalid jobs.")
-    save_text: bool = Field(False, description="Keep answer texts.")
+    save_text: bool = Field(False, description="Keep the texts of questions and answers.")
 
 
 class Slo(_Part):
     """The service level a request must meet, and the share of requests that must."""
 
+    right_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of right answers that the run must reach; needs a quality."
+    )
     ttft_s: Positive | None = None
     time_per_output_token_s: Positive | None = None
     e2e_latency_s: Positive | None = None
@@ -238,10 +248,90 @@ class Slo(_Part):
     enforce: bool = Field(False, description="A missed SLO makes the exit status 3.")
 
     @property
+    def asked(self) -> bool:
+        """Whether anything is asked: times of requests, or a share of right answers."""
+        return bool(self.thresholds) or self.right_share is not None
+
+    @property
     def thresholds(self) -> dict[str, float]:
-        """Metric → seconds, of what is asked."""
+        """Metric → seconds, of what is asked of each request."""
         names = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+RUBRIC = """\
+You are grading an answer to a question.
+
+[Question]
+{question}
+
+[Right answer]
+{expected}
+
+[Answer to grade]
+{answer}
+
+Does the answer to grade say the same as the right answer? Ignore style, length and formatting. Think in one or two \
+sentences, then end with a line that is exactly "GRADE: RIGHT" or "GRADE: WRONG"."""
+
+
+class Judge(_Part):
+    """A model that grades answers, asked once for each answer after the load."""
+
+    model: str | list[str] | None = Field(
+        None, description="An option of conf/model; a list of an odd number of them votes."
+    )
+    rubric: Annotated[str, Field(min_length=1)] = Field(
+        RUBRIC, description="The judge's prompt; {question}, {answer} and {expected} are filled in."
+    )
+    answer: str = Field(
+        r"GRADE:\W*(\w+(?:\.\d+)?(?:\s*/\s*\d+)?)",
+        description="A regular expression; its group at the last match is the grade: right or wrong, yes or no, a "
+        "number from 0 to 1, or a fraction such as 7/10.",
+    )
+    concurrency: Count = Field(4, description="Calls to a judge in flight.")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The options that vote."""
+        if self.model is None:
+            return ()
+        return (self.model,) if isinstance(self.model, str) else tuple(self.model)
+
+
+class Quality(_Part):
+    """How answers are graded, when the load is over."""
+
+    kind: Literal[
+        "none", "exact", "contains", "choice", "number", "regex", "json", "tool_call", "overlap", "judge", "function"
+    ] = "none"
+    tolerance: NonNegative = Field(0.0, description="For `number`: the difference that is still right.")
+    pattern: str | None = Field(
+        None, description="For `regex`: its group is compared with what is expected; without a group it has to match."
+    )
+    schema_: dict[str, object] | str | None = Field(
+        None, alias="schema", description="For `json`: a JSON Schema, as a mapping or the path of a file."
+    )
+    function: str | None = Field(
+        None, description="For `function`: package.module:name of f(answer, expected, request) → 0 to 1, or None."
+    )
+    threshold: Share | None = Field(
+        None, description="Score from which an answer is right; null: 0.5 for overlap, judge and function, else 1."
+    )
+    margin: NonNegative = Field(0.02, description="Difference in the share of right answers that does not matter.")
+    judge: Judge = Judge()
+
+    @property
+    def graded(self) -> bool:
+        """Whether answers are graded at all."""
+        return self.kind != "none"
+
+    @property
+    def right_from(self) -> float:
+        """The score from which an answer is right."""
+        if self.threshold is not None:
+            return self.threshold
+        return 0.5 if self.kind in ("overlap", "judge", "function") else 1.0
 
 
 class Tracking(_Part):
@@ -297,6 +387,7 @@ class Config(_Part):
     load: Load = Load()
     run: Run = Run()
     slo: Slo = Slo()
+    quality: Quality = Quality()
     tracking: Tracking = Tracking()
     ray: Ray = Ray()
     compare: Compare = Compare()

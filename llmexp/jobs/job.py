@@ -46,7 +46,7 @@ def run(
             if config.capacity.enabled:
                 return capacity_job.run(spec, running, budget, progress, started)
             job, measurement = send(spec, running, budget, progress, requests=requests)
-    return conclude(spec, measurement, running, started, job.nonce, budget, job.beside)
+    return conclude(spec, measurement, running, started, job.nonce, budget, job.beside, requests)
 
 
 def measure(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmexp.config import Config
 from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK
+from llmexp.jobs import grading
 from llmexp.jobs.spec import Spec
 from llmexp.terminal.progress import Progress
 
@@ -55,7 +56,7 @@ def _job(
     watch: Watch,
 ) -> Any:
     from llmexp.benchmark import Job
-    from llmexp.companion.task import nonce_of
+    from llmexp.companion.actor import nonce_of
 
     return Job(
         config=spec.config,
@@ -93,6 +94,7 @@ def conclude(
     nonce: str,
     budget: Budget,
     watch: Watch | None = None,
+    requests: tuple[Request, ...] | None = None,
 ) -> dict[str, Any]:
     """Records on disk → numbers, verdict on the client, files."""
     from llmexp import records, results
@@ -106,6 +108,8 @@ def conclude(
     measured = records.exists(spec.directory)
     if measured:
         records.to_parquet(spec.directory)
+        if config.quality.graded:
+            grading.grade(spec, nonce, running.base_url, requests)
     observed = metrics.observe(spec.directory) if measured else metrics.observe([])
     price = prices.price_list(config.model)
     summary = _summary(config, observed, price)

@@ -1,7 +1,7 @@
 """Jobs before they run: from composed configs to specs with a name, a key and a place.
 
-A job's key is a hash over model, workload, load, concurrency, slo, quality, `run.max_requests`, seed and repeat; a
-resumed sweep recognises its jobs by it.
+A job's key is a hash over model, workload, load, concurrency, slo, quality, seed and repeat; a resumed sweep recognises
+its jobs by it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from llmexp.errors import ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-KEYED = ("model", "workload", "load", "concurrency", "slo", "quality", "rehearse", "capacity")
-KEYED_RUN = ("max_requests", "seed")
+KEYED = ("model", "workload", "load", "concurrency", "slo", "quality")
 # Where and how long a run is kept says nothing about what was measured.
 UNNAMED = ("run.resume", "run.rerun_invalid", "paths.outputs", "run.repeats", "dry_run", "tracking")
 
@@ -70,7 +69,11 @@ class Spec:
     @property
     def key(self) -> str:
         """The hash that recognises this job."""
-        return key_of(self.config, self.repeat)
+        parts = {name: self.tree.get(name) for name in KEYED}
+        parts |= {"seed": self.config.run.seed, "repeat": self.repeat, "rehearse": self.config.rehearse}
+        if self.config.capacity.enabled:
+            parts["capacity"] = self.tree.get("capacity")
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def info(self) -> dict[str, Any]:
         """The `job` part of result.json."""
@@ -87,20 +90,6 @@ class Spec:
             "rehearsal": self.config.rehearse,
             **probe,
         }
-
-
-def key_of(config: Config, repeat: int) -> str:
-    """The key of a job; taken from the whole schema, so that a file of a version with fewer keys has the same."""
-    whole = config.model_dump(mode="json", by_alias=True)
-    parts = {name: whole.get(name) for name in KEYED}
-    parts |= {name: whole["run"].get(name) for name in KEYED_RUN} | {"repeat": repeat}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def is_keyed(name: str) -> bool:
-    """Whether a flat config key (`run.seed`) is part of the job's key."""
-    group, _, rest = name.partition(".")
-    return group in KEYED or (group == "run" and rest in KEYED_RUN)
 
 
 def specs(composed: Sequence[Composed]) -> list[Spec]:
@@ -164,7 +153,7 @@ def environment_problems(config: Config) -> list[str]:
     """What this machine lacks for the job: credentials, files."""
     problems = list(_missing_files(config))
     if not problems:
-        for check in (_check_workload, _check_schedule, _check_endpoint):
+        for check in (_check_workload, _check_schedule, _check_endpoint, _check_quality):
             try:
                 check(config)
             except ConfigError as error:
@@ -180,6 +169,12 @@ def _check_workload(config: Config) -> None:
     from llmexp import workload
 
     workload.validate(config.workload)
+
+
+def _check_quality(config: Config) -> None:
+    from llmexp.quality import check
+
+    check.check(config)
 
 
 def _check_schedule(config: Config) -> None:

@@ -29,10 +29,14 @@ SHOWN = (
     "output_tokens_per_s",
     "requests_per_s",
     "goodput_per_s",
+    "right_share",
+    "right_per_s",
+    "right_goodput_per_s",
     "error_rate",
     "output_tokens/mean",
     "cost_usd",
     "usd_per_million_output_tokens",
+    "usd_per_thousand_right",
 )
 """What a comparison shows, in this order; the primary metric comes first wherever it stands."""
 
@@ -55,6 +59,13 @@ _WORDS = {
     "output_tokens": "output tokens",
     "cost_usd": "cost",
     "usd_per_million_output_tokens": "cost per million output tokens",
+    "score": "score",
+    "right_share": "right answers",
+    "right_share_low": "right answers, lower end",
+    "right_share_high": "right answers, upper end",
+    "right_per_s": "right answers/s",
+    "usd_per_thousand_right": "cost per thousand right answers",
+    "right_goodput_per_s": "right and in time",
 }
 AT_A_LOAD = tuple(_WORDS)
 """Beginnings of the metrics that mean something only beside the load they were measured at."""
@@ -93,7 +104,8 @@ class Metric:
     @property
     def better(self) -> Better | None:
         """Which direction is better; None where neither is."""
-        if self.name == CAPACITY or self.base.endswith(("_per_s", "_per_s_per_request")):
+        rises = ("_per_s", "_per_s_per_request")
+        if self.name == CAPACITY or self.base.endswith(rises) or self.base in ("score", "right_share"):
             return "higher"
         if self.base.endswith("_s") or self.base in ("error_rate", "requests_failed") or "usd" in self.base:
             return "lower"
@@ -104,11 +116,11 @@ class Metric:
         """`s`, `tokens/s`, `requests/s`, `USD`, `share`, `tokens` or nothing."""
         if self.base.startswith("output_tokens_per_s"):
             return "tokens/s"
-        if self.base in ("requests_per_s", "goodput_per_s"):
+        if self.base in ("requests_per_s", "goodput_per_s", "right_per_s", "right_goodput_per_s"):
             return "requests/s"
         if "usd" in self.base:
             return "USD"
-        if self.base == "error_rate":
+        if self.base == "error_rate" or self.base.startswith("right_share"):
             return "share"
         return "s" if self.base.endswith("_s") else "tokens" if self.base.endswith("_tokens") else ""
 

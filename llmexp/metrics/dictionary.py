@@ -84,7 +84,12 @@ DICTIONARY: dict[str, Metric] = {
             "Requests that meet every threshold of the SLO / window; open loops count from the intended time.",
         ),
         Metric("slo/attainment", "share", "number", "Share of completed + failed requests that meet the SLO."),
-        Metric("slo/met", "0 or 1", "number", "Whether the attainment is at least the one asked for."),
+        Metric(
+            "slo/met",
+            "0 or 1",
+            "number",
+            "Whether the attainment, and the share of right answers, are at least the ones asked for.",
+        ),
         Metric(
             "cost_usd",
             "USD",
@@ -95,6 +100,22 @@ DICTIONARY: dict[str, Metric] = {
         Metric(
             "usd_per_million_output_tokens", "USD", "number", "cost_usd / output tokens × 10⁶: input's cost is inside."
         ),
+        Metric("score", "0 to 1", "distribution", "What the grader gave each graded answer; 0 for unparsed ones."),
+        Metric("right_share", "share", "number", "Right / graded answers, where answers are graded (quality)."),
+        Metric("right_share_low", "share", "number", "Lower end of Wilson's 95 % interval of right_share."),
+        Metric("right_share_high", "share", "number", "Upper end of Wilson's 95 % interval of right_share."),
+        Metric("right_per_s", "1/s", "number", "Right answers / window."),
+        Metric("usd_per_thousand_right", "USD", "number", "cost_usd / right answers × 1,000; judges are not inside."),
+        Metric("requests_graded", "requests", "number", "Completed requests with a grade, unparsed ones included."),
+        Metric("requests_unparsed", "requests", "number", "Answers without anything to grade: wrong, with score 0."),
+        Metric(
+            "requests_ungraded",
+            "requests",
+            "number",
+            "Completed requests without a grade: the judge failed, or nothing was expected.",
+        ),
+        Metric("requests_truncated", "requests", "number", "Completed requests that the token limit ended."),
+        Metric("right_goodput_per_s", "1/s", "number", "Requests that keep the SLO's times and are right / window."),
         Metric(
             "steady",
             "as above",

@@ -17,6 +17,7 @@ from llmexp.config import Slo
 from llmexp.metrics.dictionary import DICTIONARY, Metric
 from llmexp.metrics.distributions import all_uncarried, distribution, seconds, uncarried
 from llmexp.metrics.latencies import between, chunk_gaps, output_rate, real, time_per_output_token, token_gaps
+from llmexp.metrics.quality import right_answers
 from llmexp.metrics.timeline import (
     InFlight,
     Span,
@@ -76,13 +77,17 @@ def summarize(
     """
     observed = source if isinstance(source, Observed) else observe(source)
     span = window(observed)
+    money = _money(observed, span, cost, usd_per_hour)
+    in_time = meets(observed, slo, open_loop=open_loop) if slo.thresholds else None
+    right = right_answers(observed, span, money["cost_usd"], in_time)
     return {
         **_latencies(observed, observed.completed),
         **_client_side(observed),
         **_token_counts(observed),
         **_rates(observed, span),
-        **_service(observed, span, slo, open_loop),
-        **_money(observed, span, cost, usd_per_hour),
+        **_service(observed, span, slo, in_time, right["right_share"]),
+        **money,
+        **right,
         "steady": _steady(observed, None if open_loop else streams or len(observed), slo, open_loop)
         if stationary
         else None,
@@ -167,16 +172,26 @@ def meets(observed: Observed, slo: Slo, *, open_loop: bool) -> Bools:
     return good
 
 
-def _service(observed: Observed, span: Span | None, slo: Slo, open_loop: bool) -> dict[str, Any]:
+def _service(
+    observed: Observed, span: Span | None, slo: Slo, in_time: Bools | None, right_share: object
+) -> dict[str, Any]:
     answered = int((observed.completed | observed.failed).sum())
-    if not slo.thresholds or not answered:
+    if not slo.asked or not answered:
         return {"goodput_per_s": None, "slo": None}
-    good = int(meets(observed, slo, open_loop=open_loop).sum())
-    share = good / answered
+    good = None if in_time is None else int(in_time.sum())
+    share = None if good is None else good / answered
     return {
-        "goodput_per_s": span and good / span.duration_s,
-        "slo": {"attainment": share, "met": share >= slo.attainment},
+        "goodput_per_s": good / span.duration_s if span is not None and good is not None else None,
+        "slo": {
+            "attainment": share,
+            "met": (share is None or share >= slo.attainment) and right_enough(right_share, slo),
+        },
     }
+
+
+def right_enough(right_share: object, slo: Slo) -> bool:
+    """Whether enough answers were right; a share that is not known does not do where one is asked."""
+    return slo.right_share is None or (isinstance(right_share, int | float) and right_share >= slo.right_share)
 
 
 def _money(observed: Observed, span: Span | None, cost: Cost | None, usd_per_hour: float | None) -> dict[str, Any]:

@@ -12,16 +12,18 @@ from llmexp.records.file import (
     metadata,
     read,
     records,
+    rewrite,
     schema,
     to_batch,
     to_parquet,
 )
-from llmexp.records.record import Record, Source, Status
+from llmexp.records.record import GradeStatus, Record, Source, Status
 
 __all__ = [
     "ARROWS",
     "PARQUET",
     "SCHEMA_VERSION",
+    "GradeStatus",
     "Record",
     "Source",
     "Status",
@@ -33,6 +35,7 @@ __all__ = [
     "metadata",
     "read",
     "records",
+    "rewrite",
     "schema",
     "to_batch",
     "to_parquet",

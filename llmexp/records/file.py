@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -61,6 +61,15 @@ _COLUMNS = {
     "session": "int64",
     "turn": "int32",
     "text": "string",
+    "tool_calls": "string",
+    "question": "string",
+    "expected": "string",
+    "answer_digest": "string",
+    "truncated": "bool",
+    "score": "float64",
+    "right": "bool",
+    "grade_status": "string",
+    "grade_note": "string",
 }
 """Column → Arrow type: the contract's columns in its order, then our further ones."""
 _RENAMED = {"conversation": "session"}
@@ -195,20 +204,31 @@ def to_parquet(directory: Path) -> Path:
 
     Where that was done before, nothing is left to do.
     """
-    import pyarrow.parquet as pq
-
-    target, partial = directory / PARQUET, directory / f".{PARQUET}.partial"
+    target = directory / PARQUET
     if not (directory / ARROWS).exists() and target.exists():
         return target
+    _write(directory, map(_of_today, _stream(directory / ARROWS)))
+    (directory / ARROWS).unlink()
+    return target
+
+
+def rewrite(directory: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
+    """Replace `requests.parquet` by what `change` makes of its batches, one after the other."""
+    _write(directory, map(change, iterate(directory)))
+
+
+def _write(directory: Path, batches: Iterator[pa.RecordBatch]) -> None:
+    """Write `requests.parquet` beside its place, then move it there."""
+    import pyarrow.parquet as pq
+
+    partial = directory / f".{PARQUET}.partial"
     described = schema().with_metadata(metadata(directory))
     with pq.ParquetWriter(partial, described, compression="zstd") as writer:
-        for table in _grouped(map(_of_today, _stream(directory / ARROWS))):
+        for table in _grouped(batches):
             writer.write_table(table)
     with partial.open("rb") as written:
         os.fsync(written.fileno())
-    partial.replace(target)
-    (directory / ARROWS).unlink()
-    return target
+    partial.replace(directory / PARQUET)
 
 
 def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

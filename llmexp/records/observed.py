@@ -51,8 +51,11 @@ _INTEGERS = (
     "stale_connections",
     "turn",
 )
-_REALS = ("wait_s", "connect_s", "server_latency_s")
-_FLAGS = ("completed", "failed", "unfinished", "reasoning_streamed", "usage_from_server")
+_REALS = ("wait_s", "connect_s", "server_latency_s", "score")
+_STATUSES = ("completed", "failed", "unfinished")
+_GRADES = ("graded", "unparsed", "ungraded")
+_PLAIN_FLAGS = ("reasoning_streamed", "right", "truncated")
+_FLAGS = (*_STATUSES, *_GRADES, *_PLAIN_FLAGS, "usage_from_server")
 _TOTALS = ("streamed_tokens", "first_chunk_tokens")
 _COUNTED = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "chunk_tokens")
 
@@ -129,6 +132,14 @@ class Observed:
     reasoning_streamed: Bools
     usage_from_server: Bools
     """True where the server stated input or output tokens."""
+    score: Floats
+    """NaN where there is no grade."""
+    right: Bools
+    truncated: Bools
+    graded: Bools
+    unparsed: Bools
+    ungraded: Bools
+    """At most one of these three is true; none where the request failed or nothing is graded."""
     streamed_tokens: Ints
     first_chunk_tokens: Ints
     pieces: list[Chunks]
@@ -188,14 +199,18 @@ class _Reader:
             self._keep(name, _integers(batch.column(name)))
         for name in _REALS:
             self._keep(name, batch.column(name).cast("float64").to_numpy(zero_copy_only=False).copy())
-        self._keep("reasoning_streamed", batch.column("reasoning_streamed").to_numpy(zero_copy_only=False).astype(bool))
+        for name in _PLAIN_FLAGS:
+            self._keep(name, batch.column(name).fill_null(fill_value=False).to_numpy(zero_copy_only=False).astype(bool))
         stated = [
             np.asarray(batch.column(f"{name}_tokens_source").to_pylist()) == "server" for name in ("input", "output")
         ]
         self._keep("usage_from_server", stated[0] | stated[1])
         status = np.asarray(batch.column("status").to_pylist())
-        for name in ("completed", "failed", "unfinished"):
+        for name in _STATUSES:
             self._keep(name, status == name)
+        grade = np.asarray(batch.column("grade_status").to_pylist())
+        for name in _GRADES:
+            self._keep(name, grade == name)
         self._add_chunks(batch)
         self._add_words(batch, status)
 

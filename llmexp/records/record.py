@@ -10,6 +10,7 @@ from typing import Literal
 
 Source = Literal["server", "tokenizer", "estimate"]
 Status = Literal["completed", "failed", "unfinished"]
+GradeStatus = Literal["graded", "unparsed", "ungraded"]
 
 
 @dataclass(slots=True)
@@ -66,7 +67,25 @@ class Record:
     """Which session a turn belongs to."""
     turn: int = 0
     text: str | None = None
-    """Kept only under run.save_text."""
+    """The answer without its reasoning. This and the next three are kept until graded, then under run.save_text."""
+    tool_calls: str | None = None
+    """The answer's calls of tools: JSON, a list of `{"name", "arguments"}`."""
+    question: str | None = None
+    expected: str | None = None
+    """What a right answer is, as JSON."""
+    answer_digest: str | None = None
+    """Hex digest of text and tool calls of a completed answer: equal answers have equal ones."""
+    truncated: bool | None = None
+    """Whether the token limit ended a completed answer."""
+    score: float | None = None
+    right: bool | None = None
+    grade_status: GradeStatus | None = None
+    """None: the request failed, was cut, or nothing is graded."""
+    grade_note: str | None = None
+
+    def forget_texts(self) -> None:
+        """Drop what was asked and answered; the digests stay."""
+        self.text = self.tool_calls = self.question = self.expected = None
 
     @property
     def streamed_tokens(self) -> int:

@@ -5,10 +5,12 @@ Importing this package is free of cost: composing a configuration loads it. What
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmexp.config import Config, Workload
+    from llmexp.workload.request import Request
     from llmexp.workload.source import Source
 
 
@@ -34,6 +36,18 @@ def validate(workload: Workload) -> None:
     from llmexp.workload.tokens import Estimate
 
     Source(workload, Estimate(), seed=0, nonce="").request(0)
+
+
+def every_request(workload: Workload) -> Iterator[Request]:
+    """The requests of the workload, each different one once; of a workload without an end, the first few."""
+    from llmexp.workload.source import Source
+    from llmexp.workload.tokens import Estimate
+
+    source = Source(workload, Estimate(), seed=0, nonce="")
+    yield from (source.request(index) for index in range(source.size or _FIRST))
+
+
+_FIRST = 64
 
 
 def context_tokens(workload: Workload) -> int:

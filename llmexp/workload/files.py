@@ -66,6 +66,7 @@ class FromFile:
             prompt_digest=digest([message.text for message in bare], output_tokens),
             force_output=self._workload.force_output,
             warmup=warmup,
+            expected=row.expected,
         )
 
     @cached_property
@@ -88,11 +89,7 @@ class FromFile:
         return (*messages[:-1], replace(last, content=f"{last.text}\n\n{asked}"))
 
     def depends_on(self, index: int) -> None:  # noqa: ARG002
-        """No dependency."""
-        return
-
-    def followed_by(self, index: int) -> None:  # noqa: ARG002
-        """No turn waits for it."""
+        """On nothing."""
         return
 
     def partition(self, index: int) -> int:

@@ -7,6 +7,7 @@ A row is known by the names of its columns, whatever their case, spaces and unde
 | `prompt` | prompt, text, input, question | one user message |
 | `messages` | messages, conversations, conversation | a chat: OpenAI's `role`/`content`, or ShareGPT's `from`/`value` |
 | budget | output_tokens, max_tokens, completion_tokens, output_length, GeneratedTokens, Response tokens | the limit |
+| what is expected | expected, answer, target, … | a right answer (`llmexp.workload.expected`) |
 | length | input_tokens, prompt_tokens, input_length, ContextTokens, Request tokens | a length to make text for |
 
 A row that only has lengths, such as one of a trace, gets text of that length.
@@ -17,11 +18,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llmexp.errors import ConfigError
+from llmexp.workload.expected import expected_of, question_of
 from llmexp.workload.request import Message, Role
 
 _PROMPT = ("prompt", "text", "input", "question")
@@ -58,6 +60,8 @@ class Row:
     """System and user messages and, between them, the answers of the file; empty where only lengths are given."""
     output_tokens: int | None = None
     input_tokens: int | None = None
+    expected: object = None
+    """What a right answer is (`llmexp.workload.expected`); None: not said."""
 
     @property
     def opening(self) -> tuple[Message, ...]:
@@ -90,7 +94,7 @@ def read_rows(key: str, path: str) -> list[Row]:
     rows = []
     for number, record in enumerate(records(key, path), 1):
         try:
-            row = _row(record)
+            row = replace(_row(record), expected=expected_of(record))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{key}: row {number} of '{path}' cannot be used: {error}") from None
         if row.input_tokens is not None or (row.opening and row.opening[-1].role == "user"):
@@ -159,7 +163,7 @@ def _row(record: Mapping[str, Any]) -> Row:
         return Row(tuple(map(_message, listed)), output)
     prompt = column(record, _PROMPT)
     if prompt is not None:
-        return Row((Message("user", str(prompt)),), output)
+        return Row((Message("user", question_of(record, str(prompt))),), output)
     wanted = _count(column(record, _INPUT))
     if wanted is None:
         raise ValueError("it has neither a prompt, nor messages, nor input_tokens")

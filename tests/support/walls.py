@@ -16,7 +16,6 @@ DOORS = {
     "__main__",
     "api",
     "calibrate",
-    "command_line",
     "compare.__main__",
     "convert",
     "llmperf.correctness",

@@ -1,0 +1,33 @@
+"""The grades of a job, once its load is over and its records are on disk."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from llmexp.config import Config
+from llmexp.jobs.spec import Spec
+
+if TYPE_CHECKING:
+    from llmexp.quality.grading import RequestOf
+    from llmexp.workload.request import Request
+
+
+def grade(spec: Spec, nonce: str, base_url: str | None, requests: tuple[Request, ...] | None) -> None:
+    """Grade the records of a job by rule, write the grades beside them, and drop texts that nobody asked to keep."""
+    from llmexp.quality import build, grading
+
+    config = spec.config
+    grader = build.build(config.quality)
+    request_of = _request_of(config, nonce, base_url, requests) if config.quality.kind == "function" else None
+    grades = grading.grade_all(spec.directory, grader, request_of)
+    grading.attach(spec.directory, grades, keep_texts=config.run.save_text)
+
+
+def _request_of(config: Config, nonce: str, base_url: str | None, requests: tuple[Request, ...] | None) -> RequestOf:
+    """The request of an index once more."""
+    from llmexp import workload
+
+    if requests is not None:
+        return requests.__getitem__
+    return cache(workload.source_for(config, base_url, nonce).request)

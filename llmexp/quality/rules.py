@@ -1,0 +1,147 @@
+"""Graders of texts: exact, contains, choice, number, regex, overlap. Pure.
+
+Where `expected` is a list, any of its entries will do, and the best score counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from llmexp.quality.choices import letter_of
+from llmexp.quality.grade import Given, Grade, Grader, graded, ungraded, unparsed
+from llmexp.quality.numbers import final_number
+from llmexp.quality.overlap import rouge_l
+from llmexp.quality.texts import plain, wordless
+
+NOTHING_EXPECTED = "nothing is expected of this answer"
+EMPTY = "the answer is empty"
+
+
+def accepted(expected: object) -> list[str]:
+    """The texts that will do: of a text itself, of a list each of its entries; numbers as they are written."""
+    if expected is None:
+        return []
+    entries = expected if isinstance(expected, list | tuple) else [expected]
+    return [text for entry in entries if (text := _text(entry)) is not None]
+
+
+def _text(entry: object) -> str | None:
+    if isinstance(entry, bool):
+        return "true" if entry else "false"
+    if isinstance(entry, str | int | float):
+        return str(entry)
+    return None
+
+
+def against_texts(score: Callable[[str, str], tuple[float, str]], threshold: float) -> Grader:
+    """A grader that scores the answer against each accepted text; `score` gives the score and a note."""
+
+    def grade(given: Given) -> Grade:
+        wanted = accepted(given.expected)
+        if not wanted:
+            return ungraded(NOTHING_EXPECTED)
+        if wordless(given.text):
+            return unparsed(EMPTY)
+        best, note = max((score(given.text, text) for text in wanted), key=lambda found: found[0])
+        return graded(best, threshold, note)
+
+    return grade
+
+
+def exact(threshold: float) -> Grader:
+    """The same text, formatting and letter case aside."""
+    return against_texts(lambda answer, wanted: (float(plain(answer) == plain(wanted)), f"read: {answer}"), threshold)
+
+
+def contains(threshold: float) -> Grader:
+    """The expected words stand in the answer, as whole words."""
+    return against_texts(_contains, threshold)
+
+
+def _contains(answer: str, wanted: str) -> tuple[float, str]:
+    needle = plain(wanted)
+    if not needle:
+        return 0.0, "the expected text is empty"
+    # A number inside a longer one ("3" in "3.5" or "1,300") is another number.
+    pattern = rf"(?<!\w)(?<!\d[.,]){re.escape(needle)}(?!\w)(?![.,]\d)"
+    found = re.search(pattern, plain(answer)) is not None
+    return float(found), f"{'found' if found else 'not found'}: {wanted}"
+
+
+def overlap(threshold: float) -> Grader:
+    """ROUGE-L's F1: the longest common subsequence of words."""
+    return against_texts(lambda answer, wanted: (score := rouge_l(answer, wanted), f"ROUGE-L {score:.2f}"), threshold)
+
+
+def number(threshold: float, tolerance: float) -> Grader:
+    """The number that the answer ends on, against the one that the expected text ends on."""
+
+    def grade(given: Given) -> Grade:
+        wanted = [found for text in accepted(given.expected) if (found := final_number(text))]
+        if not wanted:
+            return ungraded("the expected text holds no number")
+        found = final_number(given.text)
+        if found is None:
+            return unparsed("no number in the answer")
+        return graded(float(any(found.near(one, tolerance) for one in wanted)), threshold, f"read: {found.text}")
+
+    return grade
+
+
+def choice(threshold: float) -> Grader:
+    """The letter that was chosen."""
+
+    def grade(given: Given) -> Grade:
+        wanted = [found for text in accepted(given.expected) if (found := letter_of(text))]
+        if not wanted:
+            return ungraded("the expected text holds no letter")
+        found = letter_of(given.text)
+        if found is None:
+            return unparsed("no letter in the answer")
+        return graded(float(found in wanted), threshold, f"read: {found}")
+
+    return grade
+
+
+def regex(threshold: float, pattern: str) -> Grader:
+    """With a group: what it holds at its last match is compared as by `exact`, or as a number. Without: it matches."""
+    compiled = re.compile(pattern, re.MULTILINE)
+    return _grouped(threshold, compiled) if compiled.groups else _matching(threshold, compiled)
+
+
+def _matching(threshold: float, pattern: re.Pattern[str]) -> Grader:
+    def grade(given: Given) -> Grade:
+        if given.blank:
+            return unparsed(EMPTY)
+        found = pattern.search(given.text)
+        return graded(float(found is not None), threshold, f"matched: {found.group()}" if found else "no match")
+
+    return grade
+
+
+def _grouped(threshold: float, pattern: re.Pattern[str]) -> Grader:
+    def grade(given: Given) -> Grade:
+        wanted = accepted(given.expected)
+        if not wanted:
+            return ungraded(NOTHING_EXPECTED)
+        held = group_of(pattern, given.text)
+        if held is None:
+            return unparsed("the pattern does not match")
+        return graded(float(any(_same(held, text) for text in wanted)), threshold, f"read: {held}")
+
+    return grade
+
+
+def group_of(pattern: re.Pattern[str], text: str) -> str | None:
+    """What the first group that took part holds at the pattern's last match."""
+    matches = list(pattern.finditer(text))
+    return next((held for held in matches[-1].groups() if held is not None), None) if matches else None
+
+
+def _same(held: str, wanted: str) -> bool:
+    if plain(held) == plain(wanted):
+        return True
+    one, two = final_number(held), final_number(wanted)
+    alone = one is not None and two is not None and wanted.strip() == two.text
+    return alone and one is not None and two is not None and one.near(two, 0.0)

@@ -1,0 +1,215 @@
+"""Graders of structure: JSON, and calls of tools. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Protocol
+
+from llmexp.quality.grade import Given, Grade, Grader, graded, ungraded, unparsed
+
+_MOST_STARTS = 100
+_FENCED = re.compile(r"```[\w+-]*[ \t]*\n(.*?)```", re.DOTALL)
+
+
+class Schema(Protocol):
+    """A compiled JSON Schema: what `jsonschema` gives."""
+
+    def iter_errors(self, instance: object) -> Iterator[Exception]:
+        """Every way in which the instance breaks the schema."""
+        ...
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def json_grader(threshold: float, schema: Schema | None) -> Grader:
+    """The answer is JSON, keeps the schema, and holds the fields of `expected` (further ones do not matter).
+
+    The score is the share of expected fields that are as they should be; 0 where the schema is broken.
+    """
+
+    def grade(given: Given) -> Grade:
+        found = find_json(given.text)
+        if found is None:
+            return unparsed("no JSON in the answer")
+        if schema is not None and (broken := _broken(schema, found.value)):
+            return graded(0.0, threshold, f"breaks the schema: {broken}")
+        wanted = _wanted(given.expected)
+        if not wanted:
+            return graded(1.0, threshold) if schema is not None else ungraded("nothing is expected of this answer")
+        score, note = max((_fields(found.value, one) for one in wanted), key=lambda each: each[0])
+        return graded(score, threshold, note)
+
+    return grade
+
+
+class Found:
+    """JSON that stands in a text; a class, because null is a value too."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+def find_json(text: str) -> Found | None:
+    """The JSON of an answer: the whole text, else the last code fence with some, else the longest object or list."""
+    for candidate in (text, *reversed(_FENCED.findall(text))):
+        if (found := _parsed(candidate)) is not None:
+            return found
+    return _longest(text)
+
+
+def _longest(text: str) -> Found | None:
+    decoder, best, length, end = json.JSONDecoder(parse_constant=_refused), None, 0, 0
+    for start in [found.start() for found in re.finditer(r"[{\[]", text)][:_MOST_STARTS]:
+        if start < end:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if end - start > length:
+            best, length = Found(value), end - start
+    return best
+
+
+def _parsed(text: str) -> Found | None:
+    try:
+        value = json.loads(text, parse_constant=_refused)
+    except (ValueError, RecursionError):
+        return None
+    return Found(value)
+
+
+def _refused(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _broken(schema: Schema, value: object) -> str | None:
+    error = next(schema.iter_errors(value), None)
+    return None if error is None else str(getattr(error, "message", error))
+
+
+def _wanted(expected: object) -> list[object]:
+    """The values that will do. A text that holds JSON stands for it; a list of objects means any of them."""
+    if expected is None:
+        return []
+    if isinstance(expected, str):
+        found = _parsed(expected)
+        return [expected if found is None else found.value]
+    if isinstance(expected, list) and expected and all(isinstance(one, Mapping) for one in expected):
+        return list(expected)
+    return [expected]
+
+
+def _fields(value: object, wanted: object) -> tuple[float, str | None]:
+    """Share of the wanted fields that the value holds, and the first that it does not."""
+    if not isinstance(wanted, Mapping) or not wanted:
+        return (1.0, None) if same(value, wanted) else (0.0, f"read: {_brief(value)}")
+    if not isinstance(value, Mapping):
+        return 0.0, f"not an object: {_brief(value)}"
+    wrong = [name for name, one in wanted.items() if name not in value or not same(value[name], one)]
+    held = 1 - len(wrong) / len(wanted)
+    return held, None if not wrong else f"{wrong[0]}: {_brief(value.get(wrong[0], 'missing'))}"
+
+
+def same(one: object, two: object) -> bool:
+    """Equal as JSON: numbers by value, texts without white space around, objects whatever the order of their keys."""
+    if isinstance(one, bool) or isinstance(two, bool):
+        return one is two
+    if isinstance(one, int | float) and isinstance(two, int | float):
+        return _decimal(one) == _decimal(two)
+    if isinstance(one, str) and isinstance(two, str):
+        return one.strip() == two.strip()
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        return one.keys() == two.keys() and all(same(one[name], two[name]) for name in one)
+    if isinstance(one, list) and isinstance(two, list):
+        return len(one) == len(two) and all(map(same, one, two))
+    return one is None and two is None
+
+
+def _decimal(value: float) -> Decimal | float:
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        return value
+
+
+def _brief(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+# --- calls of tools --------------------------------------------------------------------------------------------------
+
+
+def tool_call(threshold: float) -> Grader:
+    """The expected tool is called, with equal arguments where any are given. A text instead of a call is unparsed."""
+
+    def grade(given: Given) -> Grade:
+        wanted = _alternatives(given.expected)
+        if not wanted:
+            return ungraded("no tool call is expected of this answer")
+        if not given.tool_calls:
+            return unparsed("the answer calls no tool")
+        made = [_Made(call.name, _arguments(call.arguments)) for call in given.tool_calls]
+        if any(all(any(each.fits(one) for each in made) for one in calls) for calls in wanted):
+            return graded(1.0, threshold, f"called: {given.tool_calls[0].name}")
+        shown = "; ".join(f"{call.name}({call.arguments})" for call in given.tool_calls)
+        return graded(0.0, threshold, f"called: {shown}")
+
+    return grade
+
+
+class _Made:
+    """A call that the model made."""
+
+    def __init__(self, name: str, arguments: Found | None) -> None:
+        self._name, self._arguments = name, arguments
+
+    def fits(self, wanted: _Wanted) -> bool:
+        if self._name != wanted.name:
+            return False
+        if wanted.arguments is None:
+            return True
+        return self._arguments is not None and same(self._arguments.value, wanted.arguments)
+
+
+class _Wanted:
+    """A call that is expected; without arguments, any will do."""
+
+    def __init__(self, name: str, arguments: object) -> None:
+        self.name, self.arguments = name, arguments
+
+
+def _alternatives(expected: object) -> list[list[_Wanted]]:
+    """Sets of calls, any of which will do: a call, a list of alternatives, or `{"tool_calls": [all of these]}`."""
+    if isinstance(expected, Mapping) and isinstance(expected.get("tool_calls"), list):
+        calls = [found for one in expected["tool_calls"] if (found := _call(one))]
+        return [calls] if calls else []
+    entries = expected if isinstance(expected, list) else [expected]
+    return [[found] for one in entries if (found := _call(one))]
+
+
+def _call(entry: object) -> _Wanted | None:
+    """`{"name": …, "arguments": …}`, OpenAI's `{"function": {…}}`, or a name alone."""
+    if isinstance(entry, str) and entry.strip():
+        found = _parsed(entry)
+        return _call(found.value) if found and isinstance(found.value, Mapping) else _Wanted(entry.strip(), None)
+    if not isinstance(entry, Mapping):
+        return None
+    if isinstance(entry.get("function"), Mapping):
+        return _call(entry["function"])
+    name, arguments = entry.get("name"), entry.get("arguments", entry.get("input"))
+    if not isinstance(name, str):
+        return None
+    if isinstance(arguments, str):
+        found = _arguments(arguments)
+        arguments = arguments if found is None else found.value
+    return _Wanted(name, arguments)
+
+
+def _arguments(text: str) -> Found | None:
+    """Arguments as they came: JSON, and no text at all for none."""
+    return _parsed(text if text.strip() else "{}")

@@ -1,0 +1,67 @@
+r"""Texts as a person reads them: without what is only formatting.
+
+| rule | takes away |
+| --- | --- |
+| `unmarked` | markdown's bold, italics, code marks and headings; LaTeX's `$`, `\text{}`, thin spaces |
+| `plain` | also letter case, kinds of quotes and dashes, repeated white space, quotes around, a full stop at the end |
+| `boxed` | finds what stands in the last `\boxed{}` |
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SAME = str.maketrans({"“": '"', "”": '"', "„": '"', "’": "'", "‘": "'", "`": "'", "–": "-", "—": "-", "−": "-"})
+_FENCE = re.compile(r"\A\s*```[\w+-]*[ \t]*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
+_LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathsf|operatorname)\s*\{([^{}]*)\}")
+_LATEX_SPACE = re.compile(r"\\[,;:!]|\\\s|~")
+_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3}|_{2,3})(?=\S)(.+?)(?<=\S)\1(?![\w*])", re.DOTALL)
+_ITALIC = re.compile(r"(?<!\w)_(?=\S)(.+?)(?<=\S)_(?!\w)")
+_HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(?=\D)", re.MULTILINE)
+_ENDS = " \t\r\n\"'.,;:!*_"
+
+
+def unfenced(text: str) -> str:
+    """The inside of a text that is one code fence as a whole; else the text."""
+    found = _FENCE.match(text)
+    return found.group(1) if found else text
+
+
+def unmarked(text: str) -> str:
+    """The text without markdown's and LaTeX's marks; words and numbers stay."""
+    text = _LATEX_TEXT.sub(r"\1", unfenced(text))
+    text = text.replace("{,}", ",").replace(r"\$", "$").replace(r"\%", "%")
+    text = text.replace(r"\(", " ").replace(r"\)", " ").replace(r"\[", " ").replace(r"\]", " ")
+    text = _LATEX_SPACE.sub(" ", text)
+    text = _HEADING.sub("", text)
+    for pattern, group in ((_EMPHASIS, r"\2"), (_EMPHASIS, r"\2"), (_ITALIC, r"\1")):
+        text = pattern.sub(group, text)
+    return text.replace("`", "")
+
+
+def plain(text: str) -> str:
+    """What two texts that mean the same letter by letter have in common."""
+    text = unicodedata.normalize("NFKC", unmarked(text)).translate(_SAME).casefold()
+    return " ".join(text.split()).lstrip(" \"'*").rstrip(_ENDS)
+
+
+def wordless(text: str) -> bool:
+    """Whether a text holds no letter and no digit: dots, dashes, white space."""
+    return not any(letter.isalnum() for letter in text)
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{…}`, inner braces included; None where there is none."""
+    at = text.rfind(r"\boxed")
+    if at < 0:
+        return None
+    start = text.find("{", at)
+    if start < 0 or text[at + 6 : start].strip():
+        return None
+    depth = 0
+    for place in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if not depth:
+            return text[start + 1 : place]
+    return None

@@ -1,0 +1,281 @@
+"""What each grader makes of the answers that models give."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given as forall
+from hypothesis import strategies as st
+
+from llmexp.config import Quality
+from llmexp.errors import ConfigError
+from llmexp.quality.build import build, compiled, needs_expected, problem_of
+from llmexp.quality.choices import letter_of
+from llmexp.quality.function import load_function
+from llmexp.quality.grade import Given, Grade
+from llmexp.quality.numbers import final_number
+from llmexp.quality.overlap import longest_common, rouge_l
+from llmexp.quality.structured import find_json
+from llmexp.workload.request import ToolCall
+
+
+def grade(kind: str, answer: str, expected: object, calls: tuple[ToolCall, ...] = (), **options: Any) -> Grade:
+    return build(Quality.model_validate({"kind": kind, **options}))(Given(answer, expected, calls))
+
+
+def verdict(*arguments: Any, **options: Any) -> str:
+    found = grade(*arguments, **options)
+    return found.status if found.status != "graded" else "right" if found.right else "wrong"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "seen"),
+    [
+        ("42", "42", "right"),
+        ("The answer is 42.", "42", "right"),
+        ("So he has 6 × 7 apples.\n#### 42", "6*7=<<6*7=42>>42\n#### 42", "right"),
+        ("#### 42\nI used 7 steps.", "42", "right"),
+        ("#### Step 3: times 5\nwhich makes 40", "40", "right"),
+        ("#### 1. First step\n= 12", "12", "right"),
+        (r"Thus \boxed{1,234} and 5 more words", "1234", "right"),
+        (r"\boxed{\frac{3}{4}}", "0.75", "right"),
+        ("It costs **$1,234.50**.", "1234.5", "right"),
+        ("$ 18", "18", "right"),
+        ("It is −5 degrees", "-5", "right"),
+        ("x=-3", "-3", "right"),
+        ("-$5", "-5", "right"),
+        ("a range of 2-3", "3", "right"),
+        ("- 42", "42", "right"),
+        ("1 1/2 cups", "1.5", "right"),
+        ("45 %", "0.45", "right"),
+        ("45%", "45", "right"),
+        ("1.5 million", "1500000", "right"),
+        ("6.02e23", "602000000000000000000000", "right"),
+        ("1\u202f234\u202f567", "1234567", "right"),
+        ("123456789012345678901234567890", "123456789012345678901234567891", "wrong"),
+        ("42.0", "42", "right"),
+        ("42 apples", 42, "right"),
+        ("43", "42", "wrong"),
+        ("41 or 42", ["40", "42"], "right"),
+        ("I do not know.", "42", "unparsed"),
+        ("H2O", "2", "unparsed"),
+        ("", "42", "unparsed"),
+        ("1/0", "1", "unparsed"),
+        ("42", "forty-two", "ungraded"),
+        ("42", None, "ungraded"),
+    ],
+)
+def test_numbers(answer: str, expected: object, seen: str) -> None:
+    assert verdict("number", answer, expected) == seen
+
+
+def test_a_tolerance_is_absolute_and_exact() -> None:
+    assert verdict("number", "3.14", "3.15", tolerance=0.01) == "right"
+    assert verdict("number", "0.7", "1", tolerance=0.3) == "right"
+    assert verdict("number", "3.14", "3.16", tolerance=0.01) == "wrong"
+    assert verdict("number", "3.14", "3.14159", tolerance=0.01) == "right"
+    assert verdict("number", "0.3", "0.1", tolerance=0.2) == "right"
+
+
+@forall(st.integers(-(10**12), 10**12), st.sampled_from(["{}", "It is {}.", "**{}**", "({})", "= {}\n", "${:,}$"]))
+def test_every_whole_number_is_read_back(value: int, wording: str) -> None:
+    found = final_number(wording.format(value))
+    assert found is not None
+    assert found.readings[0] == Fraction(value)
+
+
+@forall(st.text(max_size=80))
+def test_no_text_breaks_a_grader(text: str) -> None:
+    for kind in ("exact", "contains", "number", "choice", "overlap", "json"):
+        assert grade(kind, text, text or "x").status in ("graded", "unparsed", "ungraded")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "seen"),
+    [
+        ("Paris", "paris", "right"),
+        (" **Paris**.\n", "Paris", "right"),
+        ('"Paris"', "Paris", "right"),
+        ("It’s “here”", 'It\'s "here"', "right"),
+        ("```\nParis\n```", "Paris", "right"),
+        ("The capital is Paris", "Paris", "wrong"),
+        ("Paris", ["London", "Paris"], "right"),
+        ("5", 5, "right"),
+        ("True", True, "right"),
+        ("…", "Paris", "unparsed"),
+        ("  \n", "Paris", "unparsed"),
+    ],
+)
+def test_exact(answer: str, expected: object, seen: str) -> None:
+    assert verdict("exact", answer, expected) == seen
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "seen"),
+    [
+        ("The capital is **Paris**, of course.", "paris", "right"),
+        ("Let us start", "art", "wrong"),
+        ("It is 3.5", "3", "wrong"),
+        ("It is 3.", "3", "right"),
+        ("1,300", "300", "wrong"),
+        ("either of Rome or Oslo", ["Bern", "Oslo"], "right"),
+        ("New\nYork", "New York", "right"),
+        ("", "x", "unparsed"),
+    ],
+)
+def test_contains(answer: str, expected: object, seen: str) -> None:
+    assert verdict("contains", answer, expected) == seen
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("b", "B"),
+        ("(B)", "B"),
+        ("**B.**", "B"),
+        ("B) Paris", "B"),
+        ("The answer is (B) Paris", "B"),
+        ("Answer:\nB", "B"),
+        ("ANSWER: C", "C"),
+        (r"\boxed{\text{C}}", "C"),
+        ("I think A is wrong. B is a trap. So it's C", "C"),
+        ("A) is wrong.\nB) is wrong.\nSo the answer is C.", "C"),
+        ("D. Because of rain", "D"),
+        ("The answer is not B, it is D", "D"),
+        ("B is correct", "B"),
+        ("The best choice is option B because it rains", "B"),
+        ("the answer is a good one", None),
+        ("A cat sat", None),
+        ("I don't know", None),
+        ("", None),
+    ],
+)
+def test_choices(answer: str, letter: str | None) -> None:
+    assert letter_of(answer) == letter
+
+
+def test_a_choice_is_compared_by_letter() -> None:
+    assert verdict("choice", "The answer is B.", "(b)") == "right"
+    assert verdict("choice", "C", ["A", "B"]) == "wrong"
+    assert verdict("choice", "no idea", "B") == "unparsed"
+    assert verdict("choice", "B", "Paris") == "ungraded"
+
+
+def test_regular_expressions() -> None:
+    assert verdict("regex", "answer: 3\nanswer: 4.", "4", pattern=r"answer: (\S+)") == "right"
+    assert verdict("regex", "answer: four", "4", pattern=r"answer: (\S+)") == "wrong"
+    assert verdict("regex", "no", "4", pattern=r"answer: (\S+)") == "unparsed"
+    assert verdict("regex", "Yes, sure", None, pattern=r"(?i)^yes") == "right"
+    assert verdict("regex", "No", None, pattern=r"(?i)^yes") == "wrong"
+    assert verdict("regex", " ", None, pattern=r"(?i)^yes") == "unparsed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ('Here it is:\n```json\n{"a": [1, 2]}\n```\nDone.', {"a": [1, 2]}),
+        ('I say {"a": 1} and {"b": {"c": 2}}.', {"b": {"c": 2}}),
+        ("[1, 2]", [1, 2]),
+        ("null", None),
+    ],
+)
+def test_json_is_found_among_words(answer: str, value: object) -> None:
+    found = find_json(answer)
+    assert found is not None
+    assert found.value == value
+
+
+def test_json_is_graded_by_fields_and_schema() -> None:
+    schema = {"type": "object", "required": ["age"], "properties": {"age": {"type": "integer"}}}
+    assert verdict("json", '{"age": 3, "more": 1}', {"age": 3.0}) == "right"
+    assert grade("json", '{"age": 3, "name": "x"}', {"age": 3, "name": "y"}).score == 0.5
+    assert verdict("json", '{"age": 3, "name": "x"}', {"age": 3, "name": "y"}, threshold=0.5) == "right"
+    assert verdict("json", '{"age": 4}', [{"age": 3}, {"age": 4}]) == "right"
+    assert verdict("json", '{"age": "3"}', '{"age": 3}') == "wrong"
+    assert verdict("json", '{"age": "3"}', None, schema=schema) == "wrong"
+    assert verdict("json", '{"age": 3}', None, schema=schema) == "right"
+    assert verdict("json", '{"age": NaN}', {"age": 3}) == "unparsed"
+    assert verdict("json", '{"age": 3', {"age": 3}) == "unparsed"
+    assert "integer" in str(grade("json", '{"age": "3"}', None, schema=schema).note)
+
+
+def test_tool_calls() -> None:
+    called = (ToolCall("1", "weather", '{"city": "Oslo", "days": 2}'),)
+    wanted = {"name": "weather", "arguments": {"days": 2.0, "city": "Oslo"}}
+    assert verdict("tool_call", "", wanted, called) == "right"
+    assert (
+        verdict("tool_call", "", {"function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}, called) == "wrong"
+    )
+    assert verdict("tool_call", "", "weather", called) == "right"
+    assert verdict("tool_call", "", [{"name": "other"}, wanted], called) == "right"
+    both = {"tool_calls": [wanted, {"name": "time"}]}
+    assert verdict("tool_call", "", both, called) == "wrong"
+    assert verdict("tool_call", "", both, (*called, ToolCall("2", "time", ""))) == "right"
+    assert verdict("tool_call", "I would call weather.", wanted) == "unparsed"
+    assert verdict("tool_call", "", wanted, (ToolCall("1", "weather", "{half"),)) == "wrong"
+
+
+def naive(one: list[int], two: list[int]) -> int:
+    table = [[0] * (len(two) + 1) for _ in range(len(one) + 1)]
+    for i, x in enumerate(one):
+        for j, y in enumerate(two):
+            table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+    return table[-1][-1]
+
+
+@forall(st.lists(st.integers(0, 4), max_size=30), st.lists(st.integers(0, 4), max_size=30))
+def test_the_longest_common_subsequence_is_the_tables(one: list[int], two: list[int]) -> None:
+    assert longest_common([str(x) for x in one], [str(x) for x in two]) == naive(one, two)
+
+
+def test_overlap_by_hand() -> None:
+    assert rouge_l("the cat sat on the mat", "The cat lay on a mat.") == pytest.approx(2 * 4 / 12)
+    assert verdict("overlap", "the cat sat on the mat", "The cat lay on a mat.") == "right"
+    assert verdict("overlap", "a dog", ["the cat", "one dog barks"]) == "wrong"
+
+
+def by_length(answer: str, expected: object, request: object) -> float | None:
+    if answer == "raise":
+        raise RuntimeError("no")
+    return {"none": None, "much": 2.0, "nan": float("nan")}.get(answer, 0.5)
+
+
+def test_functions() -> None:
+    name = f"{__name__}:by_length"
+    assert verdict("function", "half", None, function=name) == "right"
+    assert verdict("function", "half", None, function=name, threshold=0.6) == "wrong"
+    for answer in ("none", "much", "nan", "raise"):
+        assert verdict("function", answer, None, function=name) == "ungraded"
+
+
+@pytest.mark.parametrize("name", ["nothing", "no.such.module:f", "math:pi", "math:no_such"])
+def test_a_function_that_is_none_is_told(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"quality\.function: .*"):
+        load_function(name)
+
+
+def test_what_no_row_can_be_graded_by_is_told() -> None:
+    number = Quality(kind="number")
+    assert "no row says" in str(problem_of(number, [None, None]))
+    assert "holds no number" in str(problem_of(number, ["Paris"]))
+    assert problem_of(number, ["Paris", "7"]) is None
+    assert needs_expected(number)
+    assert not needs_expected(Quality(kind="regex", pattern="yes"))
+    with pytest.raises(ConfigError, match=r"quality\.schema: is no JSON Schema"):
+        compiled({"type": "nonsense"})
+
+
+def test_ten_thousand_answers_take_seconds() -> None:
+    from time import process_time
+
+    text = "First there were 12 apples, then 30 more came, at $1.50 each. " * 12 + "\nThe answer is **42**."
+    before = process_time()
+    for kind in ("exact", "contains", "number", "choice", "overlap", "json"):
+        made = build(Quality.model_validate({"kind": kind}))
+        for _ in range(1000):
+            made(Given(text, "B 42"))
+    assert process_time() - before < 10
