@@ -34,15 +34,17 @@ class LlmexpLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the batch; its exit status goes to `llmexp.outcome`, so that Hydra never ends a sweep early."""
+        from llmexp import command_line
         from llmexp import errors as outcome
         from llmexp.errors import ConfigError
         from llmexp.jobs import sweep
 
+        command_line.composed()
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         composed = [self._compose(overrides, initial_job_idx + at) for at, overrides in enumerate(job_overrides)]
         try:
-            status = sweep.run_sweep(composed, str(self.config.hydra.sweep.dir))
+            status = sweep.run_sweep(composed, str(self.config.hydra.sweep.dir), self.config)
         except ConfigError as error:
             print(error, file=sys.stderr)
             sys.exit(error.exit_status)

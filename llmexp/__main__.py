@@ -1,6 +1,6 @@
 """The door: Hydra in, exit status out.
 
-Nothing heavy is imported before a job is known to run; `--help` and `--cfg job` stay instant.
+Nothing heavy is imported before a job is known to run: `--help` does not even import Hydra, `--cfg job` little else.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from llmexp import command_line
 from llmexp import errors as outcome
 from llmexp.errors import FAILED, INTERRUPTED, WRONG, ConfigError
 
@@ -27,16 +28,31 @@ def conf_dir() -> Path:
 
 def main() -> None:
     """Entry point of `python -m llmexp` and of the console script."""
+    arguments = sys.argv[1:]
+    answered = command_line.answer(arguments, conf_dir())
+    if answered is not None:
+        sys.exit(answered)
     _quiet_environment()
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        _hydra()
+        sys.argv[1:] = command_line.arranged(arguments)
+        with command_line.errors_are_raised():
+            _hydra()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        outcome.report(error.exit_status)
     except KeyboardInterrupt:
         outcome.report(INTERRUPTED)
     except SystemExit as end:
         # Hydra exits 1 for its own composition errors; before any of our code ran that means a wrong config.
         code = end.code if isinstance(end.code, int) else FAILED if end.code else 0
         outcome.report(WRONG if code == FAILED and not outcome.reported() else code)
+    except Exception as error:
+        explained = None if outcome.reported() else command_line.explain(error, arguments, conf_dir())
+        if explained is None:
+            raise
+        print(explained, file=sys.stderr)
+        outcome.report(WRONG)
     sys.stdout.flush()
     sys.exit(outcome.final())
 
@@ -67,6 +83,7 @@ def _hydra() -> None:
 
         from llmexp.jobs import sweep
 
+        command_line.composed()
         try:
             status = sweep.run_composed(composed, cast("DictConfig", HydraConfig.get()))
         except ConfigError as error:

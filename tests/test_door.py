@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llmexp import __version__
+
 SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "LLMEXP_SAGEMAKER_ENDPOINT")
 
 
@@ -38,8 +40,16 @@ def llmexp(tmp_path: Path):  # type: ignore[no-untyped-def]
         (["concurrency=0"], "concurrency: must be at least 1, got 0"),
         (["run.timeout_s=-1"], "run.timeout_s: must be greater than 0, got -1"),
         (["workload.input_tokens.mean=-3"], "workload.input_tokens.mean: must be greater than 0, got -3"),
-        (["model=nosuchmodel"], "nosuchmodel"),
-        (["concurency=3"], "concurency"),
+        (["model=sonet"], "model=sonet: no such option; did you mean model=sonnet?"),
+        (["experiment=nope"], "experiment=nope: no such option; known: "),
+        (["concurency=3"], "concurency: unknown key; did you mean concurrency?"),
+        (["run.max_request=4"], "run.max_request: unknown key; did you mean run.max_requests?"),
+        (["modle=sonnet"], "modle: unknown key; did you mean model?"),
+        (["-m", "load.rat=1,2"], "load.rat: unknown key; did you mean load.rate?"),
+        (["concurrency=1,4"], "concurrency=1,4: several values make a sweep: add -m"),
+        (["sonnet"], "sonnet: is no override; write key=value"),
+        (["--dry-run"], "--dry-run: unknown flag; did you mean dry_run=VALUE?"),
+        (["--config-dir", "nowhere", "model=gpt"], "--config-dir: no such directory: 'nowhere'"),
         (["model.base_url=nowhere"], "model.base_url: must be a URL"),
         (["model=openai_compatible"], "model.name: must be given"),
         (["model=gpt"], "environment variable OPENAI_API_KEY is not set"),
@@ -57,7 +67,36 @@ def test_a_wrong_command_exits_2_with_one_clear_message(llmexp, arguments: list[
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert "earch path" not in done.stderr
     assert not done.stdout.strip()
+
+
+def test_a_config_that_is_no_yaml_is_named_with_its_line(llmexp, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    mine = tmp_path / "mine" / "model"
+    mine.mkdir(parents=True)
+    (mine / "ours.yaml").write_text("name: one\nparams: [1, 2\n")
+    done = llmexp("--config-dir", "mine", "model=ours")
+    assert done.returncode == 2
+    assert "ours.yaml" in done.stderr
+    assert "line" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_are_listed_shown_and_copied_into_a_folder_of_ones_own(llmexp, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert "workload/chat" in llmexp("--options").stdout
+    assert "workload/chat" not in llmexp("--options", "model").stdout
+    assert llmexp("--show", "model/gpt").stdout.startswith("# A GPT by OpenAI's API.")
+    assert llmexp("--copy", "model/gpt", "mine").returncode == 0
+    again = llmexp("--copy", "model/gpt", "mine")
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    copied = tmp_path / "mine" / "model" / "gpt.yaml"
+    copied.write_text(copied.read_text().replace("gpt-5.6", "gpt-of-ours"))
+    assert "name: gpt-of-ours" in llmexp("model=gpt", "--config-dir", "mine", "--cfg", "job").stdout
+
+
+def test_the_version_is_the_tools_own(llmexp) -> None:  # type: ignore[no-untyped-def]
+    assert llmexp("--version").stdout == f"llmexp {__version__}\n"
 
 
 def test_help_and_the_composed_config_come_without_a_job(llmexp, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -87,7 +126,7 @@ def test_a_users_own_directory_adds_to_every_group(llmexp, tmp_path: Path) -> No
     (mine / "workload").mkdir()
     (mine / "model" / "ours.yaml").write_text("name: our-model\nbase_url: http://127.0.0.1:1/v1\n")
     (mine / "workload" / "tiny.yaml").write_text("input_tokens: {mean: 40}\noutput_tokens: {mean: 5}\n")
-    done = llmexp("--config-dir", str(mine), "model=ours", "workload=tiny", "--cfg", "job")
+    done = llmexp("model=ours", "--config-dir", str(mine), "workload=tiny", "--cfg", "job")
     assert done.returncode == 0, done.stderr
     assert "name: our-model" in done.stdout
     assert "mean: 40" in done.stdout

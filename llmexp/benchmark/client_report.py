@@ -24,12 +24,13 @@ def client(measurement: Measurement) -> dict[str, Any]:
     lags = [lag for watch in watches for lag in watch.loop_lag_s]
     shares = [_cpu_share(watch) for watch in watches]
     companions = measurement.companions.values()
-    chunks = sum(one["chunks"] for one in companions)
-    decode_s = sum(one["decode_s"] for one in companions)
+    built = measurement.built
+    chunks = sum(one.chunks for one in companions)
+    decode_s = sum(one.decode_s for one in companions)
     return {
         "workers": measurement.workers,
         "workers_lost": measurement.workers_lost,
-        "requests_lost": sum(one["lost_requests"] for one in companions),
+        "requests_lost": sum(one.lost_requests for one in companions),
         "requests_not_sent": sum(watch.not_sent for watch in watches),
         "loop_lag_s": distribution(lags),
         "worker_cpu_share": max(shares, default=None),
@@ -40,9 +41,9 @@ def client(measurement: Measurement) -> dict[str, Any]:
         "other_load_share": measurement.other_load_share,
         "endpoint_cpu_share": measurement.endpoint_share,
         "client_cpu_s": measurement.client_cpu_s,
-        "tokenizer": measurement.built.get("tokenizer"),
-        "tokenizer_source": measurement.built.get("tokenizer_source"),
-        "own_stream": bool(measurement.built.get("own_stream")),
+        "tokenizer": built.tokenizer if built else None,
+        "tokenizer_source": built.tokenizer_source if built else None,
+        "own_stream": built is not None and built.own_stream,
     }
 
 
@@ -74,7 +75,7 @@ def facts(
     lag = seen["loop_lag_s"] or {}
     closed = config.load.kind == "closed" and config.streams is not None
     estimated = {name for name, found in metrics.token_sources(observed).items() if "estimate" in found}
-    declared = float(measurement.built.get("declared_cache_share", 0.0))
+    declared = measurement.built.declared_cache_share if measurement.built else 0.0
     return ClientFacts(
         requests_completed=int(observed.completed.sum()),
         loop_lag_p99_s=lag.get("p99"),
@@ -129,8 +130,8 @@ def notes(config: Config, measurement: Measurement, observed: Observed, nonce: s
     from llmexp.metrics import summary as metrics
 
     built = measurement.built
-    workload = list(built.get("workload_notes", ()))
-    size, most = built.get("workload_size"), config.run.max_requests
+    workload = list(built.workload_notes) if built else []
+    size, most = built.workload_size if built else None, config.run.max_requests
     if size is not None and (most is None or most > size):
         workload.append(f"the workload has {size} texts; beyond that they come again under new nonces")
     return {

@@ -27,8 +27,8 @@ from llmexp.records import Record, Writer
 from llmexp.workload.request import Request
 
 if TYPE_CHECKING:
-    from llmexp.companion.actor import Task
-    from llmexp.worker.actor import Plan, Watch
+    from llmexp.companion.task import Built, Task, Work
+    from llmexp.worker.plan import Plan, Watch
 
 STREAMS_PER_WORKER = 512
 RATE_PER_WORKER = 2500.0
@@ -80,8 +80,8 @@ class Measurement:
     """What a run left beside its records."""
 
     watches: dict[int, Watch] = field(default_factory=dict)
-    companions: dict[int, dict[str, Any]] = field(default_factory=dict)
-    built: dict[str, Any] = field(default_factory=dict)
+    companions: dict[int, Work] = field(default_factory=dict)
+    built: Built | None = None
     workers: int = 0
     workers_lost: int = 0
     warmup: list[Record] = field(default_factory=list)
@@ -103,8 +103,6 @@ def workers_for(config: Config, *, own_stream: bool, cores: int) -> int:
     """How many workers carry this load: as few as can, at most one a core."""
     if config.ray.workers is not None:
         return config.ray.workers
-    if config.workload.kind in ("conversation", "mix"):
-        return 1
     streams, rate = config.streams, config.peak_rate or 0.0
     if own_stream:
         wanted = math.ceil((streams or rate or 1) / OWN_STREAMS_PER_WORKER)
@@ -209,9 +207,9 @@ class _Pair:
         self.companion: Any = (
             ray.remote(Companion)
             .options(num_cpus=0, max_concurrency=4, max_restarts=0, scheduling_strategy="SPREAD")
-            .remote(task)
+            .remote()
         )
-        self.built: dict[str, Any] = ray.get(self.companion.build.remote())
+        self.built: Built = ray.get(self.companion.begin.remote(task))
         node = ray.get(self.companion.node.remote())
         here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
         self.worker: Any = ray.remote(Worker).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote()
@@ -220,8 +218,8 @@ class _Pair:
         import ray
 
         self.due = plan.max_requests
-        attached = self.companion.attach.remote(self.due)
-        ray.get([self.worker.connect.remote(plan, self.built["directory"]), attached])
+        attached = self.companion.attach.remote()
+        ray.get([self.worker.begin.remote(plan, self.built.directory), attached])
 
     def kill(self) -> None:
         import ray
@@ -263,7 +261,7 @@ class Benchmark:
         cores = os.cpu_count() or 1
         try:
             first = _Pair(self._task(0, 1)) if self._config.ray.workers is None else None
-            own = bool(first and first.built["own_stream"])
+            own = bool(first and first.built.own_stream)
             workers = workers_for(self._config, own_stream=own, cores=cores)
             if first is not None and workers == 1:
                 self._pairs = [first]
@@ -282,7 +280,7 @@ class Benchmark:
             pair.connect(self._plan(pair, workers))
 
     def _task(self, worker: int, workers: int) -> Task:
-        from llmexp.companion.actor import Task
+        from llmexp.companion.task import Task
 
         run = self._config.run
         return Task(
@@ -292,13 +290,30 @@ class Benchmark:
             worker=worker,
             workers=workers,
             warmup_requests=share(run.warmup_requests, worker, workers) or 0,
+            most=self._most(),
             requests=self._job.requests,
             environment=self._job.environment,
         )
 
+    def _most(self) -> int | None:
+        """How many requests the job sends at most: as asked for, or as many as its schedule has arrivals."""
+        from llmexp import schedule
+
+        run = self._config.run
+        offsets = schedule.offsets(
+            self._config.load,
+            seed=run.seed,
+            streams=self._config.streams,
+            timeout_s=run.timeout_s,
+            max_requests=run.max_requests,
+        )
+        if offsets is None or self._waits_for_answers:
+            return run.max_requests
+        return sum(1 for _ in offsets)
+
     def _plan(self, pair: _Pair, workers: int) -> Plan:
         from llmexp import schedule
-        from llmexp.worker.actor import Plan
+        from llmexp.worker.plan import Plan
 
         config, run, streams = self._config, self._config.run, self._config.streams
         offsets = schedule.offsets(
@@ -312,16 +327,16 @@ class Benchmark:
         return Plan(
             worker=pair.number,
             workers=workers,
-            target=pair.built["target"],
+            target=pair.built.target,
             streams=ramp[0][1] if ramp else mine,
-            offsets=None if due is None else iter(due),
+            offsets=due,
             limits=ramp,
-            max_requests=share(run.max_requests, pair.number, workers) if due is None else len(due),
+            max_requests=pair.built.due,
             timeout_s=run.timeout_s,
             grace_s=run.grace_s,
             spare=max((limit for _, limit in ramp), default=mine or self._spare(workers)),
             ahead=self._ahead(pair, mine),
-            own_stream=(config.model, self._job.base_url) if pair.built["own_stream"] else None,
+            own_stream=(config.model, self._job.base_url) if pair.built.own_stream else None,
         )
 
     def _spare(self, workers: int) -> int:
@@ -330,7 +345,7 @@ class Benchmark:
         return max(4, min(512, math.ceil(rate / workers)))
 
     def _ahead(self, pair: _Pair, streams: int | None) -> int:
-        if pair.built["signed"]:
+        if pair.built.signed:
             rate = math.ceil(self._config.peak_rate or 0.0)
             return SIGNED_AHEAD + max(2 * (streams or 0) if not rate else 0, 4 * rate)
         per_s = 0.0 if self._waits_for_answers else self._config.peak_rate or 0.0
@@ -362,7 +377,7 @@ class Benchmark:
         return counts
 
     def _warmup_is_hopeless(self) -> bool:
-        from llmexp.companion.actor import HOPELESS
+        from llmexp.companion.tally import HOPELESS
 
         classes = {row.error_class for row in self.result.warmup}
         if len(classes) != 1 or not (classes & set(HOPELESS)):
@@ -378,7 +393,7 @@ class Benchmark:
         Turns that wait for answers come in between the others, so there only some are given ahead.
         """
         due = pair.due
-        if due is not None and due <= READY_AT_ONCE and not pair.built["signed"] and not self._waits_for_answers:
+        if due is not None and due <= READY_AT_ONCE and not pair.built.signed and not self._waits_for_answers:
             return due
         ahead = self._ahead(pair, share(self._config.streams, pair.number, len(self._pairs)))
         return ahead if due is None else min(ahead, due)
@@ -397,7 +412,7 @@ class Benchmark:
 
     def _load(self) -> None:
         self._writer = Writer(self._job.directory, self._anchor())
-        target = self.result.built["target"]
+        target = self._pairs[0].built.target
         with LoadWatch(target.host, target.port, self._job.endpoint_pids) as watch:
             self.result.started_wall_ns = start = time.time_ns() + int(START_DELAY_S * 1e9)
             pending = {pair.worker.measure.remote(start): pair for pair in self._pairs}

@@ -35,26 +35,10 @@ def record(tape: Tape, request: Request, client: Client | Explainer, tokenizer: 
     """The row of `requests.parquet` for one exchange; its texts are always set, for the caller to keep or drop."""
     seen = _read(tape, client)
     failure = _failure(tape, seen)
-    row = Record(
-        index=request.index,
-        worker=worker,
-        status=_status(tape, failure),
-        intended_ns=tape.intended_ns,
-        dispatched_ns=tape.dispatched_ns,
-        sent_ns=tape.sent_ns,
-        wait_s=tape.wait_s,
-        connect_s=tape.connect_s,
-        first_byte_ns=tape.stamps[0] if tape.stamps else None,
-        end_ns=tape.end_ns,
-        max_tokens=request.max_tokens,
-        finish_reason=seen.answer.finish_reason,
-        stale_connections=tape.stale_connections,
-        server_latency_s=seen.answer.server_latency_s,
-        http_status=seen.response.status if seen.response else None,
-        prompt_digest=request.prompt_digest,
-        session=request.session,
-        turn=request.turn,
-    )
+    row = _bare(tape, request, worker, _status(tape, failure))
+    row.finish_reason = seen.answer.finish_reason
+    row.server_latency_s = seen.answer.server_latency_s
+    row.http_status = seen.response.status if seen.response else None
     if failure is not None:
         row.error_class, row.error_code, row.error_message = failure.error_class, failure.code, failure.message
     _input(row, request, seen.answer, tokenizer.source)
@@ -65,6 +49,35 @@ def record(tape: Tape, request: Request, client: Client | Explainer, tokenizer: 
         row.output_tokens, row.output_tokens_source = seen.answer.usage.output_tokens, "server"
     _texts(row, request)
     return row
+
+
+def unexplained(tape: Tape, request: Request, worker: int, error: Exception) -> Record:
+    """The row of an exchange whose tape could not be explained, through a fault of ours."""
+    failure = Failure.of("client", type(error).__name__, f"internal error while explaining the answer: {error}")
+    row = _bare(tape, request, worker, "failed")
+    row.error_class, row.error_code, row.error_message = failure.error_class, failure.code, failure.message
+    return row
+
+
+def _bare(tape: Tape, request: Request, worker: int, status: Status) -> Record:
+    """Which request it was, and what the worker itself saw of it."""
+    return Record(
+        index=request.index,
+        worker=worker,
+        status=status,
+        intended_ns=tape.intended_ns,
+        dispatched_ns=tape.dispatched_ns,
+        sent_ns=tape.sent_ns,
+        wait_s=tape.wait_s,
+        connect_s=tape.connect_s,
+        first_byte_ns=tape.stamps[0] if tape.stamps else None,
+        end_ns=tape.end_ns,
+        max_tokens=request.max_tokens,
+        stale_connections=tape.stale_connections,
+        prompt_digest=request.prompt_digest,
+        session=request.session,
+        turn=request.turn,
+    )
 
 
 # --- what was seen ---------------------------------------------------------------------------------------------------

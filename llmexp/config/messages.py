@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -60,13 +60,23 @@ def _show(value: Any) -> str:
     return json.dumps(value) if not isinstance(value, str) else f"'{value}'"
 
 
-def _suggest(path: list[str]) -> str:
+def unknown_key(path: list[str], groups: list[str]) -> str:
+    """What to say of a key that the schema does not have; `groups` may be set at the top too."""
+    for depth in range(1, len(path) + 1):
+        known = _keys_at(Config, path[: depth - 1])
+        if path[depth - 1] not in known and known:
+            more = groups if depth == 1 else []
+            return f"{'.'.join(path)}: unknown key{_suggest(path[:depth], more)}"
+    return f"{'.'.join(path)}: unknown key"
+
+
+def _suggest(path: list[str], more: Sequence[str] = ()) -> str:
     """The remedy for an unknown key: the nearest known one, or all that there are."""
-    known = _keys_at(Config, path[:-1])
+    known = [*_keys_at(Config, path[:-1]), *more]
     near = difflib.get_close_matches(path[-1], known, n=1)
     if near:
         return f"; did you mean {'.'.join([*path[:-1], near[0]])}?"
-    return f"; known here: {', '.join(sorted(known))}" if known else ""
+    return f"; known here: {', '.join(sorted(set(known)))}" if known else ""
 
 
 def _keys_at(part: Any, path: list[str]) -> list[str]:

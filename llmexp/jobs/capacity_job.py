@@ -79,7 +79,7 @@ class _Job:
     status: str = "finished"
 
     def __post_init__(self) -> None:
-        from llmexp.companion.actor import nonce_of
+        from llmexp.companion.task import nonce_of
 
         self.config: Config = self.spec.config
         told = self.config.capacity

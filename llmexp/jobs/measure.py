@@ -56,7 +56,7 @@ def _job(
     watch: Watch,
 ) -> Any:
     from llmexp.benchmark import Job
-    from llmexp.companion.actor import nonce_of
+    from llmexp.companion.task import nonce_of
 
     return Job(
         config=spec.config,

@@ -1,7 +1,7 @@
 """Jobs before they run: from composed configs to specs with a name, a key and a place.
 
-A job's key is a hash over model, workload, load, concurrency, slo, quality, seed and repeat; a resumed sweep recognises
-its jobs by it.
+A job's key is a hash over model, workload, load, concurrency, slo, quality, `run.max_requests`, seed and repeat; a
+resumed sweep recognises its jobs by it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from llmexp.errors import ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-KEYED = ("model", "workload", "load", "concurrency", "slo", "quality")
+KEYED = ("model", "workload", "load", "concurrency", "slo", "quality", "rehearse", "capacity")
+KEYED_RUN = ("max_requests", "seed")
 # Where and how long a run is kept says nothing about what was measured.
 UNNAMED = ("run.resume", "run.rerun_invalid", "paths.outputs", "run.repeats", "dry_run", "tracking")
 
@@ -69,11 +70,7 @@ class Spec:
     @property
     def key(self) -> str:
         """The hash that recognises this job."""
-        parts = {name: self.tree.get(name) for name in KEYED}
-        parts |= {"seed": self.config.run.seed, "repeat": self.repeat, "rehearse": self.config.rehearse}
-        if self.config.capacity.enabled:
-            parts["capacity"] = self.tree.get("capacity")
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return key_of(self.config, self.repeat)
 
     def info(self) -> dict[str, Any]:
         """The `job` part of result.json."""
@@ -90,6 +87,20 @@ class Spec:
             "rehearsal": self.config.rehearse,
             **probe,
         }
+
+
+def key_of(config: Config, repeat: int) -> str:
+    """The key of a job; taken from the whole schema, so that a file of a version with fewer keys has the same."""
+    whole = config.model_dump(mode="json", by_alias=True)
+    parts = {name: whole.get(name) for name in KEYED}
+    parts |= {name: whole["run"].get(name) for name in KEYED_RUN} | {"repeat": repeat}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_keyed(name: str) -> bool:
+    """Whether a flat config key (`run.seed`) is part of the job's key."""
+    group, _, rest = name.partition(".")
+    return group in KEYED or (group == "run" and rest in KEYED_RUN)
 
 
 def specs(composed: Sequence[Composed]) -> list[Spec]:

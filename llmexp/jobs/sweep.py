@@ -1,88 +1,83 @@
 """From composed configs to finished jobs: one job, or a sweep of them in randomised blocks.
 
 A sweep runs every job that it can: a failing job never loses the others. All jobs are validated before the first
-request; what a resumed sweep already has is not run again.
+request; what a resumed sweep already has is not run again, and counts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import random
 import sys
-import time
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llmexp.errors import (
-    FAILED,
-    INTERRUPTED,
-    MISSED,
-    OK,
-    UNRECORDED,
-    ConfigError,
-    JobError,
-    LlmexpError,
-    RecordingError,
-    worst,
-)
+from llmexp.config import flatten
+from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ConfigError, JobError, LlmexpError, worst
+from llmexp.jobs import lock, sweep_dir
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.budget import Budget
+from llmexp.jobs.lock import Folder
+from llmexp.jobs.recorder import Recorder
 from llmexp.jobs.spec import Composed, Spec
+from llmexp.jobs.sweep_dir import SweepDir
+from llmexp.results import JsonObject
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from llmexp.tracking import Store
-
 log = logging.getLogger("llmexp")
-SWEEP_FILE = "sweep.json"
 
 
 def run_composed(task: DictConfig, hydra: DictConfig) -> int:
     """A command without `-m`: one job, or a sweep of its repeats. Returns the exit status."""
     composed = Composed(task, hydra, tuple(hydra.overrides.task))
-    directory = Path(str(hydra.runtime.output_dir))
-    found = jobs.specs([composed])
-    if len(found) > 1:
-        return run_specs(found, directory)
-    return _Run(found, directory, alone=True).run()
+    with _owned(lock.claim(Path(str(hydra.runtime.output_dir)))) as folder:
+        found = jobs.specs([composed])
+        if found[0].config.dry_run:
+            return _plan_only(found)
+        if len(found) > 1 or found[0].config.run.resume is not None:
+            return run_specs(found, folder.path)
+        return _Run([replace(found[0], directory=folder.path)], folder, None).run()
 
 
-def run_sweep(composed: Sequence[Composed], directory: str) -> int:
-    """A multirun. Returns the exit status; raises `ConfigError` before anything is sent."""
-    return run_specs(jobs.specs(composed), Path(directory))
+def run_sweep(composed: Sequence[Composed], directory: str, multirun: DictConfig | None = None) -> int:
+    """A multirun. Returns the exit status; raises `ConfigError` before anything is written or sent."""
+    return run_specs(jobs.specs(composed), Path(directory), multirun)
 
 
-def run_specs(found: list[Spec], directory: Path) -> int:
+def run_specs(found: list[Spec], directory: Path, multirun: DictConfig | None = None) -> int:
     """A sweep of checked jobs into `directory`, or into the one that `run.resume` names."""
-    resume = found[0].config.run.resume
-    if resume is not None:
-        _drop_unused(directory)
-        directory = Path(resume)
-    return _Run(found, directory, alone=False).run()
+    config = found[0].config
+    if config.dry_run:
+        return _plan_only(found)
+    if config.run.resume is not None:
+        with _owned(lock.hold(Path(config.run.resume))) as folder:
+            sweep = SweepDir.resume(folder, found)
+            return _Run(sweep.specs, folder, sweep).run()
+    with _owned(lock.claim(directory)) as folder:
+        sweep = SweepDir.new(folder, found)
+        sweep.keep_composition(multirun)
+        return _Run(sweep.specs, folder, sweep).run()
 
 
-def _drop_unused(directory: Path) -> None:
-    """Hydra made a folder for a sweep that goes on in another one."""
-    with contextlib.suppress(OSError):
-        (directory / "multirun.yaml").unlink(missing_ok=True)
-        directory.rmdir()
+@contextlib.contextmanager
+def _owned(folder: Folder) -> Iterator[Folder]:
+    """Keep a folder for as long as it is worked in; nothing stays of one that nothing was written to."""
+    try:
+        yield folder
+    finally:
+        folder.drop_if_empty()
 
 
-def in_blocks(found: Sequence[Spec], seed: int) -> list[Spec]:
-    """The order of running: repeat by repeat, shuffled inside each, so that drift favours no stack."""
-    order: list[Spec] = []
-    for repeat in sorted({spec.repeat for spec in found}):
-        block = [spec for spec in found if spec.repeat == repeat]
-        random.Random(f"{seed}/{repeat}").shuffle(block)
-        order += block
-    return order
+def _plan_only(found: list[Spec]) -> int:
+    from llmexp.jobs import plan
+
+    print(plan.render(plan.estimate(found)))
+    return OK
 
 
 @dataclass
@@ -90,27 +85,24 @@ class _Run:
     """One command's jobs, their store and their end."""
 
     specs: list[Spec]
-    directory: Path
-    alone: bool
+    folder: Folder
+    sweep: SweepDir | None
+    """None for a job alone."""
+    recorder: Recorder = field(default_factory=Recorder)
     statuses: list[int] = field(default_factory=list)
-    results: list[dict[str, Any]] = field(default_factory=list)
-    store: Store | None = None
-    parent: str | None = None
-    sweep_id: str | None = None
+    results: list[JsonObject] = field(default_factory=list)
+    standing: list[tuple[Spec, JsonObject]] = field(default_factory=list)
+    """What an earlier command measured and this one keeps."""
 
     def run(self) -> int:
         from llmexp.jobs import plan
 
         first = self.specs[0].config
         estimate = plan.estimate(self.specs)
-        if first.dry_run:
-            print(plan.render(estimate))
-            return OK
         plan.check_budget(estimate, first.run.max_usd)
-        self._place()
         todo = self._todo()
-        if not self.alone:
-            log.info(plan.one_line(estimate, len(todo), self.directory))
+        if self.sweep is not None:
+            log.info(plan.one_line(estimate, len(todo), self.folder.path))
         self._get_ready(todo)
         budget = Budget(first.run.max_usd)
         try:
@@ -120,65 +112,28 @@ class _Run:
 
             self._end()
             benchmark.stop_ray()
-        return worst(self.statuses)
+        return self._status()
 
-    # -- places -------------------------------------------------------------------------------------------------------
-
-    def _place(self) -> None:
-        """Give each job its folder and the sweep its id."""
-        if self.alone:
-            self.specs = [replace(spec, directory=self.directory) for spec in self.specs]
-            return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        file = self.directory / SWEEP_FILE
-        if file.exists():
-            self.sweep_id = json.loads(file.read_text())["id"]
-        else:
-            self.sweep_id = uuid.uuid4().hex
-            self._tell(id=self.sweep_id, name=self._title(), jobs=len(self.specs))
-        self.specs = [replace(spec, directory=self._folder(spec), sweep=self.sweep_id) for spec in self.specs]
-
-    def _tell(self, **facts: Any) -> dict[str, Any]:
-        """Adds to what the directory says of the sweep as a whole, for whoever resumes it or logs it later."""
-        file = self.directory / SWEEP_FILE
-        told: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-        file.write_text(json.dumps(told | facts, indent=2, ensure_ascii=False) + "\n")
-        return told | facts
-
-    def _folder(self, spec: Spec) -> Path:
-        known = self._existing().get(spec.key)
-        if known is not None:
-            return known
-        number = spec.number
-        taken = {path.name for path in self._existing().values()}
-        while str(number) in taken:
-            number += len(self.specs)
-        return self.directory / str(number)
-
-    def _existing(self) -> dict[str, Path]:
-        """Job key → folder, of what the sweep directory already holds."""
-        found = {}
-        for path in self.directory.iterdir():
-            if path.is_dir() and path.name.isdigit() and (key := _key_of(path)):
-                found[key] = path
-        return found
+    def _status(self) -> int:
+        return worst([*self.statuses, *self.recorder.statuses])
 
     def _todo(self) -> list[Spec]:
-        order = in_blocks(self.specs, self.specs[0].config.run.seed)
-        todo = []
-        for spec in order:
-            done = _result(spec.directory)
-            if done is not None and _stands(done, spec.config.run.rerun_invalid):
-                self.results.append(done)
-            else:
-                todo.append(spec)
+        """The jobs that are to run; those that stand already count with what they came to."""
+        from llmexp.jobs import measure as experiment
+
+        if self.sweep is None:
+            return self.specs
+        todo, self.standing = self.sweep.outstanding(rerun_invalid=self.specs[0].config.run.rerun_invalid)
+        for spec, result in self.standing:
+            self.results.append(result)
+            self.statuses.append(experiment.status_of(result, spec.config))
         return todo
 
     # -- running ------------------------------------------------------------------------------------------------------
 
     def _run_all(self, todo: list[Spec], budget: Budget) -> None:
         for at, spec in enumerate(todo):
-            if not self.alone:
+            if self.sweep is not None:
                 log.info("[%d/%d] %s", at + 1, len(todo), spec.name)
             try:
                 status = self._run_one(spec, budget)
@@ -205,7 +160,7 @@ class _Run:
         try:
             result = job.run(spec, budget)
         except ConfigError:
-            if self.alone:
+            if self.sweep is None:
                 raise
             log.exception("%s", spec.name)
             return FAILED
@@ -216,7 +171,7 @@ class _Run:
             log.exception("%s: internal error", spec.name)
             result = experiment.failed(spec, f"internal error: {type(error).__name__}: {error}")
         self.results.append(result)
-        recorded = self._record(spec)
+        recorded = self.recorder.job(spec.directory)
         print(experiment.render(result, spec.directory))
         sys.stdout.flush()
         return worst([experiment.status_of(result, spec.config), recorded])
@@ -225,17 +180,12 @@ class _Run:
         """A folder that is replaced is kept as N.attempt1, its run tagged as superseded."""
         from llmexp.jobs import measure as experiment
 
-        if self.alone or not spec.directory.exists():
+        if self.sweep is None or not spec.directory.exists():
             return
         old = experiment.salvage(spec.directory)
-        attempt = 1
-        while (kept := spec.directory.with_name(f"{spec.directory.name}.attempt{attempt}")).exists():
-            attempt += 1
-        spec.directory.rename(kept)
-        if old is not None and self.store is not None:
-            with self._recording():
-                run = self.store.find_job(old["job"]["id"]) or self.store.log_job(kept, self.parent)
-                self.store.supersede(run)
+        kept = sweep_dir.set_aside(spec.directory)
+        if old is not None:
+            self.recorder.supersede(kept, str(old["job"]["id"]))
 
     # -- recording ----------------------------------------------------------------------------------------------------
 
@@ -250,72 +200,43 @@ class _Run:
             if todo:
                 with contextlib.suppress(JobError):  # met again, and told, by the first job
                     benchmark.ensure_ray(config.ray)
-            with self._recording():
-                self.store = opening.result()
-                if not self.alone:
-                    assert self.sweep_id is not None
-                    name, tags = self._name(), dict(config.tracking.tags)
-                    if any(spec.config.rehearse for spec in self.specs):
-                        tags["llmexp.rehearsal"] = "true"
-                    self.parent = self.store.start_sweep(self.sweep_id, name, tags, self._common())
+            self.recorder.open(opening)
+        if self.sweep is None:
+            return
+        tags = dict(config.tracking.tags)
+        if any(spec.config.rehearse for spec in self.specs):
+            tags["llmexp.rehearsal"] = "true"
+        self.recorder.begin_sweep(self.sweep.id, self.sweep.name, tags, self._common())
+        for spec, result in self.standing:
+            self.recorder.catch_up(spec.directory, str(result["job"]["id"]))
 
-    def _name(self) -> str:
-        """The sweep's name; a resumed one keeps its own."""
-        return str(self._tell().get("name") or self._title())
-
-    def _title(self) -> str:
-        models = list(dict.fromkeys(spec.model for spec in self.specs))
-        return f"{' vs '.join(models)} · {time.strftime('%Y-%m-%d %H:%M')}"
-
-    def _common(self) -> dict[str, Any]:
+    def _common(self) -> dict[str, object]:
         """The config that all jobs share."""
-        from llmexp.config import flatten
-
         flat = [flatten(spec.tree) for spec in self.specs]
         return {key: value for key, value in flat[0].items() if all(one.get(key) == value for one in flat)}
-
-    def _record(self, spec: Spec) -> int:
-        if self.store is None:
-            return UNRECORDED
-        before = len(self.statuses)
-        with self._recording():
-            self.store.log_job(spec.directory, self.parent)
-        return UNRECORDED if len(self.statuses) > before else OK
-
-    @contextlib.contextmanager
-    def _recording(self) -> Any:
-        """What the store refuses is said and remembered; files are complete all the same."""
-        try:
-            yield
-        except RecordingError as error:
-            log.error("%s", error)  # noqa: TRY400 -- one clear message, no traceback
-            self.statuses.append(UNRECORDED)
 
     def _end(self) -> None:
         """Compare, close the parent, say where to look."""
         if not self.results:
             return
-        headline = "" if self.alone else self._compare()
-        if headline:
-            self._tell(description=headline)
-        if not self.alone and self.store is not None and self.parent is not None:
-            states = {OK: "finished", MISSED: "finished", UNRECORDED: "finished", INTERRUPTED: "interrupted"}
-            with self._recording():
-                status = states.get(worst(self.statuses), "failed")
-                self.store.finish_sweep(self.parent, status, headline, self.directory)
-        print(f"\nFiles: {_shown(self.directory)}")
-        if self.store is not None and self.store.uri is not None:
+        if self.sweep is not None:
+            headline = self._compare()
+            if headline:
+                self.sweep.tell(description=headline)
+            self.recorder.end_sweep([self._status()], headline, self.folder.path)
+        print(f"\nFiles: {_shown(self.folder.path)}")
+        if self.recorder.uri is not None:
             print("Browse: python -m llmexp.ui")
         sys.stdout.flush()
 
     def _compare(self) -> str:
         from llmexp import compare, report
 
-        config = self.specs[0].config
+        config, directory = self.specs[0].config, self.folder.path
         try:
-            comparison = compare.compare(compare.load_runs([self.directory]), compare.Options.from_config(config))
-            compare.write(comparison, self.directory)
-            report.comparison(comparison, self.directory)
+            comparison = compare.compare(compare.load_runs([directory]), compare.Options.from_config(config))
+            compare.write(comparison, directory)
+            report.comparison(comparison, directory)
         except LlmexpError as error:
             log.error("comparison: %s", error)  # noqa: TRY400
             self.statuses.append(error.exit_status)
@@ -339,27 +260,8 @@ def _shown(path: Path) -> str:
     return str(path)
 
 
-def _result(directory: Path) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError):
-        found: dict[str, Any] = json.loads((directory / "result.json").read_text())
-        return found
-    return None
-
-
-def _key_of(directory: Path) -> str | None:
-    found = _result(directory)
-    return None if found is None else str(found["job"]["key"])
-
-
-def _stands(result: Mapping[str, Any], rerun_invalid: bool) -> bool:
-    """Whether a job need not be run again."""
-    if result["status"] != "finished":
-        return False
-    return not (rerun_invalid and result["validity"]["verdict"] == "invalid")
-
-
 def _save_hydra(spec: Spec) -> None:
-    """Hydra writes `.hydra` itself for a lone job; a sweep's jobs get the same three files here."""
+    """The three files that Hydra would write, for every job alike: only once its folder is ours."""
     from omegaconf import OmegaConf
 
     target = spec.directory / ".hydra"

@@ -12,12 +12,14 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from llmexp.metrics.validity import Validity
 
 RESULT = "result.json"
+JsonObject: TypeAlias = dict[str, Any]
+"""The content of `result.json` as it is read back."""
 SCHEMA_VERSION = 1
 
 
@@ -119,9 +121,9 @@ def write(directory: Path, result: Mapping[str, Any]) -> Path:
     return write_json(directory / RESULT, result, indent=1)
 
 
-def read(directory: Path) -> dict[str, Any]:
+def read(directory: Path) -> JsonObject:
     """The content of `result.json`."""
-    tree: dict[str, Any] = json.loads((directory / RESULT).read_text(encoding="utf-8"))
+    tree: JsonObject = json.loads((directory / RESULT).read_text(encoding="utf-8"))
     return tree
 
 

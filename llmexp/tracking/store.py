@@ -126,14 +126,12 @@ class MlflowStore:
         return run_id
 
     def _log_files(self, run_id: str, job_dir: Path) -> None:
-        """Every file of the job; those of its probes belong to their own runs."""
-        if not probe_dirs(job_dir):
-            self._client.log_artifacts(run_id, str(job_dir))
-            return
+        """Every file of the job; those of its probes belong to their own runs, and a hidden one is of the moment."""
         for path in sorted(job_dir.iterdir()):
             if path.is_file():
-                self._client.log_artifact(run_id, str(path))
-            elif path.name != PROBES:
+                if not path.name.startswith("."):
+                    self._client.log_artifact(run_id, str(path))
+            elif path.name != PROBES or not probe_dirs(job_dir):
                 self._client.log_artifacts(run_id, str(path), path.name)
 
     def finish_sweep(
@@ -141,7 +139,7 @@ class MlflowStore:
     ) -> None:
         """Closes the sweep's run with its verdict and the files that lie beside the jobs."""
         with recording(self._uri, sweep_dir):
-            for path in sorted(path for path in sweep_dir.iterdir() if path.is_file()):
+            for path in sorted(path for path in sweep_dir.iterdir() if path.is_file() and path.name[0] != "."):
                 self._client.log_artifact(run_id, str(path))
             self._client.set_tag(run_id, "mlflow.note.content", trim(description or tally(sweep_dir), TAG_LIMIT))
             self._client.set_terminated(run_id, STATUS[status], ended_ms)

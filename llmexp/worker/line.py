@@ -1,7 +1,7 @@
 """The line between a worker and its companion: framed pickles over a private Unix socket.
 
-companion → worker: `Ready` (requests as bytes), `Loaded`, `Stop`. worker → companion: `Tape`, `Need`, `Resign`. Either
-way: `Over`.
+companion → worker: `Ready` (requests as bytes), `Loaded`, `SessionsEnded`, `Stop`. worker → companion: `Tape`, `Need`,
+`Resign`. Either way: `Over`.
 The socket lies in a directory of mode 0700 that the companion makes; only these two processes speak on it.
 """
 
@@ -13,25 +13,34 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llmexp.worker.pool import Tape
+from llmexp.workload.request import Request
 
+SOCKET, ODOMETER = "feed.sock", "launched"
+"""Names in the directory that a companion makes."""
 HEAD = struct.Struct("<I?")
 """Bytes in the body, and whether it is a tape, which can wait: known without unpickling it."""
 
 
 @dataclass(slots=True)
 class Shot:
-    """A request ready to be sent."""
+    """A request ready to be sent.
+
+    A shot that `opens` takes one of the streams that the load allows, and the stream is free again when a shot that
+    `closes` has ended. A lone request does both. A session of several turns holds one stream from its first turn to
+    the end of its last: its later turns go out as soon as they may.
+    """
 
     index: int
-    data: Any
+    data: bytes | Request
     """The bytes of the wire; a `Request` where LiteLLM times its own stream."""
     expires_ns: int = 0
     """Monotonic ns after which the signature is stale; 0: never."""
     not_before_ns: int = 0
-    """Monotonic ns before which it must not be sent (think time)."""
+    """Monotonic ns before which it must not be sent: the end of the answer before, and the think time."""
+    opens: bool = True
+    closes: bool = True
 
 
 @dataclass(slots=True)
@@ -45,6 +54,13 @@ class Ready:
 @dataclass(slots=True)
 class Loaded:
     """All shots of a phase that can be given before it have been given."""
+
+
+@dataclass(slots=True)
+class SessionsEnded:
+    """So many sessions ended before their last turn: their streams are free."""
+
+    count: int
 
 
 @dataclass(slots=True)
@@ -79,6 +95,11 @@ def pack(message: object) -> bytes:
     return HEAD.pack(len(body), isinstance(message, Tape)) + body
 
 
+def unpack(body: bytes) -> object:
+    """The message of a frame's body."""
+    return pickle.loads(body)  # noqa: S301 -- written by the other half of this pair, over a private socket
+
+
 class Unpacker:
     """Cuts a byte stream into its frames."""
 
@@ -109,9 +130,9 @@ class Odometer:
             self._memory = mmap.mmap(file.fileno(), 8)
         self._count = self.read()
 
-    def step(self) -> None:
-        """One more."""
-        self._count += 1
+    def step(self, count: int = 1) -> None:
+        """So many more; fewer, where some were taken back."""
+        self._count += count
         struct.pack_into("<q", self._memory, 0, self._count)
 
     def read(self) -> int:

@@ -1,6 +1,6 @@
 """LiteLLM's own streams, timed as they are: the fallback for providers whose requests cannot be taken off LiteLLM.
 
-It stands where the worker's `wire.Pool` stands. Each answer is written down, after its end, as the tape of an
+It stands where the worker's `pool.Pool` stands. Each answer is written down, after its end, as the tape of an
 OpenAI-style event stream whose pieces carry the stamps at which LiteLLM handed its chunks over, so that everything
 behind the worker stays the same. What LiteLLM spends on a chunk is inside these times; `validity` says so.
 """
@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable
 from itertools import groupby
 from time import monotonic_ns
-from typing import Any, cast
 
 from llmexp.clients import litellm_sdk
 from llmexp.clients.base import ErrorClass, Failure, TokenEvent, Usage, classify_status
@@ -67,7 +66,8 @@ class OwnStreams:
         litellm_sdk.on_send.set(announced)
         failure = None
         try:
-            call = self._caller.call(cast("Request", exchange.data))
+            assert isinstance(exchange.data, Request)
+            call = self._caller.call(exchange.data)
             await heard.listen(await start(call), monotonic_ns)
         except Exception as error:  # noqa: BLE001 -- a failed request is data
             failure = failure_of(error, begun=bool(heard.events))
@@ -99,21 +99,21 @@ def _closing(heard: Heard) -> bytes:
     return finish + _data({"choices": [], "usage": _usage(heard.usage)})
 
 
-def _event(choice: dict[str, Any]) -> bytes:
+def _event(choice: dict[str, object]) -> bytes:
     return _data({"choices": [choice]})
 
 
-def _data(payload: dict[str, Any]) -> bytes:
+def _data(payload: dict[str, object]) -> bytes:
     return f"data: {json.dumps(payload)}\n\n".encode()
 
 
-def _delta(event: TokenEvent) -> dict[str, Any]:
+def _delta(event: TokenEvent) -> dict[str, object]:
     if event.kind == "tool":
         return {"tool_calls": [{"function": {"arguments": event.text}}]}
     return {"reasoning_content" if event.kind == "reasoning" else "content": event.text}
 
 
-def _usage(usage: Usage) -> dict[str, Any] | None:
+def _usage(usage: Usage) -> dict[str, object] | None:
     if usage == Usage():
         return None
     return {

@@ -18,8 +18,8 @@ import httptools
 from llmexp.clients.base import Failure
 from llmexp.clients.http import response_parser
 from llmexp.worker.dial import Dialer, Dialled
-
-NS = 1_000_000_000
+from llmexp.worker.plan import NS
+from llmexp.workload.request import Request
 
 
 @dataclass(slots=True)
@@ -64,7 +64,9 @@ class Exchange:
         "warmup",
     )
 
-    def __init__(self, index: int, data: bytes, intended_ns: int, dispatched_ns: int, *, warmup: bool = False) -> None:
+    def __init__(
+        self, index: int, data: bytes | Request, intended_ns: int, dispatched_ns: int, *, warmup: bool = False
+    ) -> None:
         self.index = index
         self.data = data
         self.intended_ns = intended_ns
@@ -122,8 +124,10 @@ class Connection(Dialled):
         self.exchange = exchange
         self.parser = response_parser(self)
         self._ended = False
+        data = exchange.data
+        assert isinstance(data, bytes)
         exchange.sent_ns = monotonic_ns()
-        self.transport.write(exchange.data)  # type: ignore[union-attr]
+        self.transport.write(data)  # type: ignore[union-attr]
 
     def data_received(self, data: bytes) -> None:
         now = monotonic_ns()
@@ -190,7 +194,7 @@ class Pool:
 
     def __init__(self, dialer: Dialer, on_end: Callable[[Exchange, Tape], None], *, spare: int = 0) -> None:
         self._dialer = dialer
-        self._on_end = on_end
+        self.on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []
         self._busy: dict[Exchange, Connection | None] = {}
@@ -277,7 +281,7 @@ class Pool:
     def ended(self, exchange: Exchange, tape: Tape) -> None:
         """The exchange is over."""
         del self._busy[exchange]
-        self._on_end(exchange, tape)
+        self.on_end(exchange, tape)
 
     def lost(self, exchange: Exchange, now: int, exc: Exception | None) -> None:
         """The connection died under the exchange.

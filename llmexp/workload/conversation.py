@@ -127,6 +127,11 @@ class Conversations:
             return None
         return index - self._workload.conversations, self._workload.think_time_s
 
+    def followed_by(self, index: int) -> int | None:
+        """The next turn, which stands where every conversation beside this one has had its turn."""
+        last = self._place(index).turn + 1 >= self._workload.turns
+        return None if last else index + self._workload.conversations
+
     def partition(self, index: int) -> int:
         """The conversation's number."""
         return self._place(index).session

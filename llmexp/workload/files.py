@@ -89,7 +89,11 @@ class FromFile:
         return (*messages[:-1], replace(last, content=f"{last.text}\n\n{asked}"))
 
     def depends_on(self, index: int) -> None:  # noqa: ARG002
-        """On nothing."""
+        """No dependency."""
+        return
+
+    def followed_by(self, index: int) -> None:  # noqa: ARG002
+        """No turn waits for it."""
         return
 
     def partition(self, index: int) -> int:

@@ -33,6 +33,10 @@ class Kind(Protocol):
         """(index whose answer must be known first, think time in seconds after it)."""
         ...
 
+    def followed_by(self, index: int) -> int | None:
+        """The index that depends on this one."""
+        ...
+
     def partition(self, index: int) -> int:
         """Requests of one partition must be handled by one worker."""
         ...

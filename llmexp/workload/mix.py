@@ -62,6 +62,16 @@ class Mix:
         needed = self._parts[part].depends_on(number)
         return None if needed is None else (self._members[part][needed[0]], needed[1])
 
+    def followed_by(self, index: int) -> int | None:
+        """As the part says, in the indexes of the mix."""
+        part, number = self._where(index)
+        follower = self._parts[part].followed_by(number)
+        if follower is None:
+            return None
+        while len(self._members[part]) <= follower:
+            self._where(len(self._dealt))
+        return self._members[part][follower]
+
     def partition(self, index: int) -> int:
         """As the part says, kept apart from the other parts."""
         part, number = self._where(index)

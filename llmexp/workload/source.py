@@ -35,6 +35,10 @@ class Source:
         """(index whose answer must be known first, think time in seconds after it); None: it may be sent at once."""
         return self._kind.depends_on(index)
 
+    def followed_by(self, index: int) -> int | None:
+        """The index of the turn that waits for this one's answer; None: it is a session's last, or no turn at all."""
+        return self._kind.followed_by(index)
+
     def partition(self, index: int) -> int:
         """Requests of one partition must be handled by one worker: a conversation's turns, else each for itself."""
         return self._kind.partition(index)

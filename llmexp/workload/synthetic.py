@@ -59,7 +59,11 @@ class Synthetic:
         return Prefix(f"{nonce_text(kit.nonce, name, number)}{text} ", f"{reference}{text} ", text)
 
     def depends_on(self, index: int) -> None:  # noqa: ARG002
-        """On nothing."""
+        """No dependency."""
+        return
+
+    def followed_by(self, index: int) -> None:  # noqa: ARG002
+        """No turn waits for it."""
         return
 
     def partition(self, index: int) -> int:

@@ -16,6 +16,7 @@ DOORS = {
     "__main__",
     "api",
     "calibrate",
+    "command_line",
     "compare.__main__",
     "convert",
     "llmperf.correctness",

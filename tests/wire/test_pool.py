@@ -51,7 +51,7 @@ async def one_after_another(port: int, count: int, pool: Pool | None = None) -> 
     target = Target("http", "127.0.0.1", port)
     ends = Ends()
     pool = pool or Pool(Dialer(target), ends)
-    pool._on_end = ends
+    pool.on_end = ends
     for index in range(count):
         pool.submit(Exchange(index, request(target), 1, 2))
         await ends.wait(index + 1)

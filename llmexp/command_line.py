@@ -1,0 +1,316 @@
+"""The command line as a person types it: what is answered at once, in which order Hydra reads it, and why it could not.
+
+`--help`, `--version`, `--options`, `--show` and `--copy` are answered without importing Hydra. Everything else goes to
+Hydra with its own flags in front, since Hydra takes overrides in one piece only. What Hydra cannot compose is
+explained here, with the key, the value and what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from llmexp.errors import OK, WRONG, ConfigError
+
+WITH_VALUE = {
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun"),
+}
+CONFIG_DIR = ("--config-dir", "-cd")
+INFO = ("--info", "-i")
+INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+ALONE = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"} | {
+    "--shell-completion",
+    "-sc",
+}
+OWN = ("--options", "--show", "--copy")
+SHOW_WIDTH = 100
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_traceback_wanted = False
+own_folders: list[Path] = []
+"""The folders of `--config-dir`, first one first: `hydra_plugins/llmexp_searchpath.py` puts them before ours."""
+
+HEAD = """\
+llmexp: token benchmarks that decide which language model, on which deployment stack, carries your traffic.
+
+Usage
+  python -m llmexp [key=value ...]                             one job
+  python -m llmexp -m model=sonnet,llama concurrency=1,4,16    a sweep: one job for each combination
+  python -m llmexp experiment=NAME                             a whole experiment from one file
+
+Choices (group=option)"""
+TAIL = """\
+
+Keys worth knowing
+  concurrency=4            requests in flight            run.max_requests=32   requests measured
+  load=poisson load.rate=2 an open loop                  run.repeats=3         enough for a verdict
+  rehearse=true            offline, free, no measurement dry_run=true          plan and estimate only
+  --cfg job                the whole composed config     --info defaults       where it comes from
+
+Your own models, workloads and experiments
+  --config-dir DIR           adds the options in DIR (the same folders as above)
+  --options [GROUP]          what can be chosen, a line for each option
+  --show GROUP/OPTION        one option's file
+  --copy GROUP/OPTION DIR    that file into your own folder, to be changed there
+
+Commands beside this one, each with --help
+  python -m llmexp.ui         browse the recorded runs
+  python -m llmexp.compare    put runs side by side: intervals, verdicts, plots
+  python -m llmexp.simulate   a simulated endpoint for any client
+  python -m llmexp.calibrate  what this machine can measure honestly
+  python -m llmexp.relog      log finished jobs to MLflow from their files"""
+
+
+def answer(arguments: Sequence[str], conf: Path) -> int | None:
+    """Answer what needs no configuration, on stdout; the exit status, or None where Hydra has to take over."""
+    if "--version" in arguments:
+        return _say(f"llmexp {metadata.version('llmexp')}")
+    folders = [*_own_folders(arguments), conf]
+    if "--help" in arguments or "-h" in arguments:
+        return _say("\n".join([HEAD, *_choices(folders), TAIL]))
+    asked = next((flag for flag in OWN if flag in arguments), None)
+    if asked is None:
+        return None
+    words = list(arguments[list(arguments).index(asked) + 1 :])
+    try:
+        return _answer_own(asked, [word for word in words if not word.startswith("-")], folders)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return WRONG
+
+
+def arranged(arguments: Sequence[str]) -> list[str]:
+    """The arguments for Hydra: its flags first (its parser stops reading overrides at a flag between them), without
+    `--config-dir`, whose folders are kept in `own_folders`.
+
+    Raises `ConfigError` for a flag or a folder that does not exist.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name = word.partition("=")[0]
+        if not word.startswith("-") or word == "-":
+            overrides.append(word)
+        elif name in CONFIG_DIR:
+            given = word.partition("=")[2]
+            if "=" not in word and rest:
+                given = rest.pop(0)
+            own_folders.append(_folder(given))
+        elif name in WITH_VALUE:
+            flags.append(word)
+            if "=" not in word and rest:
+                flags.append(rest.pop(0))
+        elif name in INFO:
+            flags.append(word)
+            if "=" not in word:
+                flags.append(rest.pop(0) if rest and rest[0] in INFO_WORDS else "all")
+        elif word in ALONE:
+            flags.append(word)
+        else:
+            raise ConfigError(_unknown_flag(word))
+    return [*flags, *overrides]
+
+
+def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str | None:
+    """Why Hydra could not compose the configuration, in one message; None where it is no such error."""
+    if _traceback_wanted:
+        return None
+    from hydra.errors import (
+        ConfigCompositionException,
+        HydraException,
+        MissingConfigException,
+        OverrideParseException,
+    )
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    folders = [*_own_folders(arguments), conf]
+    if isinstance(error, MissingConfigException):
+        return _missing(error.missing_cfg_file or "", folders) or _first_line(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, _first_line(error))
+    if isinstance(error, YAMLError):
+        return " ".join(str(error).split())
+    if isinstance(error, ConfigCompositionException):
+        return _composition(error, folders)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _first_line(error)
+    return None
+
+
+@contextlib.contextmanager
+def errors_are_raised() -> Iterator[None]:
+    """Have Hydra raise what it cannot compose, so that it is explained here; it would print it and exit 1.
+
+    A user who set the variable wants the traceback and gets it.
+    """
+    global _traceback_wanted  # noqa: PLW0603 -- one command a process
+    _traceback_wanted = os.environ.get(_FULL_ERROR) == "1"
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        composed()
+
+
+def composed() -> None:
+    """The configuration is composed: what fails from here on is no matter of Hydra's."""
+    if not _traceback_wanted:
+        os.environ.pop(_FULL_ERROR, None)
+
+
+# --- what can be chosen ----------------------------------------------------------------------------------------------
+
+
+def options(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """Group → option → file, as the folders hold them; the first folder that has an option wins."""
+    found: dict[str, dict[str, Path]] = {}
+    for folder in folders:
+        for file in sorted(folder.glob("*/*.yaml")):
+            group = file.parent.name
+            if group != "hydra":
+                found.setdefault(group, {}).setdefault(file.stem, file)
+    return {group: dict(sorted(of.items())) for group, of in sorted(found.items())}
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name)
+    if not name or not folder.is_dir():
+        raise ConfigError(f"--config-dir: no such directory: '{name}'")
+    return folder
+
+
+def _own_folders(arguments: Sequence[str]) -> list[Path]:
+    found: list[Path] = []
+    for at, word in enumerate(arguments):
+        name, _, value = word.partition("=")
+        if name in CONFIG_DIR:
+            following = arguments[at + 1] if at + 1 < len(arguments) else ""
+            found.append(Path(value or following))
+    return [folder for folder in found if folder.is_dir()]
+
+
+def _choices(folders: Sequence[Path]) -> Iterator[str]:
+    import textwrap
+
+    for group, of in options(folders).items():
+        text = ", ".join(of)
+        yield textwrap.fill(f"{group}: {text}", SHOW_WIDTH, initial_indent="  ", subsequent_indent=" " * 6)
+
+
+def _answer_own(asked: str, words: list[str], folders: Sequence[Path]) -> int:
+    known = options(folders)
+    if asked == "--options":
+        for group in words or known:
+            for option, file in _group(group, known).items():
+                print(f"{group}/{option:20} {_summary(file)}".rstrip())
+        return OK
+    if not words:
+        raise ConfigError(f"{asked}: name an option, such as {asked} model/sonnet")
+    file = _file(words[0], known)
+    if asked == "--show":
+        return _say(file.read_text(encoding="utf-8").rstrip())
+    if len(words) < 2:
+        raise ConfigError(f"--copy: name your own folder too, such as --copy {words[0]} conf")
+    return _copy(file, Path(words[1]))
+
+
+def _group(name: str, known: dict[str, dict[str, Path]]) -> dict[str, Path]:
+    if name not in known:
+        raise ConfigError(f"{name}: no such group{_nearest(name, list(known))}")
+    return known[name]
+
+
+def _file(word: str, known: dict[str, dict[str, Path]]) -> Path:
+    group, _, option = word.removesuffix(".yaml").partition("/")
+    of = _group(group, known)
+    if option not in of:
+        raise ConfigError(f"{word}: no such option{_nearest(option, list(of), f'{group}/')}")
+    return of[option]
+
+
+def _copy(file: Path, folder: Path) -> int:
+    target = folder / file.parent.name / file.name
+    if target.exists():
+        raise ConfigError(f"--copy: '{target}' exists already; change it there, or remove it first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)
+    group, option = file.parent.name, file.stem
+    return _say(f"{target}\nUse it: python -m llmexp --config-dir {folder} {group}={option}")
+
+
+def _summary(file: Path) -> str:
+    """The first comment of an option's file: what it is."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            return line.lstrip("# ")
+    return ""
+
+
+def _say(text: str) -> int:
+    print(text)
+    return OK
+
+
+# --- what could not be composed --------------------------------------------------------------------------------------
+
+
+def _composition(error: Exception, folders: Sequence[Path]) -> str:
+    from llmexp.config.messages import unknown_key
+
+    text = str(error)
+    if unknown := re.match(r"Could not override '([^']+)'", text):
+        return unknown_key(unknown[1].split("."), groups=list(options(folders)))
+    if several := re.match(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{several[1]}: several values make a sweep: add -m, or quote the value to send it as one"
+    if group := re.match(r"Override (\S+) looks like a config group", text):
+        return f"{group[1]}: no such group{_nearest(group[1].partition('@')[0], list(options(folders)))}"
+    if "requires --multirun" in text:
+        return f"{text.splitlines()[0]}: add -m"
+    cause = f" ({_first_line(error.__cause__)})" if error.__cause__ is not None else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{' '.join(lines[:2])}{cause}" if lines else cause.strip(" ()")
+
+
+def _missing(name: str, folders: Sequence[Path]) -> str | None:
+    """An option that is in no folder, with the nearest one."""
+    group, _, option = name.rpartition("/")
+    known = options(folders).get(group)
+    if not known:
+        return None
+    return f"{group}={option}: no such option{_nearest(option, list(known), f'{group}=')}"
+
+
+def _unreadable(override: str, why: str) -> str:
+    if "=" not in override:
+        return f"{override}: is no override; write key=value, such as model=sonnet or concurrency=4"
+    key, _, value = override.partition("=")
+    quoted = value.replace("'", "")
+    return f"{key}: the value '{value}' cannot be read ({why}); quote it: \"{key}='{quoted}'\""
+
+
+def _unknown_flag(word: str) -> str:
+    """A key that was typed as a flag is the likeliest mistake."""
+    name, _, value = word.lstrip("-").partition("=")
+    key = name.replace("-", "_")
+    near = difflib.get_close_matches(word, [*WITH_VALUE, *CONFIG_DIR, *INFO, *ALONE, *OWN], n=1, cutoff=0.75)
+    remedy = f"did you mean {near[0]}, or" if near else "did you mean"
+    return f"{word}: unknown flag; {remedy} {key}={value or 'VALUE'}? Keys are set as key=value (see --help)"
+
+
+def _nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    listed = f"; known: {', '.join(sorted(known))}"
+    return f"; did you mean {prefix}{near[0]}?{listed}" if near else listed
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

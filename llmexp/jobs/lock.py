@@ -1,0 +1,146 @@
+"""A folder has one owner: the process that made it, or took it up again, for as long as that process runs.
+
+The operating system holds the lock (`flock` on `.lock` inside the folder), so a process that was killed leaves no
+obstacle. The file says who the owner is; nothing but that sentence depends on its content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llmexp.errors import ConfigError
+
+LOCK = ".lock"
+OURS = ("result.json", "requests.arrows", "requests.parquet", "sweep.json", "multirun.yaml", ".hydra")
+"""What a job or a sweep leaves in its folder: a folder that holds one of these is taken."""
+_held: dict[Path, Folder] = {}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that this process owns."""
+
+    path: Path
+    descriptor: int
+    made: bool
+    """Whether this process made the folder."""
+
+    def release(self) -> None:
+        """Let others have it; a second call does nothing."""
+        if _held.pop(self.path, None) is None:
+            return
+        with contextlib.suppress(OSError):
+            (self.path / LOCK).unlink()
+        os.close(self.descriptor)
+
+    def drop_if_empty(self) -> None:
+        """Release it, and remove it if this process made it and nothing was written."""
+        self.release()
+        if self.made:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+
+def hold(path: Path) -> Folder:
+    """The folder that is there, for this process alone; `ConfigError` names the process that owns it."""
+    path = path.resolve()
+    if path in _held:
+        return _held[path]
+    folder = _lock(path, made=False)
+    if folder is None:
+        raise ConfigError(f"{path}: {_owner(path)} is at work in this folder; wait until it has ended, or end it")
+    return folder
+
+
+def claim(wanted: Path) -> Folder:
+    """A folder of this name for this process alone; where it is taken, one with a number behind the name."""
+    wanted = wanted.resolve()
+    for path in _names(wanted):
+        if path in _held:
+            return _held[path]
+        made = _make(path)
+        if not made and any((path / name).exists() for name in OURS):
+            continue
+        folder = _lock(path, made=made)
+        if folder is None:
+            continue
+        if not any((path / name).exists() for name in OURS):
+            return folder
+        folder.release()
+    raise AssertionError("names do not end")
+
+
+def _names(wanted: Path) -> Iterator[Path]:
+    yield wanted
+    number = 2
+    while True:
+        yield wanted.with_name(f"{wanted.name}-{number}")
+        number += 1
+
+
+def _make(path: Path) -> bool:
+    """Whether this call made the folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+    except FileExistsError:
+        if path.is_dir():
+            return False
+        raise ConfigError(f"{path}: is a file, and a folder is to be made there; choose another name") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be made ({error.strerror}); set paths.outputs to a folder of yours"
+        ) from None
+    return True
+
+
+def _lock(path: Path, *, made: bool) -> Folder | None:
+    """The folder, locked; None where another process holds it."""
+    while True:
+        try:
+            descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written to ({error.strerror}); choose another folder") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        if _is_there(path / LOCK, descriptor):
+            break
+        os.close(descriptor)  # its owner removed it between our two calls
+    _sign(descriptor)
+    folder = _held[path] = Folder(path, descriptor, made)
+    return folder
+
+
+def _is_there(file: Path, descriptor: int) -> bool:
+    """Whether the name still leads to the file that was locked."""
+    try:
+        return os.path.samestat(file.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(descriptor: int) -> None:
+    """Say who holds it. A full disk may keep the words away, never the lock."""
+    words = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(words).encode(), 0)
+
+
+def _owner(path: Path) -> str:
+    try:
+        words = json.loads((path / LOCK).read_text(encoding="utf-8"))
+        return f"process {words['pid']} on {words['host']}, since {words['since']},"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,188 @@
+"""A folder has one owner; a sweep's folder says what of it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmexp import results
+from llmexp.config import load
+from llmexp.errors import ConfigError
+from llmexp.jobs import lock, sweep_dir
+from llmexp.jobs.spec import Spec
+from llmexp.jobs.sweep_dir import SweepDir
+
+OTHER = """
+import sys, time
+from pathlib import Path
+from llmexp.jobs import lock
+folder = lock.claim(Path(sys.argv[1]))
+print(folder.path, flush=True)
+time.sleep(60)
+"""
+
+
+def other_process(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", OTHER, str(path)], stdout=subprocess.PIPE, text=True)
+
+
+def spec(number: int = 0, **run: object) -> Spec:
+    tokens = {"input_tokens": {"mean": 10}, "output_tokens": {"mean": 5}}
+    tree = {"model": {"name": f"m{number}"}, "workload": tokens, "run": run}
+    return Spec(load(tree), tree, f"m{number}", (), 0, number, name=f"model={number}")
+
+
+def finished(one: Spec, status: str = "finished", verdict: str = "valid") -> None:
+    one.directory.mkdir(parents=True)
+    tree = {
+        "job": one.info(),
+        "status": status,
+        "metrics": {"requests_completed": 1},
+        "validity": {"verdict": verdict},
+        "config": one.config.model_dump(mode="json", by_alias=True),
+    }
+    results.write(one.directory, tree)
+
+
+def begun(path: Path, *found: Spec) -> SweepDir:
+    folder = lock.claim(path)
+    sweep = SweepDir.new(folder, list(found))
+    folder.release()
+    return sweep
+
+
+def test_two_that_want_one_name_get_two_folders(tmp_path: Path) -> None:
+    wanted = tmp_path / "outputs" / "12-00-00"
+    other = other_process(wanted)
+    assert other.stdout is not None
+    assert other.stdout.readline().strip() == str(wanted)
+    mine = lock.claim(wanted)
+    assert mine.path == wanted.with_name("12-00-00-2")
+    mine.drop_if_empty()
+    assert not mine.path.exists()
+    with pytest.raises(ConfigError, match=f"process {other.pid} on .*, since 20"):
+        lock.hold(wanted)
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    lock.hold(wanted).release()
+    assert list(wanted.iterdir()) == []
+
+
+def test_a_folder_with_a_result_is_taken_and_an_empty_one_is_not(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "result.json").write_text("{}")
+    empty, next_to = lock.claim(tmp_path / "empty"), lock.claim(tmp_path / "done")
+    assert empty.path.name == "empty"
+    assert next_to.path.name == "done-2"
+    for folder in (empty, next_to):
+        folder.drop_if_empty()
+    assert (tmp_path / "empty").is_dir()
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "sweep"
+    victim.write_text("precious")
+    folder.mkdir()
+    (folder / lock.LOCK).symlink_to(victim)
+    with pytest.raises(ConfigError, match="cannot be written to"):
+        lock.hold(folder)
+    assert victim.read_text() == "precious"
+
+
+def test_a_lock_that_its_owner_removed_is_not_taken_for_one(tmp_path: Path) -> None:
+    first = lock.claim(tmp_path / "a")
+    descriptor = os.open(first.path / lock.LOCK, os.O_RDWR)
+    first.release()
+    second = lock.hold(tmp_path / "a")
+    assert not os.path.samestat(os.fstat(descriptor), os.fstat(second.descriptor))
+    second.release()
+    os.close(descriptor)
+
+
+def test_resume_keeps_what_stands_and_runs_the_rest(tmp_path: Path) -> None:
+    sweep = begun(tmp_path / "s", *(spec(number) for number in range(4)))
+    finished(sweep.specs[0])
+    finished(sweep.specs[1], status="failed")
+    finished(sweep.specs[2], verdict="invalid")
+    folder = lock.hold(tmp_path / "s")
+    again = SweepDir.resume(folder, [spec(number) for number in range(4)])
+    folder.release()
+    assert again.id == sweep.id
+    assert [one.directory for one in again.specs] == [one.directory for one in sweep.specs]
+    todo, standing = again.outstanding(rerun_invalid=False)
+    assert sorted(one.number for one in todo) == [1, 3]
+    assert sorted(one.number for one, _ in standing) == [0, 2]
+    todo, _ = again.outstanding(rerun_invalid=True)
+    assert sorted(one.number for one in todo) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", ["{}", "", '{"job": {"key": "', '{"job": 3}', "[]", '{"job": {}, "config": {}}'])
+def test_a_broken_file_never_blocks_a_resume(tmp_path: Path, damage: str) -> None:
+    sweep = begun(tmp_path / "s", spec(0), spec(1))
+    finished(sweep.specs[0])
+    finished(sweep.specs[1])
+    (sweep.specs[1].directory / results.RESULT).write_text(damage)
+    (sweep.path / sweep_dir.SWEEP_FILE).write_text("")
+    folder = lock.hold(tmp_path / "s")
+    again = SweepDir.resume(folder, [spec(0), spec(1)])
+    folder.release()
+    assert again.id == sweep.id
+    todo, standing = again.outstanding(rerun_invalid=False)
+    assert [one.number for one in todo] == [1]
+    assert [one.directory for one in again.specs] == [one.directory for one in sweep.specs]
+    assert len(standing) == 1
+
+
+def test_a_key_of_an_older_version_is_recognised_by_its_config(tmp_path: Path) -> None:
+    sweep = begun(tmp_path / "s", spec(0))
+    finished(sweep.specs[0])
+    path = sweep.specs[0].directory / results.RESULT
+    tree = json.loads(path.read_text())
+    tree["job"]["key"] = "0123456789abcdef"
+    del tree["config"]["capacity"]
+    path.write_text(json.dumps(tree))
+    (sweep.path / sweep_dir.SWEEP_FILE).write_text(json.dumps({"id": sweep.id, "name": "old", "jobs": 1}))
+    folder = lock.hold(tmp_path / "s")
+    again = SweepDir.resume(folder, [spec(0)])
+    folder.release()
+    assert again.outstanding(rerun_invalid=False)[0] == []
+
+
+def test_another_configuration_is_refused_and_named(tmp_path: Path) -> None:
+    sweep = begun(tmp_path / "s", spec(0, max_requests=8), spec(1, max_requests=8))
+    finished(sweep.specs[0])
+    folder = lock.hold(tmp_path / "s")
+    with pytest.raises(ConfigError, match=r"run\.max_requests was 8, is 16"):
+        SweepDir.resume(folder, [spec(0, max_requests=16), spec(1, max_requests=16)])
+    more = SweepDir.resume(folder, [spec(number, max_requests=8) for number in range(3)])
+    assert [one.directory.name for one in more.specs] == ["0", "1", "2"]
+    folder.release()
+
+
+def test_a_folder_that_is_no_sweep_is_not_filled(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("")
+    folder = lock.hold(tmp_path / "photos")
+    with pytest.raises(ConfigError, match=r"run\.resume: .*photos is no sweep's folder"):
+        SweepDir.resume(folder, [spec(0)])
+    folder.release()
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+
+
+def test_the_key_holds_what_was_asked_and_nothing_else() -> None:
+    assert spec(0, max_requests=8).key != spec(0, max_requests=16).key
+    assert spec(0, seed=1).key != spec(0, seed=2).key
+    assert spec(0, max_usd=1.0).key == spec(0, max_usd=2.0).key
+
+
+def test_set_aside_finds_a_free_number(tmp_path: Path) -> None:
+    for at in (1, 2):
+        (tmp_path / "3").mkdir()
+        assert sweep_dir.set_aside(tmp_path / "3").name == f"3.attempt{at}"
