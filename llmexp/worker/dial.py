@@ -14,6 +14,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import struct
 import urllib.request
 from dataclasses import replace
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -21,6 +22,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from llmexp.clients.base import ErrorClass, Failure, HttpRequest, Target
 
 CONNECT_TIMEOUT_S = 30.0
+_TCP_INFO_RTT = 68
+"""Where Linux's `struct tcp_info` has `tcpi_rtt`, in µs."""
 
 
 def proxy_for(target: Target) -> SplitResult | None:
@@ -87,6 +90,8 @@ class Dialer:
         self._proxy = proxy_for(target)
         self._tls = tls_context() if target.scheme == "https" else None
         self._address: tuple[str, int] | None = None
+        self.round_trip_ns = 0
+        """The shortest that connecting took: what a packet needs there and back. 0: not known."""
 
     async def connect(self, connection: Dialled) -> Failure | None:
         """Open `connection`; the failure if that is not possible."""
@@ -109,6 +114,9 @@ class Dialer:
             lambda: connection, host, port, ssl=self._tls, server_hostname=server_hostname
         )
         _no_delay(transport)
+        took_ns = _round_trip_ns(transport)
+        if took_ns:
+            self.round_trip_ns = min(self.round_trip_ns or took_ns, took_ns)
 
     async def _resolved(self, loop: asyncio.AbstractEventLoop) -> tuple[str, int]:
         if self._address is None:
@@ -179,6 +187,20 @@ def _no_delay(transport: asyncio.BaseTransport) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _round_trip_ns(transport: asyncio.BaseTransport) -> int:
+    """What connecting took, as the kernel measured it; 0 where it does not tell."""
+    sock = transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_INFO", None)
+    if sock is None or option is None:
+        return 0
+    try:
+        told = sock.getsockopt(socket.IPPROTO_TCP, option, _TCP_INFO_RTT + 4)
+    except OSError:
+        return 0
+    (round_trip_us,) = struct.unpack_from("=I", told, _TCP_INFO_RTT)
+    return int(round_trip_us) * 1000
 
 
 def classify(error: BaseException, target: Target) -> Failure:

@@ -8,6 +8,7 @@ come from that loop.
 from __future__ import annotations
 
 import asyncio
+import select
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,17 @@ from llmexp.clients.http import response_parser
 from llmexp.worker.dial import Dialer, Dialled
 from llmexp.worker.plan import NS
 from llmexp.workload.request import Request
+
+RESPONSE_BYTES = 128 * 2**20
+"""One response may have so many bytes; a stream of 100,000 tokens has a quarter of it."""
+HELD_BYTES = 2**30
+"""All responses on the wire together may."""
+KEPT_BYTES = 2**20
+"""What is kept of a response that is too large."""
+PIECE_BYTES = 64
+"""What a read costs beside its bytes."""
+LEAST_ROUND_TRIP_NS = 1_000_000
+_HUNG_UP = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 
 
 @dataclass(slots=True)
@@ -58,6 +70,7 @@ class Exchange:
         "intended_ns",
         "pieces",
         "sent_ns",
+        "size",
         "stale",
         "stamps",
         "wait_ns",
@@ -77,6 +90,8 @@ class Exchange:
         self.connect_ns = 0
         self.stamps: array[int] = array("q")
         self.pieces: list[bytes] = []
+        self.size = 0
+        """Bytes that its response takes here."""
         self.stale = 0
 
     def tape(
@@ -119,6 +134,12 @@ class Connection(Dialled):
         self.transport = transport  # type: ignore[assignment]
         self.alive = True
 
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be put on it: nothing says that the server has closed it, in the kernel neither."""
+        transport = self.transport
+        return self.alive and transport is not None and not transport.is_closing() and not _hung_up(transport)
+
     def send(self, exchange: Exchange) -> None:
         """Put the request on this open connection and stamp it just before."""
         self.exchange = exchange
@@ -138,6 +159,11 @@ class Connection(Dialled):
             return
         exchange.stamps.append(now)
         exchange.pieces.append(data)
+        if not self.pool.has_room(exchange, len(data) + PIECE_BYTES):
+            self.exchange = None
+            self.abort()
+            self.pool.flooded(exchange, now)
+            return
         try:
             self.parser.feed_data(data)  # type: ignore[union-attr]
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -200,6 +226,7 @@ class Pool:
         self._busy: dict[Exchange, Connection | None] = {}
         self._dials: dict[Exchange, asyncio.Task[None]] = {}
         self._opening: set[asyncio.Task[None]] = set()
+        self._held_bytes = 0
         self.spare = spare
         """Idle connections to keep open ahead of need."""
         self.closed = False
@@ -211,6 +238,8 @@ class Pool:
 
     async def open(self, count: int) -> None:
         """Open connections until `count` are idle; failures are left for the requests to meet."""
+        for connection in [connection for connection in self._idle if not connection.usable]:
+            connection.abort()
         missing = count - len(self._idle)
         for start in range(0, missing, 64):
             batch = [self._open_one() for _ in range(min(64, missing - start))]
@@ -231,7 +260,7 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.alive and not connection.transport.is_closing():  # type: ignore[union-attr]
+            if connection.usable:
                 self._busy[exchange] = connection
                 connection.send(exchange)
                 if self.spare and len(idle) < self.spare:
@@ -281,15 +310,31 @@ class Pool:
     def ended(self, exchange: Exchange, tape: Tape) -> None:
         """The exchange is over."""
         del self._busy[exchange]
+        self._held_bytes -= exchange.size
         self.on_end(exchange, tape)
 
-    def lost(self, exchange: Exchange, now: int, exc: Exception | None) -> None:
-        """The connection died under the exchange.
+    def has_room(self, exchange: Exchange, size: int) -> bool:
+        """Count bytes that came for an exchange; False where they are more than may be kept."""
+        exchange.size += size
+        self._held_bytes += size
+        return exchange.size <= RESPONSE_BYTES and self._held_bytes <= HELD_BYTES
 
-        The one second write there is: a connection opened before this request that dies before a single response byte
-        was closed while idle; the request goes once to a fresh one, stamped anew.
-        """
-        if not exchange.pieces and exchange.connect_ns == 0 and exchange.stale == 0:
+    def flooded(self, exchange: Exchange, now: int) -> None:
+        """The response is too large: keep its beginning, as the failure of this one request."""
+        if exchange.size > RESPONSE_BYTES:
+            words = f"the response is larger than {RESPONSE_BYTES >> 20} MiB; the rest was not read"
+        else:
+            words = f"the responses under way are larger than {HELD_BYTES >> 20} MiB together; the rest was not read"
+        kept = size = 0
+        while kept < len(exchange.pieces) and size < KEPT_BYTES:
+            size += len(exchange.pieces[kept]) + PIECE_BYTES
+            kept += 1
+        del exchange.pieces[kept:], exchange.stamps[kept:]
+        self.ended(exchange, exchange.tape(now, failure=Failure.of("malformed", None, words)))
+
+    def lost(self, exchange: Exchange, now: int, exc: Exception | None) -> None:
+        """The connection died under the exchange: sent once more where that is sure to be the first that is read."""
+        if self._was_stale(exchange, now, exc):
             exchange.stale = 1
             exchange.sent_ns = None
             self._busy[exchange] = None
@@ -299,6 +344,20 @@ class Pool:
         if exc is not None or not exchange.pieces:
             failure = Failure.of("cut", getattr(exc, "errno", None), str(exc or "closed before a response"))
         self.ended(exchange, exchange.tape(now, eof=True, failure=failure))
+
+    def _was_stale(self, exchange: Exchange, now: int, exc: Exception | None) -> bool:
+        """Whether a reused connection had been closed by the server when the request was written.
+
+        A reset within a round trip says so, and so does an orderly close that comes sooner than the request could have
+        arrived and been answered. On one host that is too short a time to tell: there, such a close has been noticed
+        before the write, so what comes after it is the server's answer to the request.
+        """
+        if exchange.pieces or exchange.connect_ns or exchange.stale or exchange.sent_ns is None:
+            return False
+        passed_ns, round_trip_ns = now - exchange.sent_ns, self._dialer.round_trip_ns
+        if isinstance(exc, ConnectionError):
+            return passed_ns <= max(round_trip_ns, LEAST_ROUND_TRIP_NS)
+        return exc is None and round_trip_ns >= LEAST_ROUND_TRIP_NS and passed_ns <= round_trip_ns
 
     def cut_all(self) -> None:
         """Our time is up: end every exchange as unfinished."""
@@ -320,3 +379,15 @@ class Pool:
         for task in [*self._opening, *self._dials.values()]:
             task.cancel()
         await asyncio.sleep(0)
+
+
+def _hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the peer's end of the connection is closed, although the loop has not come to see it."""
+    if not _HUNG_UP:
+        return False
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), _HUNG_UP)
+    return bool(poll.poll(0))

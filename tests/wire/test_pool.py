@@ -121,7 +121,14 @@ def test_a_connection_closed_while_idle_is_not_used_again() -> None:
     run(body)
 
 
-def test_a_reused_connection_that_dies_unanswered_gets_one_fresh_write() -> None:
+@pytest.fixture
+def far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round trip so long that a busy test machine is never later."""
+    monkeypatch.setattr("llmexp.worker.pool.LEAST_ROUND_TRIP_NS", 2_000_000_000)
+
+
+@pytest.mark.usefixtures("far_away")
+def test_a_reused_connection_that_is_reset_unanswered_gets_one_fresh_write() -> None:
     async def body() -> None:
         async with serve(streamed(EVENT), [End.RESET], streamed(EVENT)) as server:
             tapes, pool = await one_after_another(server.port, 2)
@@ -135,6 +142,7 @@ def test_a_reused_connection_that_dies_unanswered_gets_one_fresh_write() -> None
     run(body)
 
 
+@pytest.mark.usefixtures("far_away")
 def test_it_is_not_written_a_third_time() -> None:
     async def body() -> None:
         async with serve(streamed(EVENT), [End.RESET], [End.RESET]) as server:
@@ -143,6 +151,63 @@ def test_it_is_not_written_a_third_time() -> None:
             assert tapes[1].failure is not None
             assert tapes[1].failure.error_class == "cut"
             assert len(server.received) == 3
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [[End.CLOSE], [0.05, End.CLOSE], [0.05, End.RESET]],
+    ids=["closed at once", "closed later", "reset later"],
+)
+def test_a_request_that_a_server_has_read_is_not_sent_again(script: Script) -> None:
+    async def body() -> None:
+        async with serve(streamed(EVENT), script) as server:
+            tapes, pool = await one_after_another(server.port, 2)
+            await pool.close()
+            assert tapes[1].failure is not None
+            assert tapes[1].failure.error_class == "cut"
+            assert tapes[1].stale_connections == 0
+            assert len(server.received) == 2
+
+    run(body)
+
+
+def test_a_connection_whose_close_has_only_reached_the_kernel_is_not_used() -> None:
+    async def body() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            target = Target("http", "127.0.0.1", listener.getsockname()[1])
+            ends = Ends()
+            pool = Pool(Dialer(target), ends)
+            await pool.open(1)
+            peer, _ = listener.accept()
+            peer.close()
+            pool.submit(Exchange(0, request(target), 1, 2))  # no turn of the loop between
+            again, _ = await asyncio.to_thread(listener.accept)
+            again.sendall(b"".join(streamed(EVENT)))
+            (tape,) = await ends.wait(1)
+            again.close()
+            await pool.close()
+            assert tape.failure is None
+            assert tape.stale_connections == 0
+
+    run(body)
+
+
+def test_a_response_without_end_costs_one_request_and_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmexp.worker.pool.RESPONSE_BYTES", 4 * 2**20)
+    flood = [head(chunked=True), *[chunk(EVENT * 1000)] * 2000]
+
+    async def body() -> None:
+        async with serve(flood, streamed(EVENT)) as server:
+            tapes, pool = await one_after_another(server.port, 2)
+            await pool.close()
+            assert tapes[0].failure is not None
+            assert tapes[0].failure.error_class == "malformed"
+            assert "larger than 4 MiB" in tapes[0].failure.message
+            assert 0 < sum(map(len, tapes[0].pieces)) < 2 * 2**20
+            assert len(tapes[0].pieces) == len(tapes[0].stamps)
+            assert tapes[1].failure is None
 
     run(body)
 
