@@ -82,9 +82,9 @@ def search(seed: int, cv: float, directory: Path) -> Found:
     """One whole job."""
     began = time.monotonic()
     result = measure(config(seed, cv), directory, quiet=True)
-    capacity = result["metrics"]["capacity"]
+    low, high, probes = (result.metrics.number(f"capacity/{name}") for name in ("low", "high", "probes"))
     seconds = time.monotonic() - began
-    return Found(seed, capacity["low"], capacity["high"], capacity["probes"], seconds, result["validity"]["verdict"])
+    return Found(seed, low, high, int(probes or 0), seconds, result.validity.verdict)
 
 
 def main() -> int:

@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from support.synthetic import Truth, config, write_job  # type: ignore[import-not-found]
 
 from llmexp.compare import Options, Run, compare
-from llmexp.results.run import Requests, load_runs
+from llmexp.results import load_runs, parse
+from llmexp.results.requests import Requests
 
 SWEEPS = 400
 REAL_SWEEPS = 30
@@ -106,13 +107,9 @@ def _run(truth: Truth, ttft_s: np.ndarray) -> Run:
         max_tokens=np.full(count, 64.0),
         digest=index.astype("S16"),
     )
-    result = {"job": {"model": truth.model, "repeat": truth.repeat, "sweep": "s"}, "config": tree, "status": "finished"}
-    values = {
-        "ttft_s/mean": float(ttft_s.mean()),
-        "ttft_s/p95": float(np.percentile(ttft_s, 95)),
-        "ttft_s/count": float(count),
-    }
-    return Run(result, requests, None, values)
+    job = {"id": f"{truth.model}-{truth.repeat}", "model": truth.model, "repeat": truth.repeat, "sweep": "s"}
+    spread = {"mean": float(ttft_s.mean()), "p95": float(np.percentile(ttft_s, 95)), "count": count}
+    return Run(parse({"job": job, "config": tree, "metrics": {"ttft_s": spread}}, "made up"), None, requests)
 
 
 # --- the bars --------------------------------------------------------------------------------------------------------
@@ -225,7 +222,7 @@ def real() -> Iterator[tuple[str, str, bool]]:
 def _thirds(runs: Sequence[Run]) -> Iterator[list[Run]]:
     """The runs of one long sweep as sweeps of `REAL_BLOCKS` blocks each."""
     for first in range(0, REAL_SWEEPS * REAL_BLOCKS, REAL_BLOCKS):
-        taken = [run for run in runs if first <= run.result["job"]["repeat"] < first + REAL_BLOCKS]
+        taken = [run for run in runs if first <= run.block < first + REAL_BLOCKS]
         if len(taken) != 2 * REAL_BLOCKS:
             raise SystemExit(
                 f"blocks {first} to {first + REAL_BLOCKS - 1} hold {len(taken)} runs, not {2 * REAL_BLOCKS}"

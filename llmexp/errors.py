@@ -2,6 +2,7 @@
 
     LlmexpError
     ├── ConfigError        a config value or the environment is wrong     exit 2, nothing sent
+    │   └── ResultError    files that hold no job of ours, or half of one
     ├── JobError           one job could not be measured                  exit 1, other jobs go on
     └── RecordingError     measured, but the tracking store refused it    exit 4, files complete
 
@@ -26,6 +27,10 @@ class ConfigError(LlmexpError):
     """A config key or the environment is wrong; the message names key, value and remedy."""
 
     exit_status = WRONG
+
+
+class ResultError(ConfigError):
+    """Files that were named hold no result of a job, or half of one; the message names the file."""
 
 
 class JobError(LlmexpError):

@@ -10,12 +10,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from llmexp.config import Tracking
 from llmexp.errors import OK, ConfigError, LlmexpError, worst
+from llmexp.json_types import branch, text
+from llmexp.results import RESULT, Run
 from llmexp.tracking import MlflowStore, open_store
-from llmexp.tracking.job import RESULT, result_of
 from llmexp.tracking.sweep import Sweep, sweep_of
 
 
@@ -52,21 +52,22 @@ def relog(directory: Path, uri: str | None = None, experiment: str | None = None
     if not directory.is_dir():
         raise ConfigError(f"{directory}: is not a directory")
     if (directory / RESULT).is_file():
-        result = result_of(directory)
-        store = _store(result, uri, experiment)
-        sweep_id = result["job"].get("sweep")
+        run = Run.at(directory)
+        store = _store(run, uri, experiment)
+        sweep_id = run.result.job.sweep
         _log(store, directory, store.resume_sweep(sweep_id) if sweep_id else None)
     else:
         sweep = sweep_of(directory)
-        _log_sweep(_store(result_of(sweep.jobs[0]), uri, experiment), directory, sweep)
+        _log_sweep(_store(sweep.runs[0], uri, experiment), directory, sweep)
 
 
 def _log_sweep(store: MlflowStore, directory: Path, sweep: Sweep) -> None:
     parent = store.start_sweep(sweep.id, sweep.name, sweep.tags, sweep.params, sweep.started_ms)
-    for job_dir in sweep.jobs:
-        _log(store, job_dir, parent)
+    for run in sweep.runs:
+        assert run.directory is not None
+        _log(store, run.directory, parent)
     store.finish_sweep(parent, sweep.status, sweep.description, directory, sweep.ended_ms)
-    print(f"{directory}: sweep of {len(sweep.jobs)} jobs is run {parent}")
+    print(f"{directory}: sweep of {len(sweep.runs)} jobs is run {parent}")
 
 
 def _log(store: MlflowStore, job_dir: Path, parent: str | None) -> None:
@@ -74,13 +75,13 @@ def _log(store: MlflowStore, job_dir: Path, parent: str | None) -> None:
     print(f"{job_dir}: run {run_id}")
 
 
-def _store(result: dict[str, Any], uri: str | None, experiment: str | None) -> MlflowStore:
+def _store(run: Run, uri: str | None, experiment: str | None) -> MlflowStore:
     """The store of the job's own configuration, unless the command line says otherwise."""
-    told = (result.get("config") or {}).get("tracking") or {}
+    told = branch(run.config, "tracking")
     tracking = Tracking(
         kind="mlflow",
-        uri=uri or told.get("uri"),
-        experiment=experiment or told.get("experiment") or "llmexp",
+        uri=uri or text(told, "uri"),
+        experiment=experiment or text(told, "experiment") or "llmexp",
     )
     store = open_store(tracking, Path.cwd())
     assert isinstance(store, MlflowStore)

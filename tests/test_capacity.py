@@ -263,12 +263,12 @@ def test_the_length_of_a_probe_follows_answers_thresholds_and_bounds() -> None:
 def test_a_probe_is_the_job_under_another_load() -> None:
     config = settings(Slo(ttft_s=0.5))
     tree = config.model_dump(mode="json", by_alias=True)
-    one = load(probes.tree_of(tree, config, 2.5, 50, 1))
+    one = load(probes.tree_of(tree, config, 2.5, 50, 1, "n-1"))
     assert (one.load.kind, one.load.rate, one.run.max_requests, one.run.seed) == ("constant", 2.5, 50, 11112)
-    assert one.run.timeout_s == 21.0
+    assert (one.run.timeout_s, one.run.nonce) == (21.0, "n-1")
     assert not one.capacity.enabled
     closed = settings(Slo(ttft_s=0.5), "closed", of="concurrency")
-    many = load(probes.tree_of(closed.model_dump(mode="json", by_alias=True), closed, 6, 48, 0))
+    many = load(probes.tree_of(closed.model_dump(mode="json", by_alias=True), closed, 6, 48, 0, "n-2"))
     assert (many.load.kind, many.streams, many.load.rate) == ("closed", 6, None)
 
 

@@ -10,6 +10,7 @@ from support.tracked_job import result, write_job
 
 from llmexp.config import Tracking
 from llmexp.metrics.wording import capacity_headline
+from llmexp.results import Run, parse
 from llmexp.results.run import find
 from llmexp.terminal import glance
 from llmexp.tracking import MlflowStore, open_store
@@ -79,7 +80,7 @@ def test_probes_are_runs_below_the_jobs_run(searched: Path, tmp_path: Path) -> N
 
 
 def test_curves_over_the_load_are_steps_in_whole_numbers(searched: Path) -> None:
-    curves = job_entry(searched).curves
+    curves = job_entry(Run.at(searched)).curves
     assert curves["over_requests_per_100_s/response_ttft_s_p95"] == [(400, 0.21), (425, 0.9)]
     assert curves["over_requests_per_100_s/passed"] == [(400, 1.0), (425, 0.0)]
     assert curves["over_requests_per_100_s/time_per_output_token_s_p95"] == [(400, 0.02)]
@@ -94,7 +95,7 @@ def test_the_terminal_shows_the_interval_and_each_probe() -> None:
     tree: dict[str, Any] = result("search")
     tree["metrics"]["capacity"], tree["capacity_curve"] = CAPACITY, CURVE
     tree["errors"], tree["notes"] = {}, {"remarks": []}
-    text = glance.render(tree, colour=False)
+    text = glance.render(parse(tree, "here"), colour=False)
     assert "4.1 requests/s (between 3.9 and 4.3)" in text
     assert "service level missed" in text
     assert "900 ms" in text

@@ -16,11 +16,12 @@ from support import synthetic
 from support.synthetic import Truth, run_sweep
 
 from llmexp import records
-from llmexp.compare import Options, compare, load_run, load_runs, render
+from llmexp.compare import Options, compare, load_runs, render
 from llmexp.compare.__main__ import main, newest
 from llmexp.errors import ConfigError
 from llmexp.metrics.catalogue import Metric, digits, percent_range
-from llmexp.results.run import find
+from llmexp.results import Metrics
+from llmexp.results.run import Run, find
 
 SONNET, LLAMA = Truth("sonnet"), Truth("llama", ttft_s=0.3)
 QUIET = {"cv": 0.1, "cv_between": 0.005}
@@ -233,7 +234,7 @@ def test_namesakes_are_told_apart_by_what_differs():
 
 def test_the_first_stack_is_the_sweep_s_first_whatever_ran_first():
     runs = [
-        replace(run, result={**run.result, "job": {**run.job, "index": at}})
+        replace(run, result=run.result.model_copy(update={"job": run.result.job.model_copy(update={"index": at})}))
         for at, run in enumerate(sweep(SONNET, LLAMA))
     ]
     assert [stack.label for stack in compare(runs[::-1]).grid.stacks] == ["sonnet", "llama"]
@@ -291,7 +292,7 @@ def test_good_requests_are_counted_as_the_summary_does():
     ):
         run = _run(truth, 3)
         (service,) = compare([run]).services
-        assert service.share == pytest.approx(run.result["metrics"]["slo"]["attainment"])
+        assert service.share == pytest.approx(run.metrics.number("slo/attainment"))
 
 
 def test_the_pareto_front_holds_what_no_other_beats():
@@ -317,11 +318,8 @@ def searched(truth, estimate):
     run = _run(truth, 11)
     found = {"estimate": estimate, "low": 0.95 * estimate, "high": 1.05 * estimate, "passed_at": 0.97 * estimate}
     config = {**run.config, "capacity": {"enabled": True, "of": "rate"}}
-    return replace(
-        run,
-        result={**run.result, "config": config},
-        values={**run.values, **{f"capacity/{k}": v for k, v in found.items()}},
-    )
+    metrics = Metrics({**run.metrics, "capacity": found})
+    return replace(run, result=run.result.model_copy(update={"config": config, "metrics": metrics}))
 
 
 def test_capacity_searches_are_decided_by_the_capacity_they_found():
@@ -350,27 +348,27 @@ def test_one_capacity_search_a_side_is_compared_by_their_intervals():
 
 
 def test_requests_read_as_the_summary_has_them(tmp_path):
-    run = load_run(
+    run = Run.at(
         synthetic.write_job(tmp_path / "0", replace(SONNET, error_rate=0.1, unfinished=2, tokens_per_chunk=3), 1)
     )
     for base in ("ttft_s", "e2e_latency_s", "time_per_output_token_s", "response_latency_s"):
         values = run.requests.of(base)
-        spread = run.result["metrics"][base]
+        spread = run.metrics.spread(base)
         assert len(values) == spread["count"]
         assert values.mean() == pytest.approx(spread["mean"], rel=1e-6)
         assert np.percentile(values, 95) == pytest.approx(spread["p95"], rel=1e-6)
-    assert int(run.requests.failed.sum()) == run.result["metrics"]["requests_failed"] > 0
+    assert int(run.requests.failed.sum()) == run.metrics.number("requests_failed") > 0
 
 
 def test_the_stream_form_reads_like_parquet(tmp_path):
     directory = synthetic.write_job(tmp_path / "0", SONNET, 1)
-    before = load_run(directory)
+    before = Run.at(directory)
     table = pq.read_table(directory / records.PARQUET)
     with records.Writer(directory, {"wall_ns": 1, "monotonic_ns": 1}) as writer:
         for batch in table.to_batches(max_chunksize=70):
             writer.append(bytes(batch.serialize()))
     (directory / records.PARQUET).unlink()
-    after = load_run(directory)
+    after = Run.at(directory)
     for base in ("ttft_s", "time_per_output_token_s"):
         assert np.array_equal(before.requests.of(base), after.requests.of(base))
 
@@ -390,14 +388,12 @@ def test_what_cannot_be_read_is_a_config_error(tmp_path):
         load_runs([tmp_path])
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
-        load_run(tmp_path)
+        Run.at(tmp_path)
 
 
 def test_a_job_without_requests_is_an_empty_run(tmp_path):
-    (tmp_path / "result.json").write_text(
-        json.dumps({"status": "failed", "reason": "no endpoint", "job": {"name": "x"}})
-    )
-    assert not load_run(tmp_path).usable
+    (tmp_path / "result.json").write_text(json.dumps({"status": "failed", "reason": "no endpoint", "job": {"id": "x"}}))
+    assert Run.at(tmp_path).problem == "failed: no endpoint"
 
 
 # --- files and the command line --------------------------------------------------------------------------------------

@@ -183,8 +183,10 @@ def test_a_jobs_own_pair_follows_its_config(tmp_path: Path) -> None:
     tree["workload"]["input_tokens"] |= {"mean": 128.4, "stddev": 16.0}
     tree["workload"]["output_tokens"] |= {"mean": 64.0}
     now = datetime(2026, 1, 5, 10, tzinfo=UTC)
-    result = results.build(job={}, status="finished", reason=None, started=now, ended=now, config=tree)
-    summary, responses = (strictly(path) for path in files.write_job(tmp_path, result))
+    result = results.build(
+        job=results.JobInfo(id="a1"), status="finished", reason=None, started=now, ended=now, config=tree
+    )
+    summary, responses = (strictly(path) for path in files.write_job(results.Run(result, tmp_path)))
     assert summary["name"] == "bedrock-anthropic-claude-x_128_64_summary"
     assert (summary["stddev_input_tokens"], summary["stddev_output_tokens"]) == (16, 0)
     assert (summary["num_concurrent_requests"], summary["additional_sampling_params_top_p"]) == (4, 0.9)

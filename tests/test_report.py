@@ -13,6 +13,7 @@ from support.synthetic import Truth, run_sweep
 
 from llmexp import report
 from llmexp.report import figures
+from llmexp.results.run import Run
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -71,7 +72,7 @@ def sweep(tmp_path_factory):
         Truth("smollm2", slots=4, ttft_s=0.3, requests=70, slo=slo, error_rate=0.05),
     ]
     directory = synthetic.write_sweep(tmp_path_factory.mktemp("sweep"), stacks, [1, 4], repeats=3)
-    report.job(directory / "1")
+    report.job(Run.at(directory / "1"))
     return directory, run_sweep(directory)
 
 
@@ -131,7 +132,7 @@ def test_plots_take_their_colours_from_the_page(sweep):
 
 def test_the_job_page(sweep):
     directory, _ = sweep
-    written = {path.name for path in report.job(directory / "3")}
+    written = {path.name for path in report.job(Run.at(directory / "3"))}
     assert {"report.html", "timeline.png", "latency.png"} <= written
     text = (directory / "3" / "report.html").read_text()
     self_contained(text)
@@ -155,7 +156,7 @@ def test_what_spoiled_a_measurement_is_said_in_words(tmp_path):
     ]
     tree["notes"] = {"nonce": "abc", "remarks": ["the window was short"]}
     (directory / "result.json").write_text(json.dumps(tree))
-    report.job(directory)
+    report.job(Run.at(directory))
     page = Page((directory / "report.html").read_text())
     assert "other programs used 47 % of this machine's CPU: they delay the client. Stop them." in page.text
     assert "the window was short" in page.text
@@ -163,9 +164,9 @@ def test_what_spoiled_a_measurement_is_said_in_words(tmp_path):
 
 def test_what_is_missing_is_absent_not_broken(tmp_path):
     (tmp_path / "result.json").write_text(
-        json.dumps({"status": "failed", "reason": "nobody answers at :1", "job": {"name": "x"}})
+        json.dumps({"status": "failed", "reason": "nobody answers at :1", "job": {"id": "x"}})
     )
-    assert [path.name for path in report.job(tmp_path)] == ["report.html"]
+    assert [path.name for path in report.job(Run.at(tmp_path))] == ["report.html"]
     page = Page((tmp_path / "report.html").read_text())
     assert "No request was sent" in page.text
     assert "nobody answers at :1" in page.text
@@ -173,7 +174,7 @@ def test_what_is_missing_is_absent_not_broken(tmp_path):
 
 def test_one_request_is_enough_for_a_page(tmp_path):
     directory = synthetic.write_job(tmp_path / "0", Truth(requests=1, concurrency=1), 1)
-    report.job(directory)
+    report.job(Run.at(directory))
     assert "1 of 1 requests completed" in Page((directory / "report.html").read_text()).text
     run_sweep(tmp_path)
     assert "nothing to compare it with" in Page((tmp_path / "comparison.html").read_text()).text
@@ -182,7 +183,7 @@ def test_one_request_is_enough_for_a_page(tmp_path):
 def test_names_and_messages_are_escaped(tmp_path):
     evil = "<script>alert('x')</script>"
     synthetic.write_sweep(tmp_path, [Truth(evil, requests=30), Truth(r"b$\frac{$", requests=30)], [1], repeats=1)
-    report.job(tmp_path / "0")
+    report.job(Run.at(tmp_path / "0"))
     run_sweep(tmp_path)
     for name in ("comparison.html", "0/report.html"):
         text = (tmp_path / name).read_text()
@@ -193,7 +194,7 @@ def test_names_and_messages_are_escaped(tmp_path):
 def test_a_rehearsal_is_marked_in_every_file(tmp_path):
     stacks = [Truth("sonnet", requests=30, rehearsal=True), Truth("llama", requests=30, rehearsal=True)]
     synthetic.write_sweep(tmp_path, stacks, [1], repeats=1)
-    report.job(tmp_path / "0")
+    report.job(Run.at(tmp_path / "0"))
     run_sweep(tmp_path)
     for name in ("comparison.html", "0/report.html"):
         text = (tmp_path / name).read_text()
@@ -207,9 +208,9 @@ def test_a_rehearsal_is_marked_in_every_file(tmp_path):
 
 def test_the_same_files_draw_the_same_page(tmp_path):
     directory = synthetic.write_job(tmp_path / "0", Truth(requests=30), 1)
-    report.job(directory)
+    report.job(Run.at(directory))
     first = (directory / "report.html").read_bytes(), (directory / "latency.png").read_bytes()
-    report.job(directory)
+    report.job(Run.at(directory))
     assert ((directory / "report.html").read_bytes(), (directory / "latency.png").read_bytes()) == first
 
 

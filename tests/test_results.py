@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from support.samples import failure, record, table
 
 from llmexp import results
 from llmexp.config import Slo, defaults
+from llmexp.errors import ResultError
 from llmexp.metrics.summary import curves, errors, observe, output_length, summarize
 from llmexp.metrics.validity import ClientFacts, judge
 from llmexp.records import Record
+from llmexp.results import JobInfo, Result
 from llmexp.results.environment import environment, git_state
 from llmexp.terminal import glance
 
@@ -24,10 +27,10 @@ KEYS = """schema_version job status reason started_at ended_at config environmen
 errors validity client cost notes"""
 
 
-def result_of(rows: list[Record], facts: ClientFacts | None = None, **changes: Any) -> dict[str, Any]:
+def result_of(rows: list[Record], facts: ClientFacts | None = None, **changes: Any) -> Result:
     observed = observe(table(rows))
     parts: dict[str, Any] = {
-        "job": {"name": "sonnet c=4", "rehearsal": False},
+        "job": JobInfo(id="a1", name="sonnet c=4"),
         "status": "finished",
         "reason": None,
         "started": NOON,
@@ -52,13 +55,13 @@ def several(count: int = 40) -> list[Record]:
 
 def test_a_result_has_the_documented_keys_and_comes_back_as_written(tmp_path: Path) -> None:
     result = result_of([*several(), failure(99)])
-    assert list(result) == KEYS.split()
+    assert list(results.tree_of(result)) == KEYS.split()
     path = results.write(tmp_path, result)
     assert [one.name for one in tmp_path.iterdir()] == ["result.json"]
     assert results.read(tmp_path) == result
     assert "NaN" not in path.read_text()
-    assert result["metrics"]["ttft_s"]["count"] == 40
-    assert result["errors"]["server"]["count"] == 1
+    assert result.metrics.number("ttft_s/count") == 40
+    assert result.errors["server"].count == 1
 
 
 def test_what_strict_json_cannot_hold_becomes_what_it_can() -> None:
@@ -83,10 +86,10 @@ def test_what_strict_json_cannot_hold_becomes_what_it_can() -> None:
 
 
 def test_a_job_that_measured_nothing_is_invalid(tmp_path: Path) -> None:
-    result = results.build(job={"name": "x"}, status="failed", reason="no endpoint", started=NOON, config=defaults())
-    assert result["validity"]["verdict"] == "invalid"
-    assert result["validity"]["reasons"][0]["reason"] == "insufficient_data"
-    assert result["ended_at"] is None
+    result = results.build(job=JobInfo(id="a1"), status="failed", reason="no endpoint", started=NOON, config=defaults())
+    assert result.validity.verdict == "invalid"
+    assert result.validity.reasons[0].reason == "insufficient_data"
+    assert result.ended_at is None
     results.write(tmp_path, result)
     assert "no endpoint" in glance.render(result)
 
@@ -96,11 +99,49 @@ def test_times_of_day_are_utc() -> None:
     assert results.timestamp(there) == "2026-01-05T12:00:00.000005Z"
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    results.write(tmp_path, {"a": 1})
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    results.write_json(file, {"a": 1}, indent=1)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        results.write(tmp_path, {"a": math.nan})
-    assert json.loads((tmp_path / "result.json").read_text()) == {"a": 1}
+        results.write_json(file, {"a": math.nan}, indent=1)
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "cannot be read"),
+        ('{"job": ', "cannot be read"),
+        ("[]", "it has no job.id"),
+        ("{}", "it has no job.id"),
+        ('{"job": {"name": "x"}}', "it has no job.id"),
+        ('{"job": {"id": "x"}, "status": "done"}', "status: Input should be"),
+        ('{"job": {"id": "x"}, "metrics": 3}', "metrics: Value error, must be an object"),
+        ('{"job": {"id": "x"}, "schema_version": 99}', "written by a newer llmexp"),
+        ("[" * 100_000, "cannot be read"),
+    ],
+)
+def test_foreign_and_half_written_files_are_one_kind_of_error(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ResultError, match=said) as caught:
+        results.read(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_newer_version_added_survives_reading_and_writing(tmp_path: Path) -> None:
+    tree = results.tree_of(result_of(several())) | {"quality": {"kind": "exact"}}
+    tree["cost"]["judge"] = {"usd": 0.1}
+    read = results.parse(results.strict(tree), "here")
+    results.write(tmp_path, read)
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert (found["quality"], found["cost"]["judge"]) == ({"kind": "exact"}, {"usd": 0.1})
+
+
+def test_a_result_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        result_of(several()).status = "failed"
 
 
 def test_remarks_in_words() -> None:
@@ -108,12 +149,12 @@ def test_remarks_in_words() -> None:
     rows[0].status = "unfinished"
     for row in rows:
         row.max_tokens = 100
-    first, second = result_of(rows)["notes"]["remarks"]
+    first, second = result_of(rows).notes.remarks
     assert first.startswith("1 request was cut when run.grace_s ended: latencies are censored")
     assert second.startswith(
         "0% of the answers had the length asked for (±10%): 100 tokens were asked on average, 20 came"
     )
-    assert result_of(several())["notes"]["remarks"] == []
+    assert result_of(several()).notes.remarks == ()
 
 
 # --- environment -----------------------------------------------------------------------------------------------------
@@ -172,7 +213,7 @@ def test_colour_only_for_terminals() -> None:
 
 
 def test_a_rehearsal_cannot_pass_for_a_measurement() -> None:
-    result = result_of(several(), job={"name": "sonnet", "rehearsal": True})
+    result = result_of(several(), job=JobInfo(id="a1", name="sonnet", rehearsal=True))
     assert "REHEARSAL" in glance.render(result, colour=False).splitlines()[0]
 
 

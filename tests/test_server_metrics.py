@@ -16,6 +16,7 @@ from llmexp.benchmark.server_metrics import Reading, Source, Watch, source_of
 from llmexp.benchmark.server_side import Received, Steps
 from llmexp.config import Config, load
 from llmexp.errors import ConfigError
+from llmexp.results.model import Curves
 from llmexp.tracking import job as tracked
 
 VLLM = """\
@@ -200,9 +201,13 @@ def test_what_differs_is_said_in_words() -> None:
 
 def test_curves_and_totals_reach_the_tracking_store_under_server() -> None:
     curves = server_side.curves(RUN, Steps(100 * SECOND, [0, 1, 2], 3.0))
-    steps = tracked.curves_of(curves, "server")
+    steps = tracked.curves_of(Curves.of(curves), "server")
     assert [step for step, _ in steps["server/running"]] == [0, 1, 2]
-    numbers = tracked.metrics_of({"server": {"change": {"output_tokens": 240}, "gauges": {"running": {"max": 4}}}})
+    numbers = tracked.metrics_of(
+        results.parse(
+            {"job": {"id": "a1"}, "server": {"change": {"output_tokens": 240}, "gauges": {"running": {"max": 4}}}}, ""
+        )
+    )
     assert numbers == {"server/change/output_tokens": 240, "server/gauges/running/max": 4}
 
 

@@ -17,6 +17,7 @@ from support.tracked_job import config, result, write_job, write_sweep
 
 from llmexp.config import Tracking
 from llmexp.errors import ConfigError, RecordingError
+from llmexp.results import Run, parse
 from llmexp.tracking import MlflowStore, NoStore, download, open_store, store_uri
 from llmexp.tracking.connection import shown_uri
 from llmexp.tracking.job import job_entry, metrics_of
@@ -163,10 +164,13 @@ def test_the_inputs_have_a_digest_that_follows_the_prompts_not_the_stack(
 def test_an_unset_concurrency_is_shown_as_what_it_stands_for() -> None:
     from llmexp.tracking.job import params_of
 
-    assert params_of({"config": config("m", None)}, {})["concurrency"] == "4"
+    def shown(tree: dict[str, Any]) -> dict[str, str]:
+        return params_of(Run(parse({"job": {"id": "a1"}, "config": tree}, "here")))
+
+    assert shown(config("m", None))["concurrency"] == "4"
     opened = config("m", None)
     opened["load"] |= {"kind": "poisson", "rate": 2.0}
-    assert "concurrency" not in params_of({"config": opened}, {})
+    assert "concurrency" not in shown(opened)
 
 
 def test_a_result_with_little_in_it_is_logged_all_the_same(module_store: MlflowStore, tmp_path: Path) -> None:
@@ -182,7 +186,9 @@ def test_names_and_values_stay_within_what_the_store_takes() -> None:
     assert clean_name("model.params.a b/ü$x/../y//z") == "model.params.a b/ü_x/y/z"
     assert len(clean_name("k" * 300)) == 250
     assert len(as_params({"long": "x" * 7000})["long"]) == PARAM_LIMIT
-    assert metrics_of({"metrics": {"a": {"b": 1, "c": None, "d": "text", "e": math.inf}}}) == {"a/b": 1.0}
+    assert metrics_of(
+        parse({"job": {"id": "a1"}, "metrics": {"a": {"b": 1, "c": None, "d": "text", "e": math.inf}}}, "here")
+    ) == {"a/b": 1.0}
 
 
 def test_a_large_job_costs_little_to_log(module_store: MlflowStore, tmp_path: Path) -> None:
@@ -252,7 +258,8 @@ def test_a_sweep_directory_tells_what_its_parent_needs(tmp_path: Path) -> None:
     jobs["3.attempt1"] = result("d3-old", "sonnet", 8, status="failed")
     sweep = sweep_of(write_sweep(tmp_path / "2026-01-05", "sweep-3", jobs))
 
-    assert [job.name for job in sweep.jobs] == ["0", "1", "2", "3", "3.attempt1", "4", "5", "6", "7", "8", "9", "10"]
+    names = [run.directory.name for run in sweep.runs if run.directory]
+    assert names == ["0", "1", "2", "3", "3.attempt1", "4", "5", "6", "7", "8", "9", "10"]
     assert (sweep.id, sweep.name, sweep.status) == ("sweep-3", "2026-01-05", "finished")
     assert sweep.params["model.name"] == "sonnet-1b"
     assert "concurrency" not in sweep.params
@@ -404,5 +411,5 @@ def test_importing_it_imports_no_mlflow() -> None:
 
 
 def test_the_entry_of_a_replaced_attempt_is_superseded(tmp_path: Path) -> None:
-    assert job_entry(write_job(tmp_path / "4.attempt2", result("x"))).tags["llmexp.superseded"] == "true"
-    assert "llmexp.superseded" not in job_entry(write_job(tmp_path / "4", result("y"))).tags
+    assert job_entry(Run.at(write_job(tmp_path / "4.attempt2", result("x")))).tags["llmexp.superseded"] == "true"
+    assert "llmexp.superseded" not in job_entry(Run.at(write_job(tmp_path / "4", result("y")))).tags

@@ -1,6 +1,7 @@
 """The verdict on a client: the table's limits from both sides."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -104,4 +105,4 @@ def test_the_worst_reason_counts_and_each_has_a_remedy(facts: ClientFacts) -> No
     assert found.verdict == ("invalid" if "invalid" in levels else "degraded" if levels else "valid")
     assert levels == sorted(levels, reverse=True)
     assert all(reason.seen and reason.why and reason.remedy for reason in found.reasons)
-    json.dumps(found.as_dict(), allow_nan=False)
+    json.dumps(asdict(found), allow_nan=False)

@@ -112,7 +112,8 @@ def result(points: Sequence[Point], limit_s: float) -> dict[str, Any]:
         "tried": _largest(points),
         "points": [{**asdict(point), "honest": point.honest(limit_s)} for point in points],
     }
-    plain: dict[str, Any] = strict(tree)
+    plain = strict(tree)
+    assert isinstance(plain, dict)
     return plain
 
 

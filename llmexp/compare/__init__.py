@@ -11,25 +11,25 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmexp.compare.comparison import compare
     from llmexp.compare.model import Comparison, Options
     from llmexp.compare.output import render, write
-    from llmexp.results.run import Run, load_run, load_runs
+    from llmexp.results.run import Run, load_runs
 
-__all__ = ["Comparison", "Options", "Run", "compare", "load_run", "load_runs", "render", "write"]
+__all__ = ["Comparison", "Options", "Run", "compare", "load_runs", "render", "write"]
 
 _HOMES = {
     "compare.comparison": ("compare",),
     "compare.model": ("Comparison", "Options"),
     "compare.output": ("render", "write"),
-    "results.run": ("Run", "load_run", "load_runs"),
+    "results.run": ("Run", "load_runs"),
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"llmexp.{module}"), name)

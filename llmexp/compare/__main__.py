@@ -11,9 +11,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmexp.errors import MISSED, OK, ConfigError, LlmexpError
+from llmexp.json_types import branch, number, text
 
 if TYPE_CHECKING:
     from llmexp.compare.model import Comparison, Options
@@ -113,12 +114,16 @@ def _options(args: argparse.Namespace, runs: Sequence[Run]) -> Options:
     """Flags, over what the first run's configuration declares."""
     from llmexp.compare.model import Options
 
-    declared: dict[str, Any] = dict(runs[0].config.get("compare") or {})
-    given = {"primary": args.primary, "margin": args.margin, "baseline": args.baseline, "fail_on": args.fail_on}
-    options = declared | {name: value for name, value in given.items() if value is not None}
-    if options.get("margin", 0) < 0:
-        raise ConfigError(f"--margin: must be at least 0, got {options['margin']:g}")
-    return Options(**options)
+    declared, usual = branch(runs[0].config, "compare"), Options()
+    margin: float | None = number(declared, "margin") if args.margin is None else args.margin
+    if margin is not None and margin < 0:
+        raise ConfigError(f"--margin: must be at least 0, got {margin:g}")
+    return Options(
+        primary=args.primary or text(declared, "primary") or usual.primary,
+        margin=usual.margin if margin is None else margin,
+        baseline=args.baseline or text(declared, "baseline"),
+        fail_on="regression" if "regression" in (args.fail_on, text(declared, "fail_on")) else None,
+    )
 
 
 def _directories(what: str, uri: str | None) -> list[Path]:

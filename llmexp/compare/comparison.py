@@ -29,9 +29,9 @@ from llmexp.results.run import Run
 
 def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
     """Compare runs. Raises `ConfigError` when the primary metric or the baseline does not exist among them."""
-    usable = [run for run in runs if run.usable]
+    usable = [run for run in runs if run.problem is None]
     options = _asked(usable, options or Options())
-    left_out = tuple((run.name, _why_unusable(run)) for run in runs if not run.usable)
+    left_out = tuple((run.name, run.problem) for run in runs if run.problem)
     grid = arrange(usable)
     metrics = _metrics(usable, options)
     values = {
@@ -64,12 +64,6 @@ def _asked(runs: Sequence[Run], options: Options) -> Options:
     if runs and all(run.searched for run in runs) and options.primary == Options().primary:
         return replace(options, primary=CAPACITY)
     return options
-
-
-def _why_unusable(run: Run) -> str:
-    status = str(run.result.get("status") or "unknown")
-    reason = str(run.result.get("reason") or "no request completed")
-    return reason if status == "finished" else f"{status}: {reason}"
 
 
 def _metrics(runs: Sequence[Run], options: Options) -> tuple[Metric, ...]:

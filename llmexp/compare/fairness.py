@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmexp.metrics.catalogue import AT_A_LOAD, digits
-from llmexp.results.run import Floats, Requests, Run
+from llmexp.records.observed import Floats
+from llmexp.results.requests import Requests
+from llmexp.results.run import Run
 
 Level = Literal["refused", "label"]
 OUTPUT_TOLERANCE = 0.05
@@ -103,13 +105,13 @@ def _why(runs: Sequence[Run], verdict: str) -> str:
         reason
         for run in runs
         if run.verdict == verdict
-        for reason in (run.result.get("validity") or {}).get("reasons") or ()
-        if reason.get("level") == verdict
+        for reason in run.result.validity.reasons
+        if reason.level == verdict
     )
     words: dict[str, str] = {}
     for reason in reasons:
-        name = str(reason.get("reason", "")).replace("_", " ")
-        words.setdefault(name, str(reason.get("seen") or name))
+        name = reason.reason.replace("_", " ")
+        words.setdefault(name, reason.seen or name)
     return ", ".join(words.values()) or "see its validity"
 
 
@@ -124,7 +126,7 @@ def _rehearsal(one: Side, two: Side) -> Iterator[Finding]:
 
 def _status(one: Side, two: Side) -> Iterator[Finding]:
     for side in (one, two):
-        cut = sum(run.result.get("status") == "interrupted" for run in side.runs)
+        cut = sum(run.result.status == "interrupted" for run in side.runs)
         if cut:
             yield Finding(
                 "label",
@@ -142,8 +144,7 @@ def _versions(one: Side, two: Side) -> Iterator[Finding]:
 
 
 def _version(run: Run) -> str:
-    versions = (run.result.get("environment") or {}).get("versions") or {}
-    return str(versions.get("llmexp", "unknown"))
+    return run.result.environment.versions.get("llmexp", "unknown")
 
 
 def _settings(one: Side, two: Side) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from llmexp.compare.fairness import Finding
 from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.service import Capacity, Point, Service
 from llmexp.compare.table import render
@@ -60,7 +60,7 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
 
-def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+def rows(comparison: Comparison) -> Iterator[dict[str, object]]:
     """A row per stack, cell and metric (`kind` value), then one per pair (`kind` difference: stack − reference)."""
     for cell in comparison.grid.cells:
         for metric in comparison.metrics:
@@ -81,7 +81,7 @@ def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
     yield from (_difference(contrast) for contrast in comparison.contrasts)
 
 
-def _difference(contrast: Contrast) -> dict[str, Any]:
+def _difference(contrast: Contrast) -> dict[str, object]:
     gap, cell = contrast.gap, contrast.cell
     low, high = gap.differences(contrast.alpha)
     ratios = gap.ratios(contrast.alpha) or (None, None)
@@ -119,7 +119,7 @@ def _ratio(contrast: Contrast) -> float | None:
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def document(comparison: Comparison) -> dict[str, Any]:
+def document(comparison: Comparison) -> dict[str, object]:
     """The whole comparison as plain data, strict JSON."""
     grid = comparison.grid
     return {
@@ -151,15 +151,15 @@ def document(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _finding(finding: Any) -> dict[str, Any]:
+def _finding(finding: Finding) -> dict[str, object]:
     return {"level": finding.level, "reason": finding.reason, "text": finding.text, "metrics": finding.metrics}
 
 
-def _verdict(contrast: Contrast) -> dict[str, Any]:
+def _verdict(contrast: Contrast) -> dict[str, object]:
     row = {name: _plain(value) for name, value in _difference(contrast).items() if name not in ("kind", "carried")}
     better = contrast.better
     return {
@@ -171,7 +171,7 @@ def _verdict(contrast: Contrast) -> dict[str, Any]:
     }
 
 
-def _service(each: Service) -> dict[str, Any]:
+def _service(each: Service) -> dict[str, object]:
     return {
         "stack": each.stack.label,
         "cell": each.cell.words,
@@ -188,7 +188,7 @@ def _service(each: Service) -> dict[str, Any]:
     }
 
 
-def _capacity(each: Capacity) -> dict[str, Any]:
+def _capacity(each: Capacity) -> dict[str, object]:
     best = None if each.best is None else _service(each.best)
     return {
         "stack": each.stack.label,
@@ -199,7 +199,7 @@ def _capacity(each: Capacity) -> dict[str, Any]:
     }
 
 
-def _point(each: Point) -> dict[str, Any]:
+def _point(each: Point) -> dict[str, object]:
     return {
         "stack": each.stack.label,
         "cell": each.cell.words,

@@ -14,8 +14,10 @@ import numpy as np
 from llmexp.compare import stats
 from llmexp.compare.evidence import Value
 from llmexp.compare.stacks import Cell, Grid, Stack
+from llmexp.json_types import branch, number
 from llmexp.metrics.catalogue import Metric
-from llmexp.results.run import Bools, Run
+from llmexp.records.observed import Bools
+from llmexp.results.run import Run
 
 DEFAULT_ATTAINMENT = 0.95
 _OPEN_LOOP = {"ttft_s": "response_ttft_s", "e2e_latency_s": "response_latency_s"}
@@ -102,10 +104,9 @@ def good(run: Run, thresholds: dict[str, float]) -> Bools:
 
 
 def _service(stack: Stack, cell: Cell, runs: Sequence[Run], alpha: float) -> Service | None:
-    slo = (runs[0].config.get("slo") or {}) if runs else {}
-    thresholds = {
-        name: float(slo[name]) for name in ("ttft_s", "time_per_output_token_s", "e2e_latency_s") if slo.get(name)
-    }
+    slo = branch(runs[0].config, "slo") if runs else {}
+    names = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
+    thresholds = {name: limit for name in names if (limit := number(slo, name))}
     hits = sum(int(good(run, thresholds).sum()) for run in runs)
     total = sum(int((run.requests.completed | run.requests.failed).sum()) for run in runs)
     share = stats.of_share(hits, total, alpha)
@@ -117,7 +118,7 @@ def _service(stack: Stack, cell: Cell, runs: Sequence[Run], alpha: float) -> Ser
         stack,
         cell,
         thresholds,
-        float(slo.get("attainment") or DEFAULT_ATTAINMENT),
+        number(slo, "attainment") or DEFAULT_ATTAINMENT,
         hits,
         total,
         *share,

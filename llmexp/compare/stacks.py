@@ -10,9 +10,10 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from llmexp.config import flatten
+from llmexp.config import DEFAULT_STREAMS, flatten
+from llmexp.json_types import Tree, branch, number, text
+from llmexp.results.model import timestamp
 from llmexp.results.run import Run
 
 _CELL_PARTS = ("workload", "load", "concurrency", "slo")
@@ -105,7 +106,7 @@ def arrange(runs: Sequence[Run]) -> Grid:
     Jobs run in a shuffled order; the first stack, which a regression is measured against, must not depend on that.
     """
     sources = list(dict.fromkeys(map(_source, runs)))
-    runs = sorted(runs, key=lambda run: (sources.index(_source(run)), int(run.job.get("index") or 0)))
+    runs = sorted(runs, key=lambda run: (sources.index(_source(run)), run.result.job.index))
     placed: dict[tuple[str, str], list[Run]] = {}
     firsts: dict[str, Run] = {}
     cells: dict[str, Run] = {}
@@ -127,7 +128,7 @@ def arrange(runs: Sequence[Run]) -> Grid:
 
 
 def _source(run: Run) -> str:
-    return str(run.job.get("sweep") or (run.directory or run.job.get("id") or ""))
+    return str(run.result.job.sweep or run.directory or run.result.job.id)
 
 
 def _stack_key(run: Run) -> str:
@@ -137,9 +138,9 @@ def _stack_key(run: Run) -> str:
 def _cell_key(run: Run) -> str:
     parts = {part: run.config.get(part) for part in _CELL_PARTS}
     if not run.open_loop and parts["concurrency"] is None:
-        parts["concurrency"] = 4
-    parts["capacity"] = (run.config.get("capacity") or {}).get("enabled", False)
-    parts["slo"] = {key: value for key, value in (parts["slo"] or {}).items() if key != "enforce"}
+        parts["concurrency"] = DEFAULT_STREAMS
+    parts["capacity"] = bool(run.settings.get("capacity.enabled"))
+    parts["slo"] = {key: value for key, value in branch(parts, "slo").items() if key != "enforce"}
     return json.dumps(parts, sort_keys=True, default=str)
 
 
@@ -168,22 +169,22 @@ def _cells(firsts: Mapping[str, Run]) -> list[Cell]:
 
 def _load(run: Run) -> tuple[str, float, str]:
     """A load in words, as a number, and what that counts."""
-    load, capacity = run.config.get("load") or {}, run.config.get("capacity") or {}
-    if capacity.get("enabled"):
-        return f"search for capacity ({load.get('kind', 'closed')} load)", 0.0, "search"
-    if (run.config.get("capacity") or {}).get("enabled"):
-        return "capacity", 0.0, "capacity"
-    kind, rate, ceiling = load.get("kind", "closed"), load.get("rate"), run.config.get("concurrency")
+    load = branch(run.config, "load")
+    kind = text(load, "kind") or "closed"
+    rate, ceiling = number(load, "rate") or 0.0, number(run.config, "concurrency")
+    if run.settings.get("capacity.enabled"):
+        return f"search for capacity ({kind} load)", 0.0, "search"
     if kind == "closed":
-        return f"concurrency {ceiling or 4}", float(ceiling or 4), "concurrency"
+        streams = ceiling or DEFAULT_STREAMS
+        return f"concurrency {streams:g}", float(streams), "concurrency"
     if kind == "ramp":
-        unit = "concurrency" if load.get("of") == "concurrency" else "requests/s"
-        return f"a ramp from {load.get('from')} to {load.get('to')} {unit}", float(load.get("to") or 0), unit
+        unit = "requests/s" if run.open_loop else "concurrency"
+        return f"a ramp from {load.get('from')} to {load.get('to')} {unit}", number(load, "to") or 0.0, unit
     if kind == "replay":
-        return f"replay of {load.get('file')}", float(load.get("speed") or 1), "speed of the replay"
-    burst = f", burstiness {load['burstiness']:g}" if load.get("burstiness") else ""
-    words = f"{rate or 0:g} requests/s ({kind}{burst})"
-    return (f"{words}, at most {ceiling} in flight" if ceiling else words), float(rate or 0), "requests/s"
+        return f"replay of {load.get('file')}", number(load, "speed") or 1.0, "speed of the replay"
+    burstiness = number(load, "burstiness")
+    words = f"{rate:g} requests/s ({kind}{f', burstiness {burstiness:g}' if burstiness else ''})"
+    return (f"{words}, at most {ceiling:g} in flight" if ceiling else words), rate, "requests/s"
 
 
 def _distinct(cells: list[Cell]) -> list[Cell]:
@@ -197,48 +198,41 @@ def _distinct(cells: list[Cell]) -> list[Cell]:
 
 def _workload_names(runs: Sequence[Run]) -> list[str]:
     """The Hydra option where the overrides name one, else its lengths."""
-    return [_chosen(run, "workload") or _lengths(run.config.get("workload") or {}) for run in runs]
+    return [_chosen(run, "workload") or _lengths(branch(run.config, "workload")) for run in runs]
 
 
 def _chosen(run: Run, group: str) -> str | None:
-    for override in run.job.get("overrides") or ():
-        name, _, value = str(override).partition("=")
+    for override in run.result.job.overrides:
+        name, _, value = override.partition("=")
         if name.lstrip("+") == group:
             return value
     return None
 
 
-def _lengths(workload: Mapping[str, Any]) -> str:
+def _lengths(workload: Mapping[str, object]) -> str:
     if workload.get("kind", "synthetic") not in ("synthetic", "conversation"):
         return f"{workload.get('kind')} {workload.get('file') or ''}".strip()
 
-    def words(tokens: Mapping[str, Any]) -> str:
-        spread = f"±{tokens['stddev']:g}" if tokens.get("stddev") else ""
-        return f"{tokens['mean']:g}{spread}" if tokens.get("mean") else str(tokens.get("dist", "?"))
+    def words(tokens: Tree) -> str:
+        mean, stddev = number(tokens, "mean"), number(tokens, "stddev")
+        spread = f"±{stddev:g}" if stddev else ""
+        return f"{mean:g}{spread}" if mean else str(tokens.get("dist", "?"))
 
-    return f"{words(workload.get('input_tokens') or {})} → {words(workload.get('output_tokens') or {})} tokens"
+    return f"{words(branch(workload, 'input_tokens'))} → {words(branch(workload, 'output_tokens'))} tokens"
 
 
 # --- stacks in words -------------------------------------------------------------------------------------------------
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _facts(run: Run) -> dict[str, object]:
     """Everything that can tell two stacks apart."""
-    environment = run.result.get("environment") or {}
-    versions = environment.get("versions") or {}
-    facts = {f"model.{name}": value for name, value in flatten(run.config.get("model") or {}).items()}
-    facts |= {f"deployment facts: {name}": value for name, value in flatten(run.result.get("deployment") or {}).items()}
-    facts |= {f"version: {name}": value for name, value in flatten(versions).items()}
+    environment = run.result.environment
+    facts = {f"model.{name}": value for name, value in flatten(branch(run.config, "model")).items()}
+    facts |= {f"deployment facts: {name}": value for name, value in flatten(run.result.deployment).items()}
+    facts |= {f"version: {name}": value for name, value in environment.versions.items()}
     facts |= {name: run.settings.get(name) for name in ("ray.kind", "ray.workers", "run.seed", "run.max_requests")}
-    facts |= {f"price: {name}": value for name, value in _price(run).items()}
-    return facts | {"host": environment.get("host"), "rehearsal": run.rehearsal}
-
-
-def _price(run: Run) -> dict[str, Any]:
-    """The prices that were used, whether the YAML or the price map gave them."""
-    cost = run.result.get("cost")
-    price = cost.get("price") if isinstance(cost, Mapping) else None
-    return flatten(price) if isinstance(price, Mapping) else {}
+    facts |= {f"price: {name}": value for name, value in flatten(run.result.cost.price).items()}
+    return facts | {"host": environment.host, "rehearsal": run.rehearsal}
 
 
 def _differences(firsts: Sequence[Run]) -> Iterator[Difference]:
@@ -262,7 +256,7 @@ def _rank(difference: Difference) -> int:
     return next((at for at, first in enumerate(_FIRST) if name.startswith(first)), len(_FIRST))
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     if value is None or value in ({}, []):
         return "–"
     return str(value) if isinstance(value, str) else json.dumps(value, default=str)
@@ -282,7 +276,7 @@ def _label(firsts: Mapping[str, Run], differences: Sequence[Difference]) -> Iter
 
 
 def _model(run: Run) -> str:
-    return str(run.job.get("model") or _chosen(run, "model") or (run.config.get("model") or {}).get("name") or run.name)
+    return run.result.job.model or _chosen(run, "model") or text(run.config, "model", "name") or run.name
 
 
 def _named(at: int, runs: Sequence[Run], differences: Sequence[Difference]) -> str:
@@ -305,7 +299,7 @@ def _short(name: str) -> str:
 
 def _occasions(runs: Sequence[Run]) -> dict[str, str]:
     """What tells the sweeps apart: the day, the time, or a letter; nothing for a single sweep."""
-    began = {_source(run): str(run.result.get("started_at") or "") for run in reversed(runs)}
+    began = {_source(run): timestamp(run.result.started_at) if run.result.started_at else "" for run in reversed(runs)}
     sources = list(dict.fromkeys(_source(run) for run in runs))
     if len(sources) < 2:
         return {}

@@ -7,6 +7,7 @@ under the composition, so that every key exists and can be overridden whatever f
 
 from llmexp.config.loading import defaults, flatten, load
 from llmexp.config.schema import (
+    DEFAULT_STREAMS,
     SECRET_NAME,
     Bedrock,
     Capacity,
@@ -31,9 +32,11 @@ from llmexp.config.schema import (
     Tokens,
     Tracking,
     Workload,
+    closed_loop,
 )
 
 __all__ = [
+    "DEFAULT_STREAMS",
     "SECRET_NAME",
     "Bedrock",
     "Capacity",
@@ -58,6 +61,7 @@ __all__ = [
     "Tokens",
     "Tracking",
     "Workload",
+    "closed_loop",
     "defaults",
     "flatten",
     "load",

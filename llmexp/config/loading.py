@@ -22,7 +22,7 @@ def defaults() -> dict[str, Any]:
     return tree
 
 
-def load(tree: Mapping[str, Any]) -> Config:
+def load(tree: Mapping[str, object]) -> Config:
     """The composed mapping as a `Config`.
 
     Raises `ConfigError` whose message has a line for each problem.
@@ -38,9 +38,9 @@ def load(tree: Mapping[str, Any]) -> Config:
     return config
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """`{"a": {"b": 1}}` as `{"a.b": 1}`; lists and empty mappings stay values."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")

@@ -376,6 +376,15 @@ class Paths(_Part):
     outputs: Annotated[str, Field(min_length=1)] = "outputs"
 
 
+DEFAULT_STREAMS = 4
+"""In flight in a closed loop, where `concurrency` is null."""
+
+
+def closed_loop(kind: str | None, of: str | None) -> bool:
+    """Whether a request waits for the one before it: a closed load (the default), or a ramp of concurrency."""
+    return kind in (None, "closed") or (kind == "ramp" and of == "concurrency")
+
+
 class Config(_Part):
     """One job."""
 
@@ -398,8 +407,8 @@ class Config(_Part):
 
     @property
     def closed(self) -> bool:
-        """Whether a request waits for the one before it: a closed loop, or a ramp of concurrency."""
-        return self.load.kind == "closed" or (self.load.kind == "ramp" and self.load.of == "concurrency")
+        """Whether a request waits for the one before it."""
+        return closed_loop(self.load.kind, self.load.of)
 
     @property
     def streams(self) -> int | None:
@@ -407,7 +416,7 @@ class Config(_Part):
         if self.closed and self.load.kind == "ramp":
             top = max(1, round(max(self.load.from_ or 1.0, self.load.to or 1.0)))
             return min(top, self.concurrency or top)
-        return self.concurrency or (4 if self.closed else None)
+        return self.concurrency or (DEFAULT_STREAMS if self.closed else None)
 
     @property
     def peak_rate(self) -> float | None:

@@ -11,11 +11,11 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmexp import records, results
 from llmexp.config import Config, Slo, load
@@ -25,28 +25,31 @@ from llmexp.jobs import measure as experiment
 from llmexp.jobs.capacity_probes import Verdict
 from llmexp.jobs.capacity_search import Interval, Search
 from llmexp.jobs.spec import Spec
+from llmexp.json_types import branch
 from llmexp.llmperf import files
 from llmexp.metrics import summary as metrics
 
 if TYPE_CHECKING:
     from llmexp.endpoints import Running
     from llmexp.jobs.budget import Budget
+    from llmexp.metrics.validity import Validity
+    from llmexp.results.model import Notes, Result, Status
     from llmexp.terminal.progress import Progress
 
 FOLDER = "probes"
 UNITS = {"rate": "requests/s", "concurrency": "in flight"}
 CURVE = {
-    "goodput_per_s": ("goodput_per_s",),
-    "requests_per_s": ("requests_per_s",),
-    "output_tokens_per_s": ("output_tokens_per_s",),
-    "inflight_mean": ("inflight_mean",),
-    "error_rate": ("error_rate",),
-    "ttft_s_p95": ("ttft_s", "p95"),
-    "response_ttft_s_p95": ("response_ttft_s", "p95"),
-    "time_per_output_token_s_p95": ("time_per_output_token_s", "p95"),
-    "e2e_latency_s_p95": ("e2e_latency_s", "p95"),
+    "goodput_per_s": "goodput_per_s",
+    "requests_per_s": "requests_per_s",
+    "output_tokens_per_s": "output_tokens_per_s",
+    "inflight_mean": "inflight_mean",
+    "error_rate": "error_rate",
+    "ttft_s_p95": "ttft_s/p95",
+    "response_ttft_s_p95": "response_ttft_s/p95",
+    "time_per_output_token_s_p95": "time_per_output_token_s/p95",
+    "e2e_latency_s_p95": "e2e_latency_s/p95",
 }
-"""Column of the curve → where it stands in a probe's metrics."""
+"""Column of the curve → a probe's metric."""
 _WORST = ("valid", "degraded", "invalid")
 log = logging.getLogger("llmexp")
 
@@ -58,12 +61,12 @@ class Probe:
     number: int
     level: float
     directory: Path
-    result: dict[str, Any]
+    result: Result
     verdict: Verdict
 
 
-def run(spec: Spec, running: Running, budget: Budget, progress: Progress, started: datetime) -> dict[str, Any]:
-    """Search, and write the job's files; the content of its result.json."""
+def run(spec: Spec, running: Running, budget: Budget, progress: Progress, started: datetime) -> Result:
+    """Search, and write the job's files; its result."""
     job = _Job(spec, running, budget, progress)
     job.search_all()
     return job.conclude(started)
@@ -76,7 +79,7 @@ class _Job:
     budget: Budget
     progress: Progress
     done: list[Probe] = field(default_factory=list)
-    status: str = "finished"
+    status: Status = "finished"
 
     def __post_init__(self) -> None:
         from llmexp.companion.task import nonce_of
@@ -110,19 +113,19 @@ class _Job:
         spec = self._spec(level, requests)
         self.progress.begin(spec.config, spec.name)
         began = datetime.now(UTC)
-        job, measured = experiment.send(
+        job, measured, watch = experiment.send(
             spec, self.running, self.budget, self.progress, enough=_enough(self.config.slo, requests)
         )
-        result = experiment.conclude(spec, measured, self.running, began, job.nonce, self.budget, job.beside)
+        result = experiment.conclude(spec, measured, self.running, began, job.nonce, self.budget, watch)
         observed = metrics.observe(spec.directory) if records.exists(spec.directory) else metrics.observe([])
         of_rate = self.config.capacity.of == "rate"
         verdict = probes.judge(observed, self.config.slo, of_rate=of_rate, stopped=measured.enough is not None)
         self.done.append(Probe(len(self.done) + 1, level, spec.directory, result, verdict))
         if measured.interrupted or measured.failed:
             for_money = (measured.reason or "").startswith("run.max_usd")
-            status = (
-                "interrupted" if measured.interrupted else "finished" if for_money and self.search.told else "failed"
-            )
+            status: Status = "finished" if for_money and self.search.told else "failed"
+            if measured.interrupted:
+                status = "interrupted"
             self._end(status, measured.reason or status)
             return
         self.search.tell(level, verdict.outcome)
@@ -131,8 +134,7 @@ class _Job:
     def _spec(self, level: float, requests: int) -> Spec:
         number, spec = len(self.done) + 1, self.spec
         tries = len(self.search.told.get(level, ()))
-        tree = probes.tree_of(dict(spec.tree), self.config, level, requests, tries)
-        tree["run"]["nonce"] = f"{self.nonce}-{number}"
+        tree = probes.tree_of(spec.tree, self.config, level, requests, tries, nonce=f"{self.nonce}-{number}")
         return replace(
             spec,
             config=load(tree),
@@ -146,7 +148,7 @@ class _Job:
 
     def _answer_s(self) -> float | None:
         """How long an answer takes where the server was least busy."""
-        found = [(one.result["metrics"].get("e2e_latency_s") or {}).get("p50") for one in self.done]
+        found = [each.result.metrics.number("e2e_latency_s/p50") for each in self.done]
         return min((seconds for seconds in found if seconds), default=None)
 
     def _affordable(self, requests: int) -> bool:
@@ -162,13 +164,13 @@ class _Job:
             return False
         return True
 
-    def _end(self, status: str, reason: str) -> None:
+    def _end(self, status: Status, reason: str) -> None:
         self.status = status
         self.search.stop(reason)
 
     # -- its sum ------------------------------------------------------------------------------------------------------
 
-    def conclude(self, started: datetime) -> dict[str, Any]:
+    def conclude(self, started: datetime) -> Result:
         """The job's files: the numbers of the highest level that passed, and what the search found."""
         from llmexp import report
 
@@ -179,9 +181,9 @@ class _Job:
             _link(main.directory / records.PARQUET, self.spec.directory / records.PARQUET)
         results.write(self.spec.directory, result)
         if records.exists(self.spec.directory):
-            files.write_job(self.spec.directory, result)
+            files.write_job(results.Run(result, self.spec.directory))
             with contextlib.suppress(ImportError):
-                report.job(self.spec.directory)
+                report.job(results.Run(result, self.spec.directory))
         return result
 
     def _main(self, interval: Interval) -> Probe | None:
@@ -192,8 +194,8 @@ class _Job:
             return next(one for one in reversed(self.done) if one.level == interval.passed_at and one.verdict.passed)
         return min(self.done, key=lambda one: one.level)
 
-    def _result(self, main: Probe | None, interval: Interval, started: datetime) -> dict[str, Any]:
-        tree = {**self.spec.tree, "load": {**self.spec.tree["load"], "kind": probes.kind(self.config)}}
+    def _result(self, main: Probe | None, interval: Interval, started: datetime) -> Result:
+        tree = {**self.spec.tree, "load": {**branch(self.spec.tree, "load"), "kind": probes.kind(self.config)}}
         base = results.build(
             job=self.spec.info(),
             status=self.status,
@@ -204,19 +206,20 @@ class _Job:
         )
         if main is None:
             return base
-        own = {key: base[key] for key in ("job", "status", "reason", "started_at", "ended_at", "config")}
-        capacity = self._capacity(main, interval)
-        more = {
-            "metrics": {**main.result["metrics"], "capacity": capacity},
-            "capacity_curve": curve(self.done, self.config),
-            "validity": self._validity(main, interval),
-            "cost": {**main.result["cost"], "search_usd": self.budget.spent_usd - self.spent_before},
-            "notes": self._notes(main),
-        }
-        tree_of_all: dict[str, Any] = results.strict({**main.result, **own, **more})
-        return tree_of_all
+        own = ("job", "status", "reason", "started_at", "ended_at", "config")
+        spent = self.budget.spent_usd - self.spent_before
+        return main.result.model_copy(
+            update={name: getattr(base, name) for name in own}
+            | {
+                "metrics": results.Metrics({**main.result.metrics, "capacity": self._capacity(main, interval)}),
+                "capacity_curve": curve(self.done, self.config),
+                "validity": self._validity(main, interval),
+                "cost": main.result.cost.model_copy(update={"search_usd": spent}),
+                "notes": self._notes(main),
+            }
+        )
 
-    def _capacity(self, main: Probe, interval: Interval) -> dict[str, Any]:
+    def _capacity(self, main: Probe, interval: Interval) -> dict[str, object]:
         return {
             "of": self.config.capacity.of,
             "unit": UNITS[self.config.capacity.of],
@@ -230,27 +233,25 @@ class _Job:
             "reason": interval.reason,
         }
 
-    def _validity(self, main: Probe, interval: Interval) -> dict[str, Any]:
+    def _validity(self, main: Probe, interval: Interval) -> Validity:
         """The worst verdict on the probes that decide: a client that could not keep up makes a level fail too."""
         deciding = [one for one in self.done if one.level in (interval.passed_at, interval.failed_at)] or [main]
-        worst = max(deciding, key=lambda one: _WORST.index(one.result["validity"]["verdict"]))
-        found: dict[str, Any] = worst.result["validity"]
-        return found
+        return max((each.result.validity for each in deciding), key=lambda validity: _WORST.index(validity.verdict))
 
-    def _notes(self, main: Probe) -> dict[str, Any]:
+    def _notes(self, main: Probe) -> Notes:
         kind = "highest level that passed" if main.verdict.passed else "lowest level that was tried"
         unit = UNITS[self.config.capacity.of]
         said = (
             f"Latencies, throughput and requests are those of probe {main.number} at {main.level:g} {unit}, the {kind}."
         )
-        notes = main.result["notes"]
-        return {**notes, "nonce": self.nonce, "remarks": [said, *notes.get("remarks", ())]}
+        notes = main.result.notes
+        return notes.model_copy(update={"nonce": self.nonce, "remarks": (said, *notes.remarks)})
 
 
-def curve(done: list[Probe], config: Config) -> dict[str, Any]:
+def curve(done: list[Probe], config: Config) -> dict[str, object]:
     """What the probes saw, by rising level."""
     rising = sorted(done, key=lambda one: (one.level, one.number))
-    table: dict[str, Any] = {
+    table: dict[str, object] = {
         "of": config.capacity.of,
         "unit": UNITS[config.capacity.of],
         "level": [one.level for one in rising],
@@ -259,13 +260,7 @@ def curve(done: list[Probe], config: Config) -> dict[str, Any]:
         "attainment": [one.verdict.attainment for one in rising],
         "why": [one.verdict.why for one in rising],
     }
-    return table | {name: [_at(one.result["metrics"], path) for one in rising] for name, path in CURVE.items()}
-
-
-def _at(tree: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        tree = tree.get(name) if isinstance(tree, Mapping) else None
-    return tree
+    return table | {name: [each.result.metrics.number(metric) for each in rising] for name, metric in CURVE.items()}
 
 
 def _enough(slo: Slo, requests: int) -> Callable[[Counter[str]], str | None]:
@@ -284,9 +279,8 @@ def _said(verdict: Verdict) -> str:
     return f"{'passed' if verdict.passed else 'failed'} ({verdict.why}{share})"
 
 
-def _sent(result: Mapping[str, Any]) -> int:
-    counts = result["metrics"]
-    return sum(int(counts.get(f"requests_{kind}") or 0) for kind in ("completed", "failed", "unfinished"))
+def _sent(result: Result) -> int:
+    return result.answered + int(result.metrics.number("requests_unfinished") or 0)
 
 
 def _link(source: Path, target: Path) -> None:

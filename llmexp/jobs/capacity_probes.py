@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from llmexp.config import Config, Slo
 from llmexp.jobs.capacity_search import Outcome
+from llmexp.json_types import Tree, branch, text
 from llmexp.metrics.distributions import seconds
 from llmexp.metrics.summary import meets
 from llmexp.records.observed import Floats, Ints, Observed, known
@@ -69,20 +69,20 @@ def length(config: Config, level: float, e2e_s: float | None) -> int:
     return max(1, min(wanted, run.max_requests or wanted))
 
 
-def tree_of(tree: dict[str, Any], config: Config, level: float, requests: int, tries: int) -> dict[str, Any]:
+def tree_of(tree: Tree, config: Config, level: float, requests: int, tries: int, nonce: str) -> dict[str, object]:
     """The composed config with the load of one probe in place.
 
     A level that is probed again gets another seed of its schedule and lengths: its second outcome is to say something.
     """
-    run = {**tree["run"], "max_requests": requests, "seed": config.run.seed + tries}
+    run = {**branch(tree, "run"), "max_requests": requests, "seed": config.run.seed + tries, "nonce": nonce}
     run["warmup_requests"] = max(1, config.run.warmup_requests)
-    load, concurrency = {**tree["load"], "kind": kind(config)}, tree.get("concurrency")
+    load, concurrency = {**branch(tree, "load"), "kind": kind(config)}, tree.get("concurrency")
     if config.capacity.of == "concurrency":
         concurrency, load["rate"] = round(level), None
     else:
         load["rate"] = level
         run["timeout_s"] = min(config.run.timeout_s, requests / level + 1.0)
-    capacity = {**tree["capacity"], "enabled": False}
+    capacity = {**branch(tree, "capacity"), "enabled": False}
     return {**tree, "run": run, "load": load, "concurrency": concurrency, "capacity": capacity, "model": _quiet(tree)}
 
 
@@ -93,11 +93,11 @@ def kind(config: Config) -> str:
     return config.load.kind if config.load.kind in ("poisson", "burst") else "constant"
 
 
-def _quiet(tree: dict[str, Any]) -> dict[str, Any]:
+def _quiet(tree: Tree) -> dict[str, object]:
     """The model without what a run asks of its provider afterwards: a minute and a half for each probe."""
-    model = dict(tree["model"])
-    if (model.get("deployment") or {}).get("kind") == "sagemaker":
-        model["deployment"] = {**model["deployment"], "cloudwatch": False}
+    model = dict(branch(tree, "model"))
+    if text(model, "deployment", "kind") == "sagemaker":
+        model["deployment"] = {**branch(model, "deployment"), "cloudwatch": False}
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmexp.config import Config
 from llmexp.errors import ConfigError
@@ -16,15 +16,14 @@ from llmexp.jobs.spec import Spec, environment_problems
 from llmexp.terminal.progress import Progress
 
 if TYPE_CHECKING:
+    from llmexp.results import Result
     from llmexp.workload.request import Request
 
 _OURS = ("llamacpp", "simulated")
 
 
-def run(
-    spec: Spec, budget: Budget, *, requests: tuple[Request, ...] | None = None, quiet: bool = False
-) -> dict[str, Any]:
-    """Measure one job into `spec.directory`; the content of its result.json.
+def run(spec: Spec, budget: Budget, *, requests: tuple[Request, ...] | None = None, quiet: bool = False) -> Result:
+    """Measure one job into `spec.directory`; its result.
 
     Raises `ConfigError` or `JobError` when nothing could be measured.
     """
@@ -45,14 +44,14 @@ def run(
             progress.say("warming up")
             if config.capacity.enabled:
                 return capacity_job.run(spec, running, budget, progress, started)
-            job, measurement = send(spec, running, budget, progress, requests=requests)
-    return conclude(spec, measurement, running, started, job.nonce, budget, job.beside, requests)
+            job, measurement, watch = send(spec, running, budget, progress, requests=requests)
+    return conclude(spec, measurement, running, started, job.nonce, budget, watch, requests)
 
 
 def measure(
     config: Config, directory: Path, *, quiet: bool = False, requests: Sequence[Request] | None = None
-) -> dict[str, Any]:
-    """One job into `directory` without a command of ours around it; the content of its result.json.
+) -> Result:
+    """One job into `directory` without a command of ours around it; its result.
 
     `requests` are sent instead of the workload's. Raises `ConfigError` before anything is sent, or `JobError`.
     """

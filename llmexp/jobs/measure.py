@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmexp.config import Config
-from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK
+from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ResultError
 from llmexp.jobs import grading
 from llmexp.jobs.spec import Spec
 from llmexp.terminal.progress import Progress
 
 if TYPE_CHECKING:
-    from llmexp.benchmark import Measurement
+    from llmexp.benchmark import Job, Measurement
     from llmexp.benchmark.server_metrics import Watch
     from llmexp.endpoints import Running
     from llmexp.jobs.budget import Budget
     from llmexp.metrics.prices import PriceList
     from llmexp.records.observed import Observed
+    from llmexp.results.model import Result, Status
+    from llmexp.results.run import Run
     from llmexp.workload.request import Request
 
 log = logging.getLogger("llmexp")
@@ -37,14 +38,14 @@ def send(
     *,
     requests: tuple[Request, ...] | None = None,
     enough: Callable[[Counter[str]], str | None] = lambda _counts: None,
-) -> tuple[Any, Measurement]:
-    """The load itself, on an endpoint that answers: its `benchmark.Job` and what it left."""
+) -> tuple[Job, Measurement, Watch]:
+    """The load itself, on an endpoint that answers: its `benchmark.Job`, what it left, and the server's own metrics."""
     from llmexp.benchmark import Benchmark
     from llmexp.benchmark.server_metrics import Watch, source_of
 
     watch = Watch(source_of(spec.config, running.base_url, running.metrics_url), spec.config.model.name)
     job = replace(_job(spec, running, budget, progress, requests, watch), enough=enough)
-    return job, Benchmark(job).run()
+    return job, Benchmark(job).run(), watch
 
 
 def _job(
@@ -54,7 +55,7 @@ def _job(
     progress: Progress,
     requests: tuple[Request, ...] | None,
     watch: Watch,
-) -> Any:
+) -> Job:
     from llmexp.benchmark import Job
     from llmexp.companion.task import nonce_of
 
@@ -72,7 +73,7 @@ def _job(
     )
 
 
-def _spender(config: Config, budget: Budget) -> Any:
+def _spender(config: Config, budget: Budget) -> Callable[[Counter[str]], str | None]:
     from llmexp.metrics import prices
 
     price = prices.price_list(config.model)
@@ -95,7 +96,7 @@ def conclude(
     budget: Budget,
     watch: Watch | None = None,
     requests: tuple[Request, ...] | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Records on disk → numbers, verdict on the client, files."""
     from llmexp import records, results
     from llmexp.benchmark import client_report as observations
@@ -122,7 +123,7 @@ def conclude(
     curves = metrics.curves(observed)
     result = results.build(
         job=spec.info(),
-        status=_status(measurement, summary),
+        status=_status(measurement, observed),
         reason=measurement.reason,
         started=started,
         ended=datetime.now(UTC),
@@ -139,12 +140,12 @@ def conclude(
     )
     results.write(spec.directory, result)
     if measured:
-        files.write_job(spec.directory, result)
-        _draw(spec.directory)
+        files.write_job(results.Run(result, spec.directory))
+        _draw(results.Run(result, spec.directory))
     return result
 
 
-def _summary(config: Config, observed: Observed, price: PriceList) -> dict[str, Any]:
+def _summary(config: Config, observed: Observed, price: PriceList) -> dict[str, object]:
     """The numbers of what was observed, under this config's service level and these prices."""
     from llmexp.metrics import prices
     from llmexp.metrics import summary as metrics
@@ -160,17 +161,17 @@ def _summary(config: Config, observed: Observed, price: PriceList) -> dict[str, 
     )
 
 
-def _draw(directory: Path) -> None:
+def _draw(run: Run) -> None:
     """The job's page; a fault in it must not cost the numbers."""
     from llmexp import report
 
     try:
-        report.job(directory)
+        report.job(run)
     except Exception:
         log.exception("report.html could not be drawn")
 
 
-def _deployment(config: Config, running: Running, measurement: Measurement) -> dict[str, Any]:
+def _deployment(config: Config, running: Running, measurement: Measurement) -> dict[str, object]:
     """Facts about the endpoint, and what CloudWatch saw of the run where it is asked."""
     facts = dict(running.facts)
     deployment = config.model.deployment
@@ -184,26 +185,26 @@ def _deployment(config: Config, running: Running, measurement: Measurement) -> d
     return facts
 
 
-def _status(measurement: Measurement, summary: Mapping[str, Any]) -> str:
+def _status(measurement: Measurement, observed: Observed) -> Status:
     if measurement.interrupted:
         return "interrupted"
-    nothing = summary.get("requests_completed", 0) + summary.get("requests_unfinished", 0) == 0
+    nothing = not (observed.completed | observed.unfinished).any()
     return "failed" if measurement.failed or nothing else "finished"
 
 
-def failed(spec: Spec, reason: str) -> dict[str, Any]:
+def failed(spec: Spec, reason: str) -> Result:
     """The result of a job that could not be measured at all."""
     from llmexp import results
 
     now = datetime.now(UTC)
-    result: dict[str, Any] = results.build(
+    result = results.build(
         job=spec.info(), status="failed", reason=reason, started=now, ended=now, config=dict(spec.tree)
     )
     results.write(spec.directory, result)
     return result
 
 
-def salvage(directory: Path) -> dict[str, Any] | None:
+def salvage(directory: Path) -> Result | None:
     """The result of a folder whose job was killed, from what it had written; None where there is none."""
     from llmexp import records, results
     from llmexp.config import load
@@ -211,33 +212,37 @@ def salvage(directory: Path) -> dict[str, Any] | None:
     from llmexp.metrics import summary as metrics
 
     try:
-        result: dict[str, Any] = json.loads((directory / "result.json").read_text())
-    except (OSError, ValueError):
+        result = results.read(directory)
+    except ResultError:
         return None
-    if result.get("metrics") or not records.exists(directory):
+    if result.metrics or not records.exists(directory):
         return result
-    config = load(result["config"])
+    config = load(result.config)
     records.to_parquet(directory)
     observed = metrics.observe(directory)
-    result["metrics"] = _summary(config, observed, prices.price_list(config.model))
-    result["curves"], result["errors"] = metrics.curves(observed), metrics.errors(observed)
-    results.write(directory, result)
-    return result
+    numbers = {
+        "metrics": _summary(config, observed, prices.price_list(config.model)),
+        "curves": metrics.curves(observed) or {},
+        "errors": metrics.errors(observed),
+    }
+    salvaged = results.parse({**results.tree_of(result), **numbers}, str(directory))
+    results.write(directory, salvaged)
+    return salvaged
 
 
-def status_of(result: Mapping[str, Any], config: Config) -> int:
+def status_of(result: Result, config: Config) -> int:
     """The exit status of one job."""
-    if result["status"] == "interrupted":
+    if result.status == "interrupted":
         return INTERRUPTED
-    error_rate = (result.get("metrics") or {}).get("error_rate") or 0.0
-    if result["status"] == "failed" or error_rate > config.run.max_error_rate:
+    error_rate = result.metrics.number("error_rate") or 0.0
+    if result.status == "failed" or error_rate > config.run.max_error_rate:
         return FAILED
-    if config.slo.enforce and (result["metrics"].get("slo") or {}).get("met") is False:
+    if config.slo.enforce and result.metrics.flag("slo/met") is False:
         return MISSED
     return OK
 
 
-def render(result: Mapping[str, Any], directory: Path) -> str:
+def render(result: Result, directory: Path) -> str:
     """The job's table for stdout."""
     from llmexp.terminal import glance
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llmexp.config import Config
 from llmexp.errors import ConfigError
@@ -155,7 +154,7 @@ def render(expected: Estimate) -> str:
     return _text(table) + f"\nTotal: {_usd(expected)}"
 
 
-def _text(renderable: Any) -> str:
+def _text(renderable: object) -> str:
     import shutil
     import sys
 

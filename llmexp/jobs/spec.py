@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmexp.config import Config, flatten, load
 from llmexp.errors import ConfigError
+from llmexp.json_types import Tree
+from llmexp.results.model import JobInfo
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,7 +53,7 @@ class Spec:
     """One job, checked and ready to run."""
 
     config: Config
-    tree: Mapping[str, Any]
+    tree: Tree
     """The composed config, resolved: what result.json and the tracking store show."""
     model: str
     """The option that was chosen for the group `model`."""
@@ -72,21 +74,20 @@ class Spec:
         """The hash that recognises this job."""
         return key_of(self.config, self.repeat)
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> JobInfo:
         """The `job` part of result.json."""
-        probe = {} if self.probe is None else {"probe": self.probe}
-        return {
-            "id": self.id,
-            "key": self.key,
-            "name": self.name,
-            "model": self.model,
-            "index": self.number,
-            "repeat": self.repeat,
-            "overrides": list(self.overrides),
-            "sweep": self.sweep,
-            "rehearsal": self.config.rehearse,
-            **probe,
-        }
+        return JobInfo(
+            id=self.id,
+            key=self.key,
+            name=self.name,
+            model=self.model,
+            index=self.number,
+            repeat=self.repeat,
+            overrides=self.overrides,
+            sweep=self.sweep,
+            rehearsal=self.config.rehearse,
+            probe=self.probe,
+        )
 
 
 def key_of(config: Config, repeat: int) -> str:
@@ -132,7 +133,7 @@ def _repeats(composed: Composed, at: int, count: int) -> Iterable[Spec]:
         yield Spec(config, tree, model, composed.overrides, repeat, number, composed=composed)
 
 
-def resolved(composed: Composed) -> dict[str, Any]:
+def resolved(composed: Composed) -> dict[str, object]:
     """The composed config as plain data; a variable or a value that is missing is a `ConfigError`."""
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException

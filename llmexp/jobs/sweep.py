@@ -24,7 +24,7 @@ from llmexp.jobs.lock import Folder
 from llmexp.jobs.recorder import Recorder
 from llmexp.jobs.spec import Composed, Spec
 from llmexp.jobs.sweep_dir import SweepDir
-from llmexp.results import JsonObject
+from llmexp.results import Result
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -90,8 +90,8 @@ class _Run:
     """None for a job alone."""
     recorder: Recorder = field(default_factory=Recorder)
     statuses: list[int] = field(default_factory=list)
-    results: list[JsonObject] = field(default_factory=list)
-    standing: list[tuple[Spec, JsonObject]] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    standing: list[tuple[Spec, Result]] = field(default_factory=list)
     """What an earlier command measured and this one keeps."""
 
     def run(self) -> int:
@@ -185,7 +185,7 @@ class _Run:
         old = experiment.salvage(spec.directory)
         kept = sweep_dir.set_aside(spec.directory)
         if old is not None:
-            self.recorder.supersede(kept, str(old["job"]["id"]))
+            self.recorder.supersede(kept, old.job.id)
 
     # -- recording ----------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class _Run:
             tags["llmexp.rehearsal"] = "true"
         self.recorder.begin_sweep(self.sweep.id, self.sweep.name, tags, self._common())
         for spec, result in self.standing:
-            self.recorder.catch_up(spec.directory, str(result["job"]["id"]))
+            self.recorder.catch_up(spec.directory, result.job.id)
 
     def _common(self) -> dict[str, object]:
         """The config that all jobs share."""

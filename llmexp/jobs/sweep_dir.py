@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 from llmexp import results
 from llmexp.config import flatten, load
-from llmexp.errors import ConfigError, LlmexpError
+from llmexp.errors import ConfigError, LlmexpError, ResultError
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.lock import Folder
 from llmexp.jobs.spec import Spec
-from llmexp.results import JsonObject
+from llmexp.results import Result
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -78,7 +78,7 @@ class SweepDir:
 
     def tell(self, **facts: object) -> None:
         """Add to what the folder says of the sweep as a whole, for whoever resumes it or logs it later."""
-        results.write_json(self.path / SWEEP_FILE, _told(self.path) | facts, indent=2)
+        results.write_json(self.path / SWEEP_FILE, results.strict(_told(self.path) | facts), indent=2)
 
     def keep_composition(self, composed: DictConfig | None) -> None:
         """Hydra's own file of a multirun, written only now: the folder is ours and its configs hold no credential."""
@@ -100,7 +100,7 @@ class SweepDir:
         jobs_told = dict.fromkeys(known, "") | {spec.key: spec.name for spec in placed}
         self.tell(id=self.id, name=self.name, jobs=len(jobs_told), keys=list(jobs_told))
 
-    def outstanding(self, *, rerun_invalid: bool) -> tuple[list[Spec], list[tuple[Spec, JsonObject]]]:
+    def outstanding(self, *, rerun_invalid: bool) -> tuple[list[Spec], list[tuple[Spec, Result]]]:
         """Jobs to run, in their order, and those that stand with their results."""
         todo, standing = [], []
         for spec in in_blocks(self.specs, self.specs[0].config.run.seed):
@@ -126,20 +126,18 @@ def set_aside(directory: Path) -> Path:
     return directory.rename(kept)
 
 
-def result_in(directory: Path) -> JsonObject | None:
+def result_in(directory: Path) -> Result | None:
     """A job's result; None where there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        found = results.read(directory)
-        if isinstance(found, dict) and isinstance(found.get("job"), dict):
-            return found
+    with contextlib.suppress(ResultError):
+        return results.read(directory)
     return None
 
 
-def stands(result: JsonObject, *, rerun_invalid: bool) -> bool:
+def stands(result: Result, *, rerun_invalid: bool) -> bool:
     """Whether a job need not be run again."""
-    if result.get("status") != "finished" or not result.get("metrics"):
+    if result.status != "finished" or not result.metrics:
         return False
-    return not (rerun_invalid and (result.get("validity") or {}).get("verdict") == "invalid")
+    return not (rerun_invalid and result.validity.verdict == "invalid")
 
 
 # --- what a folder holds when it is resumed --------------------------------------------------------------------------
@@ -167,11 +165,11 @@ def _kept(path: Path) -> _Kept:
     sweeps: set[str] = set()
     for folder, result in _jobs(path):
         with contextlib.suppress(LlmexpError, KeyError, TypeError, ValueError):
-            config = load(result["config"])
-            folders[jobs.key_of(config, int(result["job"]["repeat"]))] = folder
+            config = load(result.config)
+            folders[jobs.key_of(config, result.job.repeat)] = folder
             configs.append(flatten(config.model_dump(mode="json", by_alias=True)))
-        if result["job"].get("sweep"):
-            sweeps.add(str(result["job"]["sweep"]))
+        if result.job.sweep:
+            sweeps.add(result.job.sweep)
     keys = told.get("keys")
     named = [str(key) for key in keys] if isinstance(keys, list) else []
     return _Kept(
@@ -194,7 +192,7 @@ def _told(path: Path) -> dict[str, object]:
     return {}
 
 
-def _jobs(path: Path) -> Iterator[tuple[str, JsonObject]]:
+def _jobs(path: Path) -> Iterator[tuple[str, Result]]:
     for folder in sorted(path.iterdir()):
         if folder.is_dir() and folder.name.isdigit():
             result = result_in(folder)

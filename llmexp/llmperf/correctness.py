@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from llmexp import results
 from llmexp.llmperf.files import VERSION, base_name, flat, with_metadata
@@ -31,9 +30,9 @@ class Asked:
     model: str
     num_concurrent_requests: int
     llm_api: str
-    sampling_params: Mapping[str, Any]
-    additional_sampling_params: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    sampling_params: Mapping[str, object]
+    additional_sampling_params: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -87,7 +86,9 @@ def write(
     ]
 
 
-def summary_of(records: Sequence[Record], asked_numbers: Sequence[int], asked: Asked, timestamp: int) -> dict[str, Any]:
+def summary_of(
+    records: Sequence[Record], asked_numbers: Sequence[int], asked: Asked, timestamp: int
+) -> dict[str, object]:
     """The flat object of `<base>_summary.json`; `records` are of completed and failed requests."""
     good = [record for record in records if record.status == "completed"]
     wrong = sum(not passes(asked_numbers[record.index], record.text or "") for record in good)
@@ -109,7 +110,7 @@ def summary_of(records: Sequence[Record], asked_numbers: Sequence[int], asked: A
     return with_metadata(summary, asked.metadata, timestamp)
 
 
-def _response(record: Record, number: int, asked: Asked) -> dict[str, Any]:
+def _response(record: Record, number: int, asked: Asked) -> dict[str, object]:
     failed = record.status == "failed"
     code = record.error_code or record.error_class or "client"
     return {
@@ -129,7 +130,7 @@ def _response(record: Record, number: int, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _latencies(record: Record, failed: bool) -> dict[str, Any]:
+def _latencies(record: Record, failed: bool) -> dict[str, object]:
     """LLMPerf's names; null where there is no figure."""
     sent, first, last = record.sent_ns, record.first_token_ns, record.last_token_ns
     timed = not failed and None not in (sent, first, last)

@@ -24,18 +24,18 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from llmexp import results
 from llmexp.config import Config, Tokens, load
+from llmexp.json_types import Tree
 from llmexp.metrics.distributions import PERCENTILES, distribution
 from llmexp.metrics.latencies import output_rate, time_per_output_token
 from llmexp.metrics.timeline import ends_ns, window
-from llmexp.records.observed import MISSING, Bools, Floats, Ints, Observed, known, observe
+from llmexp.records.observed import MISSING, Bools, Floats, Ints, Observed, known
+from llmexp.results.run import Run
 
 VERSION = "2023-08-31"
 METRICS = (
@@ -59,8 +59,8 @@ class Asked:
     mean_output_tokens: int
     stddev_output_tokens: int
     num_concurrent_requests: int | None
-    additional_sampling_params: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    additional_sampling_params: Tree = field(default_factory=dict)
+    metadata: Tree = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -76,10 +76,12 @@ def base_name(text: str) -> str:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_job(directory: Path, result: Mapping[str, Any]) -> list[Path]:
+def write_job(run: Run) -> list[Path]:
     """Both files of a job into its directory."""
-    observed = observe(directory)
-    return write(directory, observed, asked_of(load(result["config"]), observed), _seconds(result.get("ended_at")))
+    assert run.directory is not None
+    ended = run.result.ended_at
+    asked = asked_of(load(run.config), run.observed)
+    return write(run.directory, run.observed, asked, int(ended.timestamp()) if ended else 0)
 
 
 def write(directory: Path, observed: Observed, asked: Asked, timestamp: int) -> list[Path]:
@@ -90,10 +92,6 @@ def write(directory: Path, observed: Observed, asked: Asked, timestamp: int) -> 
         results.write_json(directory / f"{asked.base}_summary.json", summary, indent=4),
         results.write_json(directory / f"{asked.base}_individual_responses.json", responses, indent=4),
     ]
-
-
-def _seconds(moment: str | None) -> int:
-    return int(datetime.fromisoformat(moment).timestamp()) if moment else 0
 
 
 def asked_of(config: Config, observed: Observed) -> Asked:
@@ -120,9 +118,9 @@ def _mean(stated: Tokens, sent: Ints) -> int:
 # --- the summary -----------------------------------------------------------------------------------------------------
 
 
-def summary_of(observed: Observed, asked: Asked, timestamp: int) -> dict[str, Any]:
+def summary_of(observed: Observed, asked: Asked, timestamp: int) -> dict[str, object]:
     """The flat object of `<base>_summary.json`."""
-    summary: dict[str, Any] = {
+    summary: dict[str, object] = {
         "version": VERSION,
         "name": f"{asked.base}_summary",
         "model": asked.model,
@@ -139,24 +137,24 @@ def summary_of(observed: Observed, asked: Asked, timestamp: int) -> dict[str, An
     return with_metadata(summary, asked.metadata, timestamp)
 
 
-def with_metadata(summary: dict[str, Any], metadata: Mapping[str, Any], timestamp: int) -> dict[str, Any]:
+def with_metadata(summary: dict[str, object], metadata: Mapping[str, object], timestamp: int) -> dict[str, object]:
     """The summary with the user's metadata and the time of day; a key that is taken becomes `metadata_<key>`."""
     taken = {*summary, "timestamp"}
     own = {f"metadata_{key}" if key in taken else key: value for key, value in metadata.items()}
     return {**summary, **own, "timestamp": timestamp}
 
 
-def flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def flat(tree: Mapping[str, object], prefix: str) -> dict[str, object]:
     """Nested keys joined with `_`."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in tree.items():
         found |= flat(value, f"{prefix}_{key}") if isinstance(value, Mapping) else {f"{prefix}_{key}": value}
     return found
 
 
-def _distribution(name: str, values: Floats) -> dict[str, Any]:
+def _distribution(name: str, values: Floats) -> dict[str, object]:
     found = distribution(values) or {}
-    entry: dict[str, Any] = {f"results_{name}_quantiles_{one}": found.get(one) for one in PERCENTILES}
+    entry: dict[str, object] = {f"results_{name}_quantiles_{one}": found.get(one) for one in PERCENTILES}
     for one in ("mean", "min", "max", "stddev"):
         value = found.get(one)
         quirk = name in COUNTS and one in ("min", "max") and value is not None
@@ -164,7 +162,7 @@ def _distribution(name: str, values: Floats) -> dict[str, Any]:
     return entry
 
 
-def _totals(observed: Observed) -> dict[str, Any]:
+def _totals(observed: Observed) -> dict[str, object]:
     completed, failed = int(observed.completed.sum()), int(observed.failed.sum())
     span = window(observed)
     tokens = int(_existing(observed.output_tokens, observed.streamed_tokens)[observed.completed].sum())
@@ -212,7 +210,7 @@ def _existing(values: Ints, otherwise: Ints) -> Ints:
     return np.where(known(values), values, otherwise)
 
 
-def responses_of(observed: Observed) -> list[dict[str, Any]]:
+def responses_of(observed: Observed) -> list[dict[str, object]]:
     """The array of `<base>_individual_responses.json`: completed and failed requests in the order of their ends."""
     answered: Bools = observed.completed | observed.failed
     order = [int(at) for at in np.argsort(ends_ns(observed), kind="stable") if answered[at]]
@@ -220,7 +218,7 @@ def responses_of(observed: Observed) -> list[dict[str, Any]]:
     return [_response(observed, columns, at) for at in order]
 
 
-def _response(observed: Observed, columns: Mapping[str, list[float]], at: int) -> dict[str, Any]:
+def _response(observed: Observed, columns: Mapping[str, list[float]], at: int) -> dict[str, object]:
     completed = bool(observed.completed[at])
     code, message = observed.errors.get(at, (None, ""))
     value = {name: values[at] if completed else None for name, values in columns.items()}

@@ -12,13 +12,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError, LlmexpError, RecordingError
+from llmexp.json_types import number
 from llmexp.llmperf import flags
 
 if TYPE_CHECKING:
     from llmexp.config import Config
+    from llmexp.results import Result
+    from llmexp.workload.request import Request
 
 
 def benchmark(argv: list[str], environ: Mapping[str, str]) -> int:
@@ -54,7 +57,7 @@ def _benchmark(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     config = _config(flags.config_from_flags(args, environ))
     with tempfile.TemporaryDirectory(prefix="llmexp-") as name:
         result = _measure(config, Path(name))
-        if args.results_dir and _has_results(result):
+        if args.results_dir and result.answered:
             from llmexp.llmperf import files
             from llmexp.records.observed import observe
 
@@ -90,24 +93,25 @@ def _correctness(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     requests = test.requests_of(numbers, flags.correctness_max_tokens(config.model.params))
     with tempfile.TemporaryDirectory(prefix="llmexp-") as name:
         result = _measure(config, Path(name), requests)
-        if _has_results(result):
+        if result.answered:
             rows = [row for row in records.records(Path(name)) if row.status != "unfinished"]
-            summary = test.summary_of(rows, numbers, asked, int(time.time()))
+            now = int(time.time())
+            summary = test.summary_of(rows, numbers, asked, now)
             _say(_correctness_line(summary), sys.stdout)
             if args.results_dir:
-                test.write(Path(args.results_dir), rows, numbers, asked, summary["timestamp"])
+                test.write(Path(args.results_dir), rows, numbers, asked, now)
     return _status(result)
 
 
-def _correctness_line(summary: Mapping[str, Any]) -> str:
-    right = summary["num_non_errored_requests"] - summary["num_mismatched_requests"]
-    return (
-        f" correct      {right} of {summary['num_non_errored_requests']} answers"
-        f" ({summary['num_mismatched_requests']} mismatched, {summary['number_errors']} failed)"
+def _correctness_line(summary: Mapping[str, object]) -> str:
+    answered, wrong, failed = (
+        int(number(summary, name) or 0)
+        for name in ("num_non_errored_requests", "num_mismatched_requests", "number_errors")
     )
+    return f" correct      {answered - wrong} of {answered} answers ({wrong} mismatched, {failed} failed)"
 
 
-def _config(tree: dict[str, Any]) -> Config:
+def _config(tree: dict[str, object]) -> Config:
     """The checked configuration; a wrong value is named by its flag."""
     from llmexp import config as schema
 
@@ -122,17 +126,14 @@ def _in_flags(line: str) -> str:
     return f"{flags.FLAG_OF_KEY.get(key, key)}{colon}{rest}"
 
 
-def _measure(config: Config, directory: Path, requests: list[Any] | None = None) -> dict[str, Any]:
+def _measure(config: Config, directory: Path, requests: list[Request] | None = None) -> Result:
     """Run the job, show it, and record it where MLFLOW_TRACKING_URI asks for that."""
     from llmexp.jobs import job as experiment
     from llmexp.terminal import glance
 
-    if requests is None:
-        result: dict[str, Any] = experiment.measure(config, directory, quiet=False)
-    else:
-        result = experiment.measure(config, directory, quiet=False, requests=requests)
+    result = experiment.measure(config, directory, quiet=False, requests=requests)
     _say(glance.render(result), sys.stdout)
-    if config.tracking.kind != "none" and _has_results(result):
+    if config.tracking.kind != "none" and result.answered:
         _record(config, directory)
     return result
 
@@ -147,15 +148,10 @@ def _record(config: Config, directory: Path) -> None:
         _say(f"not recorded in MLflow: {error}", sys.stderr)
 
 
-def _has_results(result: Mapping[str, Any]) -> bool:
-    metrics = result.get("metrics") or {}
-    return bool(metrics.get("requests_completed", 0) + metrics.get("requests_failed", 0))
-
-
-def _status(result: Mapping[str, Any]) -> int:
-    if result["status"] == "interrupted":
+def _status(result: Result) -> int:
+    if result.status == "interrupted":
         return INTERRUPTED
-    if _has_results(result):
+    if result.answered:
         return OK
-    _say(result.get("reason") or "no request was answered", sys.stderr)
+    _say(result.reason or "no request was answered", sys.stderr)
     return FAILED

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from llmexp.records.observed import Floats
+from llmexp.records.observed import Floats, Ints
 
 PERCENTILES = {"p25": 0.25, "p50": 0.50, "p75": 0.75, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 CARRIED_FROM = {"p25": 11, "p50": 5, "p75": 11, "p90": 29, "p95": 59, "p99": 299}
@@ -52,20 +51,20 @@ def uncarried(count: int) -> list[str]:
     return [percentile for percentile in PERCENTILES if not carries(count, percentile)]
 
 
-def all_uncarried(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, list[str]]:
+def all_uncarried(metrics: Mapping[str, object], prefix: str = "") -> dict[str, list[str]]:
     """Distribution → percentiles that it does not carry, over a summary; nested ones as `steady/ttft_s`."""
     found: dict[str, list[str]] = {}
     for name, value in metrics.items():
         if not isinstance(value, Mapping):
             continue
         if "p50" in value:
-            missing = uncarried(value["count"])
+            missing = uncarried(int(value.get("count") or 0))
             found |= {f"{prefix}{name}": missing} if missing else {}
         else:
             found |= all_uncarried(value, f"{prefix}{name}/")
     return found
 
 
-def seconds(difference_ns: np.ndarray[Any, Any]) -> Floats:
+def seconds(difference_ns: Ints) -> Floats:
     """Nanoseconds as seconds."""
     return difference_ns / 1e9

@@ -7,8 +7,8 @@ note says what a reader should know and spoils nothing. A fact that is None was 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Literal, cast
 
 Verdict = Literal["valid", "degraded", "invalid"]
 Level = Literal["note", "degraded", "invalid"]
@@ -52,14 +52,16 @@ class Reason:
 
     reason: str
     level: Level
-    measured: float | None
-    limit: float | None
-    seen: str
-    why: str
-    remedy: str
+    measured: float | None = None
+    limit: float | None = None
+    seen: str = ""
+    why: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return " ".join(part for part in (f"{self.seen}: {self.why}.", self.remedy) if part)
+        seen = self.seen or self.reason.replace("_", " ")
+        said = f"{seen}: {self.why}" if self.why else seen
+        return f"{said}. {self.remedy}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,6 @@ class Validity:
     verdict: Verdict
     reasons: tuple[Reason, ...] = ()
     notes: tuple[Reason, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it stands in `result.json`."""
-        return {
-            "verdict": self.verdict,
-            "reasons": [asdict(reason) for reason in self.reasons],
-            "notes": [asdict(note) for note in self.notes],
-        }
 
 
 def judge(facts: ClientFacts) -> Validity:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from llmexp.json_types import Tree, text
+from llmexp.json_types import number as number_at
 
 
 def duration(seconds: float) -> str:
@@ -26,18 +26,19 @@ def usd(value: float) -> str:
     return f"{value:,.2f}" if value == 0 or value >= 1 else f"{value:.3g}"
 
 
-def capacity_headline(capacity: Mapping[str, Any]) -> str:
+def capacity_headline(capacity: Tree) -> str:
     """`2.71 requests/s (between 2.58 and 2.83)`, or what was found instead."""
-    unit, low, high = capacity["unit"], capacity["low"], capacity["high"]
+    unit, of = text(capacity, "unit"), text(capacity, "of")
+    low, high, estimate = (number_at(capacity, name) for name in ("low", "high", "estimate"))
     if low is not None and high is not None:
-        if capacity["of"] == "concurrency":
+        if of == "concurrency" or estimate is None:
             said = f"{low:g} {unit}; {high:g} are too many"
         else:
-            said = f"{capacity['estimate']:.3g} {unit} (between {low:.3g} and {high:.3g})"
+            said = f"{estimate:.3g} {unit} (between {low:.3g} and {high:.3g})"
     elif low is not None:
-        said = f"at least {capacity['passed_at']:.4g} {unit}"
+        said = f"at least {number_at(capacity, 'passed_at') or low:.4g} {unit}"
     elif high is not None:
-        said = f"less than {capacity['failed_at']:.4g} {unit}"
+        said = f"less than {number_at(capacity, 'failed_at') or high:.4g} {unit}"
     else:
         said = "not found"
     return said

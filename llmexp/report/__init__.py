@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmexp.compare.model import Comparison
+    from llmexp.results.run import Run
 
 
-def job(job_dir: Path) -> list[Path]:
-    """Write `report.html`, `timeline.png` and `latency.png` of a finished job from its files; the files written."""
+def job(run: Run) -> list[Path]:
+    """Write `report.html`, `timeline.png` and `latency.png` of a job into its directory; the files written."""
     from llmexp.report.job_page import write
 
-    return write(job_dir)
+    return write(run)
 
 
 def comparison(compared: Comparison, directory: Path) -> list[Path]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llmexp.compare import words
 from llmexp.compare.evidence import Value
 from llmexp.compare.model import Comparison, Contrast
-from llmexp.compare.service import Service
+from llmexp.compare.service import Capacity, Service
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.table import columns, remarks, verdict_text
 from llmexp.metrics.catalogue import Metric, digits
@@ -30,6 +30,15 @@ _BADGES = {
     "withheld": "no verdict",
 }
 _BASES = {"blocks": "paired repeats", "groups": "unpaired runs", "within": "within these runs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A value in a cell of a table."""
+
+    text: str
+    interval: str
+    carried: bool
 
 
 def write(compared: Comparison, directory: Path) -> list[Path]:
@@ -125,12 +134,12 @@ def _count(number: int, word: str) -> str:
 
 def _measured(compared: Comparison) -> str:
     """`2026-11-24 10:00 UTC`, when the first of the runs began."""
-    stamps = [str(run.result.get("started_at") or "") for members in compared.grid.runs.values() for run in members]
-    first = min(filter(None, stamps), default="")
-    return f"{first[:10]} {first[11:16]} UTC" if first else ""
+    starts = [run.result.started_at for members in compared.grid.runs.values() for run in members]
+    first = min((moment for moment in starts if moment), default=None)
+    return "" if first is None else f"{first:%Y-%m-%d %H:%M} UTC"
 
 
-def _verdict(compared: Comparison, contrast: Contrast) -> dict[str, Any]:
+def _verdict(compared: Comparison, contrast: Contrast) -> dict[str, object]:
     better, alone = contrast.better, contrast.call == "refused"
     return {
         "at": compared.grid.stacks.index(better) if better else None,
@@ -151,7 +160,7 @@ def _without_badge(text: str) -> str:
     return text
 
 
-def _overview(compared: Comparison) -> dict[str, Any]:
+def _overview(compared: Comparison) -> dict[str, object]:
     """One row for each stack at each load, the main metrics across."""
     metrics = columns(compared)
     rows = [
@@ -173,18 +182,19 @@ def _with_unit(metric: Metric) -> str:
     return f"{metric.label}, {metric.unit}" if metric.unit.endswith("/s") else metric.label
 
 
-def _short(value: dict[str, Any], metric: Metric) -> dict[str, Any]:
+def _short(value: Shown, metric: Metric) -> Shown:
     """The value without the unit that its column already names."""
     if not metric.unit.endswith("/s"):
         return value
-    return value | {name: value[name].removesuffix(f" {metric.unit}") for name in ("text", "interval")}
+    unit = f" {metric.unit}"
+    return Shown(value.text.removesuffix(unit), value.interval.removesuffix(unit), value.carried)
 
 
 def _load(cell: Cell, compared: Comparison) -> str:
     return cell.words if compared.grid.several_workloads else cell.load
 
 
-def _cell(compared: Comparison, cell: Cell) -> dict[str, Any]:
+def _cell(compared: Comparison, cell: Cell) -> dict[str, object]:
     rows = [
         {
             "at": at,
@@ -198,17 +208,17 @@ def _cell(compared: Comparison, cell: Cell) -> dict[str, Any]:
     return {"name": cell.words, "rows": rows}
 
 
-def _value(compared: Comparison, stack: Stack, cell: Cell, metric: Metric) -> dict[str, Any]:
+def _value(compared: Comparison, stack: Stack, cell: Cell, metric: Metric) -> Shown:
     value: Value | None = compared.values.get((stack.key, cell.key, metric.name))
     if value is None:
-        return {"text": "–", "interval": "", "carried": True}
+        return Shown("–", "", carried=True)
     known = value.low is not None and value.high is not None
     interval = metric.show_range(value.low, value.high) if known else ""  # type: ignore[arg-type]
     text = metric.show(value.value)
-    return {"text": text, "interval": interval if interval != text else "", "carried": value.carried}
+    return Shown(text, interval if interval != text else "", value.carried)
 
 
-def _all_differences(compared: Comparison) -> Iterator[dict[str, Any]]:
+def _all_differences(compared: Comparison) -> Iterator[dict[str, object]]:
     for contrast in compared.contrasts:
         gap, metric = contrast.gap, contrast.metric
         yield {
@@ -233,7 +243,7 @@ def _asked(each: Service) -> str:
     return f"{' and '.join(limits)} for {100 * each.attainment:g} % of requests"
 
 
-def _service(compared: Comparison, each: Service) -> dict[str, Any]:
+def _service(compared: Comparison, each: Service) -> dict[str, object]:
     return {
         "at": compared.grid.stacks.index(each.stack),
         "stack": each.stack.label,
@@ -248,7 +258,7 @@ def _service(compared: Comparison, each: Service) -> dict[str, Any]:
     }
 
 
-def _capacity(compared: Comparison, each: Any) -> dict[str, Any]:
+def _capacity(compared: Comparison, each: Capacity) -> dict[str, object]:
     best = _service(compared, each.best) if each.best else None
     load = "none of the loads measured" if each.best is None else each.best.cell.load
     return {
@@ -261,7 +271,7 @@ def _capacity(compared: Comparison, each: Any) -> dict[str, Any]:
     }
 
 
-def _run(compared: Comparison, stack: Stack, cell: Cell, run: Run, directory: Path) -> dict[str, Any]:
+def _run(compared: Comparison, stack: Stack, cell: Cell, run: Run, directory: Path) -> dict[str, object]:
     return {
         "at": compared.grid.stacks.index(stack),
         "stack": stack.label,
@@ -273,7 +283,7 @@ def _run(compared: Comparison, stack: Stack, cell: Cell, run: Run, directory: Pa
         "failed": f"{int(run.requests.failed.sum()):,}",
         "validity": run.verdict,
         "primary": compared.primary.show(run.values.get(compared.primary.name)),
-        "started": str(run.result.get("started_at") or "")[:19].replace("T", " "),
+        "started": "" if run.result.started_at is None else f"{run.result.started_at:%Y-%m-%d %H:%M:%S}",
     }
 
 

@@ -6,55 +6,54 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from llmexp.compare import stats
 from llmexp.config import flatten
+from llmexp.json_types import Tree, branch, items, number
 from llmexp.metrics.catalogue import Metric, digits
+from llmexp.metrics.distributions import carries
 from llmexp.metrics.wording import capacity_headline
 from llmexp.report import timeline
 from llmexp.report.figures import marked
 from llmexp.report.page import render
-from llmexp.results.run import Run, load_run
+from llmexp.results.model import ErrorClass, Spread
+from llmexp.results.run import Run
 
 PAGE = "report.html"
 COLUMNS = ("count", "mean", "stddev", "min", "p50", "p75", "p90", "p95", "p99", "max")
-_NOT_TOLD = ("steady", "slo")
 
 
-def write(job_dir: Path) -> list[Path]:
-    """Write the page and its plots; the files written."""
-    run = load_run(job_dir)
+def write(run: Run) -> list[Path]:
+    """Write the page and its plots into the run's directory; the files written."""
+    assert run.directory is not None
     with marked("rehearsal" if run.rehearsal else ""):
         drawn = [timeline.timeline(run, "timeline", "The run over time"), timeline.scatter(run), timeline.latency(run)]
     plots = [plot for plot in drawn if plot]
-    page = job_dir / PAGE
+    page = run.directory / PAGE
     page.write_text(render("job.html.j2", plots=plots, **_data(run)), encoding="utf-8")
-    return [page, *(plot.save(job_dir) for plot in plots)]
+    return [page, *(plot.save(run.directory) for plot in plots)]
 
 
-def _data(run: Run) -> dict[str, Any]:
+def _data(run: Run) -> dict[str, object]:
     result = run.result
-    validity = result.get("validity") or {}
     return {
         "title": run.name,
         "headline": _headline(run),
-        "status": result.get("status", "unknown"),
-        "reason": result.get("reason"),
+        "status": result.status,
+        "reason": result.reason,
         "rehearsal": run.rehearsal,
-        "started": str(result.get("started_at") or "")[:19].replace("T", " "),
+        "started": "" if result.started_at is None else f"{result.started_at:%Y-%m-%d %H:%M:%S}",
         "verdict": run.verdict,
-        "reasons": [(str(each.get("level", "")), _reason(each)) for each in validity.get("reasons") or ()],
+        "reasons": [(reason.level, str(reason)) for reason in result.validity.reasons],
         "tiles": list(_tiles(run)),
         "columns": COLUMNS,
         "distributions": list(_distributions(run)),
-        "errors": list(_errors(result.get("errors") or {})),
-        "deployment": [(name, _show(value)) for name, value in flatten(result.get("deployment") or {}).items()],
-        "environment": [(name, _show(value)) for name, value in flatten(result.get("environment") or {}).items()],
+        "errors": list(_errors(result.errors)),
+        "deployment": [(name, _show(value)) for name, value in flatten(result.deployment).items()],
+        "environment": [(name, _show(value)) for name, value in flatten(result.environment.model_dump()).items()],
         "settings": [(name, _show(value)) for name, value in run.settings.items() if value not in (None, {}, [])],
-        "client": [(name, _show(value)) for name, value in flatten(result.get("client") or {}).items()],
-        "notes": [*_notes(result.get("notes") or ()), *map(_reason, validity.get("notes") or ())],
-        "probes": _probes(result.get("capacity_curve") or {}),
+        "client": [(name, _show(value)) for name, value in flatten(result.client).items()],
+        "notes": [*result.notes.remarks, *map(str, result.validity.notes)],
+        "probes": _probes(result.capacity_curve or {}),
         "again": _again(run),
     }
 
@@ -87,56 +86,43 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
         "cost_usd",
         "usd_per_million_output_tokens",
     )
-    capacity = (run.result.get("metrics") or {}).get("capacity")
-    if capacity:
+    if capacity := branch(run.metrics, "capacity"):
         yield "capacity", capacity_headline(capacity)
     for name in names:
         metric = Metric(name)
         if name in run.values and (metric.unit != "USD" or run.values[name] > 0):
             yield metric.label, metric.show(run.values[name]) + ("" if _carried(run, metric) else "*")
-    slo = (run.result.get("metrics") or {}).get("slo")
-    if slo:
-        yield "service level", f"{'met' if slo.get('met') else 'missed'}, {100 * slo.get('attainment', 0):.1f} % good"
+    if (kept := run.metrics.number("slo/attainment")) is not None:
+        yield "service level", f"{'met' if run.metrics.flag('slo/met') else 'missed'}, {100 * kept:.1f} % good"
 
 
 def _carried(run: Run, metric: Metric) -> bool:
-    return metric.percent is None or run.values.get(f"{metric.base}/count", 0) >= stats.carries(metric.percent)
+    return metric.percent is None or carries(int(run.values.get(f"{metric.base}/count", 0)), metric.statistic)
 
 
 def _distributions(run: Run) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
     """Name and a cell for each of `COLUMNS`, with whether the sample carries it."""
-    for base, spread in (run.result.get("metrics") or {}).items():
-        if isinstance(spread, Mapping) and "count" in spread and spread["count"] and base not in _NOT_TOLD:
-            yield Metric(base).label, [_of_distribution(run, base, spread, name) for name in COLUMNS]
+    for base, spread in run.metrics.spreads.items():
+        yield Metric(base).label, [_of_distribution(run, base, spread, name) for name in COLUMNS]
 
 
-def _of_distribution(run: Run, base: str, spread: Mapping[str, Any], name: str) -> tuple[str, bool]:
+def _of_distribution(run: Run, base: str, spread: Spread, name: str) -> tuple[str, bool]:
     value = spread.get(name)
-    if not isinstance(value, int | float):
+    if value is None:
         return "–", True
     if name == "count":
         return f"{value:,.0f}", True
     metric = Metric(f"{base}/{name}")
-    shown = metric.show(float(value)) if metric.unit == "s" else digits(float(value))
+    shown = metric.show(value) if metric.unit == "s" else digits(value)
     return shown, _carried(run, metric)
 
 
-def _errors(errors: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
-    for name, each in errors.items():
-        count = each.get("count", 0) if isinstance(each, Mapping) else each
-        examples = each.get("examples") or [] if isinstance(each, Mapping) else []
-        first = examples[0] if examples else ""
-        yield name, int(count), str(first.get("message", "")) if isinstance(first, Mapping) else str(first)
+def _errors(errors: Mapping[str, ErrorClass]) -> Iterator[tuple[str, int, str]]:
+    for name, found in errors.items():
+        yield name, found.count, next((example.message or "" for example in found.examples), "")
 
 
-def _reason(reason: Mapping[str, Any]) -> str:
-    """`other programs used 47 % of this machine's CPU (limit 10 %): they delay the client. Stop them.`"""
-    seen = str(reason.get("seen") or str(reason.get("reason", "")).replace("_", " "))
-    said = ": ".join(part for part in (seen, str(reason.get("why") or "")) if part)
-    return f"{said}. {reason.get('remedy') or ''}".rstrip()
-
-
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
@@ -144,22 +130,16 @@ def _show(value: Any) -> str:
     return str(value) if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _notes(notes: Any) -> list[str]:
-    """Remarks in words, whether they stand alone or among other notes."""
-    said = notes.get("remarks") or () if isinstance(notes, Mapping) else notes
-    return [str(note) for note in said]
-
-
-def _probes(curve: Mapping[str, Any]) -> list[dict[str, str]]:
+def _probes(curve: Tree) -> list[dict[str, str]]:
     """What a capacity search saw, by rising load."""
-    columns = [curve.get(name) or [] for name in ("level", "probe", "passed", "attainment", "goodput_per_s", "why")]
+    columns = [items(curve, name) for name in ("level", "probe", "passed", "attainment", "goodput_per_s", "why")]
     return [
         {
-            "level": digits(level),
+            "level": _show(level),
             "probe": str(probe),
             "kind": "met" if passed else "missed",
-            "share": Metric("error_rate").show(share),
-            "goodput": Metric("goodput_per_s").show(goodput),
+            "share": Metric("error_rate").show(number({"": share}, "")),
+            "goodput": Metric("goodput_per_s").show(number({"": goodput}, "")),
             "why": str(why or ""),
         }
         for level, probe, passed, share, goodput, why in zip(*columns, strict=False)
@@ -167,4 +147,4 @@ def _probes(curve: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _again(run: Run) -> str:
-    return shlex.join(["python", "-m", "llmexp", *map(str, run.job.get("overrides") or ())])
+    return shlex.join(["python", "-m", "llmexp", *map(str, run.result.job.overrides)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -31,7 +30,7 @@ def _environment() -> Environment:
     return environment
 
 
-def render(template: str, **data: Any) -> str:
+def render(template: str, **data: object) -> str:
     """The page as text; the style sheet goes into its head."""
     text = _environment().get_template(template).render(**data)
     return re.sub(r"\n\s*\n+", "\n", text)

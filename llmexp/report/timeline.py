@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from llmexp.metrics.catalogue import Metric, digits
 from llmexp.report.figures import BAD, HEIGHT_IN, SERIES, WIDE_IN, Plot, colour, label_axis, legend, margins, plot
 from llmexp.report.plots import LATENCIES, ecdf, finish_ecdf
+from llmexp.results.model import Curves
 from llmexp.results.run import Run
 
 DOTS = 1500
@@ -23,13 +23,14 @@ def timeline(run: Run, name: str, title: str) -> Plot | None:
     curves = _curves(run)
     if curves is None:
         return None
-    panels = [panel for panel in _PANELS if panel[0] != "errors" or any(curves.get("errors") or ())]
+    panels = [panel for panel in _PANELS if panel[0] != "errors" or any(_values(curves, "errors"))]
 
     def draw(figure: Figure) -> None:
         for axes, (key, _, shade) in zip(_rows(figure, panels), panels, strict=True):
+            values = _values(curves, key)
             _steps(axes, curves, key, shade)
-            axes.stairs(curves[key], _edges(curves), color=shade, alpha=0.15, fill=True)
-            axes.set_ylim(0, 1.08 * max([*curves[key], 1e-9]))
+            axes.stairs(values, _edges(curves), color=shade, alpha=0.15, fill=True)
+            axes.set_ylim(0, 1.08 * max([*values, 1e-9]))
 
     return plot(name, title, _in_words(curves), draw, (WIDE_IN, 0.5 + 1.2 * len(panels)), wide=True)
 
@@ -39,7 +40,7 @@ def overlay(runs: Mapping[int, tuple[str, Run]], name: str, title: str) -> Plot 
     known = {at: (label, curves) for at, (label, run) in runs.items() if (curves := _curves(run))}
     if not known:
         return None
-    failing = any(any(curves.get("errors") or ()) for _, curves in known.values())
+    failing = any(any(_values(curves, "errors")) for _, curves in known.values())
     panels = [panel for panel in _PANELS if panel[0] != "errors" or failing]
 
     def draw(figure: Figure) -> None:
@@ -61,10 +62,14 @@ _PANELS = (
 )
 
 
-def _curves(run: Run) -> Mapping[str, Any] | None:
+def _curves(run: Run) -> Curves | None:
     """The run's curves; a single step is no curve."""
-    curves = run.result.get("curves")
-    return curves if curves and len(curves.get("t_s") or ()) > 1 else None
+    return run.curves if len(run.curves.t_s) > 1 else None
+
+
+def _values(curves: Curves, key: str) -> list[float]:
+    """A series with a value for each step; zeros where there is none."""
+    return [value or 0.0 for value in curves.series.get(key, [0.0] * len(curves.t_s))]
 
 
 def _rows(figure: Figure, panels: Sequence[tuple[str, str, str]]) -> Sequence[Axes]:
@@ -80,24 +85,23 @@ def _rows(figure: Figure, panels: Sequence[tuple[str, str, str]]) -> Sequence[Ax
     return rows
 
 
-def _edges(curves: Mapping[str, Any]) -> list[float]:
-    return [*curves["t_s"], curves["t_s"][-1] + curves.get("step_s", 1)]
+def _edges(curves: Curves) -> list[float]:
+    return [*curves.t_s, curves.end_s]
 
 
-def _steps(axes: Axes, curves: Mapping[str, Any], key: str, shade: str, label: str | None = None) -> None:
+def _steps(axes: Axes, curves: Curves, key: str, shade: str, label: str | None = None) -> None:
     """A curve as steps, each as long as it lasted."""
-    axes.stairs(curves[key], _edges(curves), color=shade, lw=1.4, baseline=None, label=label)
+    axes.stairs(_values(curves, key), _edges(curves), color=shade, lw=1.4, baseline=None, label=label)
 
 
-def _in_words(curves: Mapping[str, Any]) -> str:
-    seconds = curves["t_s"][-1] + curves.get("step_s", 1)
+def _in_words(curves: Curves) -> str:
     parts = [
-        f"{words} at most {digits(max(curves[key]))}"
+        f"{words} at most {digits(max(_values(curves, key)))}"
         for key, words in (("inflight", "in flight"), ("output_tokens_per_s", "tokens per second"))
-        if curves.get(key)
+        if key in curves.series
     ]
-    failed = sum(curves.get("errors") or ())
-    return f"Over {digits(seconds)} seconds: {', '.join([*parts, f'{failed} errors'])}"
+    failed = sum(_values(curves, "errors"))
+    return f"Over {digits(curves.end_s)} seconds: {', '.join([*parts, f'{failed:.0f} errors'])}"
 
 
 def latency(run: Run) -> Plot | None:

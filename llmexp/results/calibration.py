@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from llmexp.config import Config
 from llmexp.config.places import cache_dir
+from llmexp.json_types import at, number, text
 from llmexp.results.environment import host
 
 FILE = "calibration.json"
@@ -20,32 +20,31 @@ def path() -> Path:
     return cache_dir() / FILE
 
 
-def latest() -> dict[str, Any] | None:
+def latest() -> dict[str, object] | None:
     """The latest calibration of a machine like this one; None where there is none."""
     try:
-        found: dict[str, Any] = json.loads(path().read_text(encoding="utf-8"))
-        machine = found["machine"]
-        known = found["schema_version"] == SCHEMA_VERSION
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
     here = host()
-    return found if known and all(machine.get(name) == here[name] for name in SAME_MACHINE) else None
+    known = number(found, "schema_version") == SCHEMA_VERSION and isinstance(found, dict)
+    return found if known and all(at(found, "machine", name) == here[name] for name in SAME_MACHINE) else None
 
 
 def warning(config: Config) -> str | None:
     """Why this job asks more than this machine was found to measure honestly; None where not so or not known."""
     if config.rehearse or (found := latest()) is None:
         return None
-    largest, tried = found["largest"], found["tried"]
-    since = f"the calibration of {found['date'][:10]}"
+    since = f"the calibration of {(text(found, 'date') or '')[:10]}"
     again = "lower it, use more or idler cores, or repeat python -m llmexp.calibrate"
     for key, unit, asked in _asked(config):
+        largest, tried = number(found, "largest", unit), number(found, "tried", unit)
         if largest is None:
             return f"{since} found no load that this machine measures honestly; {again}"
-        if asked <= largest[unit]:
+        if asked <= largest:
             continue
-        label, limit = unit.replace("_per_s", "/s"), f"{largest[unit]:,.0f}"
-        if largest[unit] >= tried[unit]:
+        label, limit = unit.replace("_per_s", "/s"), f"{largest:,.0f}"
+        if tried is None or largest >= tried:
             return f"{key}: {since} tried no more than {limit} {label}; what lies beyond is unknown on this machine"
         return f"{key}: {since} found this machine honest up to {limit} {label}; {again}"
     return None

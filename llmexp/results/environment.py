@@ -9,7 +9,6 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 PACKAGES = (
     "llmexp",
@@ -26,7 +25,7 @@ PACKAGES = (
 )
 
 
-def environment(directory: Path | None = None) -> dict[str, Any]:
+def environment(directory: Path | None = None) -> dict[str, object]:
     """Versions, host and git state of `directory` (default: the working directory)."""
     return {"versions": versions(), "host": host(), **git_state(directory or Path.cwd())}
 
@@ -42,7 +41,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def host() -> dict[str, Any]:
+def host() -> dict[str, object]:
     """The machine that measured."""
     import psutil
 
@@ -66,7 +65,7 @@ def _cpu_model() -> str | None:
     return found[1] if found else (platform.processor() or platform.machine() or None)
 
 
-def git_state(directory: Path) -> dict[str, Any]:
+def git_state(directory: Path) -> dict[str, object]:
     """`git_commit` and `git_dirty` of a checkout; both None elsewhere. Untracked files do not make it dirty."""
     commit = _output("git", "-C", str(directory), "rev-parse", "HEAD")
     changes = _output("git", "-C", str(directory), "status", "--porcelain", "--untracked-files=no") if commit else None

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from llmexp.json_types import Tree, items, text
 from llmexp.metrics.wording import duration, number
 
 
-def table(curve: Mapping[str, Any]) -> Table:
+def table(curve: Tree) -> Table:
     """The probes by rising level."""
     rows = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    rows.add_column(f" {curve['unit']}", justify="right")
+    rows.add_column(f" {text(curve, 'unit')}", justify="right")
     rows.add_column("probe", justify="right")
     rows.add_column("")
     for head in ("kept SLO", "good/s", "TTFT p95", "per token p95"):
         rows.add_column(head, justify="right")
     rows.add_column("why", overflow="fold")
-    first_token = "response_ttft_s_p95" if curve["of"] == "rate" else "ttft_s_p95"
-    for at, level in enumerate(curve["level"]):
-        passed, share, good = curve["passed"][at], curve["attainment"][at], curve["goodput_per_s"][at]
-        first, token = curve[first_token][at], curve["time_per_output_token_s_p95"][at]
+    first_token = "response_ttft_s_p95" if text(curve, "of") == "rate" else "ttft_s_p95"
+    names = (
+        "level",
+        "probe",
+        "passed",
+        "attainment",
+        "goodput_per_s",
+        first_token,
+        "time_per_output_token_s_p95",
+        "why",
+    )
+    for level, probe, passed, share, good, first, token, why in zip(
+        *(items(curve, name) for name in names), strict=False
+    ):
         rows.add_row(
             f" {level:.4g}",
-            str(curve["probe"][at]),
+            str(probe),
             Text("passed", "green") if passed else Text("failed", "red"),
-            "" if share is None else f"{share:.1%}",
-            "" if good is None else number(good),
-            "" if first is None else duration(first),
-            "" if token is None else duration(token),
-            curve["why"][at],
+            f"{share:.1%}" if isinstance(share, float) else "",
+            _shown(number, good),
+            _shown(duration, first),
+            _shown(duration, token),
+            str(why or ""),
         )
     return rows
+
+
+def _shown(words: Callable[[float], str], value: object) -> str:
+    return words(value) if isinstance(value, int | float) else ""

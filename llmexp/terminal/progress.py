@@ -7,9 +7,13 @@ import sys
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from llmexp.config import Config
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 log = logging.getLogger("llmexp")
 LINE_EVERY_S = 15.0
@@ -23,8 +27,8 @@ class Progress:
         self._timeout_s = config.run.timeout_s
         self._name = name
         self._quiet = quiet
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
         self._said = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -43,20 +47,20 @@ class Progress:
     def begin(self, config: Config, name: str) -> None:
         """Start over for the next load of the same job."""
         self._most, self._timeout_s, self._name = config.run.max_requests, config.run.timeout_s, name
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             total = self._most or self._timeout_s
             self._bar.reset(self._task, total=total, description=name, state="getting ready")
 
     def say(self, state: str) -> None:
         """What goes on before the clock."""
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.update(self._task, state=state)
 
     def update(self, counts: Counter[str], elapsed_s: float) -> None:
         """Counts of requests and tokens after `elapsed_s` of load."""
         ended = counts["completed"] + counts["failed"] + counts["unfinished"]
         state = _state(counts, elapsed_s)
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             done = ended if self._most is not None else min(elapsed_s, self._timeout_s)
             self._bar.update(self._task, completed=done, state=state)
         elif not self._quiet and time.monotonic() - self._said > LINE_EVERY_S:
@@ -71,12 +75,11 @@ def _state(counts: Counter[str], elapsed_s: float) -> str:
     return f"{rate:,.0f} tok/s{failed}"
 
 
-def _bar() -> Any:
+def _bar() -> RichProgress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as RichProgress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    return RichProgress(
+    return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llmexp.tracking.connection import connect, recording, store_uri
 from llmexp.tracking.fetch import download
@@ -34,7 +34,7 @@ class Store(Protocol):
         """The store's address; None: nothing is recorded."""
         ...
 
-    def start_sweep(self, sweep_id: str, name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    def start_sweep(self, sweep_id: str, name: str, tags: Mapping[str, object], params: Mapping[str, object]) -> str:
         """The sweep's run, new or taken up again, now running. `params` may be nested, as a composed config is."""
         ...
 

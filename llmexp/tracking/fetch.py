@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from llmexp.errors import ConfigError
+from llmexp.results.files import RESULT
 from llmexp.tracking.connection import connect, recording, shown_uri, store_uri
-from llmexp.tracking.job import RESULT
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -7,12 +7,14 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from llmexp.config import flatten
 from llmexp.errors import RecordingError
+from llmexp.results.run import PROBES
+from llmexp.results.run import Run as Job
 from llmexp.tracking.connection import recording, shown_uri, sqlite_path
-from llmexp.tracking.job import PROBES, Entry, Inputs, job_entry, probe_dirs
+from llmexp.tracking.job import Entry, Inputs, job_entry, probe_dirs
 from llmexp.tracking.names import TAG_LIMIT, as_params, as_tags, trim
 from llmexp.tracking.sweep import tally
 from llmexp.tracking.view import VIEW_TAG, saved_view
@@ -91,8 +93,8 @@ class MlflowStore:
         self,
         sweep_id: str,
         name: str,
-        tags: Mapping[str, Any],
-        params: Mapping[str, Any],
+        tags: Mapping[str, object],
+        params: Mapping[str, object],
         started_ms: int | None = None,
     ) -> str:
         """The sweep's run, new or taken up again, now running."""
@@ -112,7 +114,7 @@ class MlflowStore:
 
     def log_job(self, job_dir: Path, parent: str | None) -> str:
         """The job's run, complete, from its files; the probes of a capacity search are runs below it."""
-        entry = job_entry(job_dir)
+        entry = job_entry(Job.at(job_dir))
         with recording(self._uri, job_dir):
             run = self._run_for(entry, self._first(_is("llmexp.job", entry.tags["llmexp.job"])), parent)
             run_id = str(run.info.run_id)

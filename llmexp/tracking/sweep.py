@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from llmexp.errors import ConfigError
-from llmexp.tracking.job import ATTEMPT, RESULT, choices_of, epoch_ms, params_of, result_of
+from llmexp.errors import ResultError
+from llmexp.json_types import branch, text
+from llmexp.results.files import RESULT
+from llmexp.results.run import REPLACED, Run
+from llmexp.tracking.job import epoch_ms, params_of
 from llmexp.tracking.names import as_tags
 
 SWEEP = "sweep.json"
@@ -26,30 +29,29 @@ class Sweep:
     params: dict[str, str]
     status: str
     description: str
-    jobs: list[Path]
+    runs: list[Run]
     started_ms: int | None = None
     ended_ms: int | None = None
 
 
 def sweep_of(directory: Path) -> Sweep:
     """A sweep from its directory: its `sweep.json` where there is one, the rest from its jobs."""
-    jobs = job_dirs(directory)
-    if not jobs:
-        raise ConfigError(f"{directory}: holds neither {RESULT} nor directories with one; name a job or a sweep")
-    results = [result_of(job) for job in jobs]
-    current = [(job, result) for job, result in zip(jobs, results, strict=True) if not ATTEMPT.search(job.name)]
+    runs = [Run.at(job) for job in job_dirs(directory)]
+    if not runs:
+        raise ResultError(f"{directory}: holds neither {RESULT} nor directories with one; name a job or a sweep")
+    current = [run for run in runs if not run.replaced]
     told = _told(directory)
-    statuses = [str(result.get("status")) for _, result in current]
+    statuses = [run.result.status for run in current]
     return Sweep(
-        id=str(told.get("id") or results[0]["job"].get("sweep") or directory.name),
-        name=str(told.get("name") or directory.name),
-        tags=as_tags(told.get("tags") or {}),
+        id=text(told, "id") or runs[0].result.job.sweep or directory.name,
+        name=text(told, "name") or directory.name,
+        tags=as_tags(branch(told, "tags")),
         params=shared_params(current),
         status=worst_status(statuses),
-        description=str(told.get("description") or _tally(statuses)),
-        jobs=jobs,
-        started_ms=min(_stamps(results, "started_at"), default=None),
-        ended_ms=max(_stamps(results, "ended_at"), default=None),
+        description=text(told, "description") or _tally(statuses),
+        runs=runs,
+        started_ms=min(_stamps([run.result.started_at for run in runs]), default=None),
+        ended_ms=max(_stamps([run.result.ended_at for run in runs]), default=None),
     )
 
 
@@ -59,9 +61,9 @@ def job_dirs(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: (not path.name.split(".")[0].isdigit(), _number(path.name), path.name))
 
 
-def shared_params(jobs: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[str, str]:
+def shared_params(runs: Sequence[Run]) -> dict[str, str]:
     """The params that all jobs of a sweep have in common."""
-    each = [params_of({**result, "deployment": {}}, choices_of(job)) for job, result in jobs]
+    each = [params_of(run, facts={}) for run in runs]
     return {key: value for key, value in each[0].items() if all(one.get(key) == value for one in each)} if each else {}
 
 
@@ -70,8 +72,8 @@ def worst_status(statuses: Sequence[str]) -> str:
     return next((status for status in ("interrupted", "failed") if status in statuses), "finished")
 
 
-def _stamps(results: Sequence[Mapping[str, Any]], key: str) -> list[int]:
-    return [stamp for result in results if (stamp := epoch_ms(result.get(key))) is not None]
+def _stamps(moments: Sequence[datetime | None]) -> list[int]:
+    return [stamp for moment in moments if (stamp := epoch_ms(moment)) is not None]
 
 
 def _number(name: str) -> int:
@@ -79,20 +81,21 @@ def _number(name: str) -> int:
     return int(digits.group()) if digits else 0
 
 
-def _told(directory: Path) -> dict[str, Any]:
+def _told(directory: Path) -> dict[str, object]:
     path = directory / SWEEP
     if not path.is_file():
         return {}
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
+        raise ResultError(f"{path}: cannot be read ({error})") from None
     return tree if isinstance(tree, dict) else {}
 
 
 def tally(directory: Path) -> str:
     """What there is to say of a sweep without a verdict."""
-    return _tally([str(result_of(job).get("status")) for job in job_dirs(directory) if not ATTEMPT.search(job.name)])
+    runs = [Run.at(job) for job in job_dirs(directory) if not REPLACED.search(job.name)]
+    return _tally([run.result.status for run in runs])
 
 
 def _tally(statuses: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ know some of it ignores that.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 VIEW = "llmexp"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -70,11 +69,11 @@ def saved_view() -> str:
     return json.dumps({"name": "Latency, throughput and cost", "createdAt": 0, "state": json.dumps(state)})
 
 
-def _section(title: str) -> dict[str, Any]:
+def _section(title: str) -> dict[str, object]:
     return {"uuid": title, "name": title, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
 
 
-def _chart(key: str, section: str) -> dict[str, Any]:
+def _chart(key: str, section: str) -> dict[str, object]:
     common = {"uuid": key, "metricSectionId": section, "deleted": False, "isGenerated": False, "displayName": key}
     param, _, metric = key.rpartition(":")
     if param:

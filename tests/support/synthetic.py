@@ -237,22 +237,22 @@ def result(truth: Truth, requests: pa.Table, seed: int) -> dict[str, Any]:
         },
         "deployment": {"kind": "llamacpp", "slots": truth.slots} if truth.slots else {},
         "metrics": summary,
-        "curves": metrics.curves(observed),
+        "curves": metrics.curves(observed) or {},
         "errors": metrics.errors(observed),
         "validity": {"verdict": truth.verdict, "reasons": reasons if truth.verdict != "valid" else []},
         "client": {"loop_lag_s": {"p50": 0.0002, "p99": 0.001}, "cpu_share": 0.1},
         "cost": {"usd": summary["cost_usd"]},
-        "notes": [],
+        "notes": {"remarks": []},
     }
 
 
 def run(truth: Truth, seed: int) -> Any:
     """A run in memory."""
-    from llmexp.results.run import Run, from_table, summary
+    from llmexp.results import Run, parse
+    from llmexp.results.requests import from_table
 
     requests = table(truth, seed)
-    found = result(truth, requests, seed)
-    return Run(found, from_table(requests), None, summary(found["metrics"]))
+    return Run(parse(result(truth, requests, seed), "here"), None, from_table(requests))
 
 
 def write_job(directory: Path, truth: Truth, seed: int) -> Path:

@@ -92,7 +92,13 @@ def result(
             "inflight": [min(concurrency or 4, second + 1) for second in range(30)],
             "output_tokens_per_s": [100.0 + second for second in range(30)],
         },
-        "errors": {"throttled": {"count": 1, "codes": {"429": 1}, "examples": ["slow down"]}},
+        "errors": {
+            "throttled": {
+                "count": 1,
+                "codes": {"429": 1},
+                "examples": [{"index": 3, "code": "429", "message": "slow down"}],
+            }
+        },
         "validity": {"verdict": "valid", "reasons": []},
         "client": {
             "loop_lag_s": {"p50": 0.0002, "p99": 0.001},

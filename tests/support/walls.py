@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-BASE = {"errors", "config"}
+BASE = {"errors", "config", "json_types"}
 NUMBERS = BASE | {"records", "metrics", "litellm_package"}
 READER = NUMBERS | {"results"}
 MEASURING = NUMBERS | {"workload", "schedule", "clients", "worker", "companion", "endpoints", "benchmark"}
@@ -31,9 +31,10 @@ DOORS = {
 
 ROOMS: Mapping[str, set[str]] = {
     "errors": set(),
-    "litellm_package": set(),
-    "config": {"errors"},
-    "records": {"errors"},
+    "json_types": set(),
+    "litellm_package": {"json_types"},
+    "config": {"errors", "json_types"},
+    "records": {"errors", "json_types"},
     "metrics": BASE | {"records", "litellm_package"},
     "workload": BASE | {"litellm_package"},
     "schedule": BASE | {"workload"},

@@ -1,0 +1,221 @@
+"""`Result`: everything that is known of one job, typed and frozen. `results.files` writes it and reads it back.
+
+What has a fixed shape is a class; what a provider, a server or a host tells freely is a tree (`json_types`). A key that
+this version does not know stays where it is, so that reading a file and writing it again loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, PlainValidator
+
+from llmexp.json_types import Tree, at, branch, items, number, numbers
+from llmexp.metrics.validity import Validity
+
+SCHEMA_VERSION = 1
+Status = Literal["finished", "failed", "interrupted"]
+Spread: TypeAlias = Mapping[str, float | None]
+"""A distribution: count, mean, stddev, min, p25 … p99, max."""
+
+
+@dataclass(frozen=True)
+class Metrics(Mapping[str, object]):
+    """The numbers of a run by name, as `metrics/dictionary.py` defines them: a number, a distribution, or a group."""
+
+    tree: Tree
+
+    def __getitem__(self, name: str) -> object:
+        return self.tree[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tree)
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    def number(self, name: str) -> float | None:
+        """`cost_usd`, `ttft_s/p95`, `slo/attainment`; None where it does not exist."""
+        return number(self.tree, *name.split("/"))
+
+    def spread(self, name: str) -> Spread | None:
+        """The distribution of this name that holds any value; None where there is none."""
+        found = branch(self.tree, *name.split("/"))
+        if not found.get("count") or "p50" not in found:
+            return None
+        return {key: number(found, key) for key in found}
+
+    def flag(self, name: str) -> bool | None:
+        """Something that is true or false, such as `slo/met`."""
+        found = at(self.tree, *name.split("/"))
+        return found if isinstance(found, bool) else None
+
+    @property
+    def spreads(self) -> dict[str, Spread]:
+        """All distributions at the top."""
+        return {name: found for name in self.tree if (found := self.spread(name))}
+
+    @cached_property
+    def flat(self) -> dict[str, float]:
+        """Every number as `{"ttft_s/p95": 0.2}`; what does not exist is missing."""
+        return dict(numbers(self.tree))
+
+
+def _metrics(value: object) -> Metrics:
+    if isinstance(value, Metrics):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("must be an object")  # noqa: TRY004 -- what pydantic takes for a wrong value
+    return Metrics(value)
+
+
+def timestamp(moment: datetime) -> str:
+    """UTC, ISO 8601, in microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[AwareDatetime, PlainSerializer(timestamp)]
+_MetricsField = Annotated[Metrics, PlainValidator(_metrics), PlainSerializer(lambda metrics: metrics.tree)]
+
+
+class _Part(BaseModel):
+    """A part of a result."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+
+class JobInfo(_Part):
+    """Who this job is."""
+
+    id: str
+    key: str = ""
+    """The hash that a resumed sweep recognises the job by."""
+    name: str = ""
+    """What a person calls it."""
+    model: str = ""
+    """The option that was chosen for the group `model`."""
+    index: int = 0
+    repeat: int = 0
+    overrides: tuple[str, ...] = ()
+    sweep: str | None = None
+    rehearsal: bool = False
+    """The simulator played the model."""
+    probe: int | None = None
+    """Its number, where it is a probe of a capacity search and no job of its own."""
+
+
+class Environment(_Part):
+    """What a number was measured with."""
+
+    versions: dict[str, str] = {}
+    host: dict[str, object] = {}
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+
+
+class Example(_Part):
+    """One failed request."""
+
+    index: int | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+class ErrorClass(_Part):
+    """Failed requests of one class."""
+
+    count: int
+    codes: dict[str, int] = {}
+    examples: tuple[Example, ...] = ()
+    """The first few that differ."""
+
+
+class Cost(_Part):
+    """What the job cost, warm-up apart."""
+
+    cost_usd: float | None = None
+    warmup_usd: float | None = None
+    price: dict[str, object] = {}
+    rehearsal: bool = False
+    search_usd: float | None = None
+    """All probes of a capacity search."""
+
+
+class Notes(_Part):
+    """What a reader of the numbers should know beside them."""
+
+    nonce: str | None = None
+    ended_early: str | None = None
+    token_sources: dict[str, dict[str, int]] = {}
+    output_length: dict[str, object] | None = None
+    uncarried_percentiles: tuple[str, ...] = ()
+    load: Literal["closed", "open"] | None = None
+    workload: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """In words, for people."""
+
+
+class Result(_Part):
+    """One job, finished or not."""
+
+    schema_version: int = SCHEMA_VERSION
+    job: JobInfo
+    status: Status = "finished"
+    reason: str | None = None
+    """Why it failed or was interrupted."""
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
+    config: dict[str, object] = {}
+    """The composed config, resolved."""
+    environment: Environment = Environment()
+    deployment: dict[str, object] = {}
+    """Facts about the endpoint."""
+    metrics: _MetricsField = Metrics({})
+    curves: dict[str, object] = {}
+    """Over time; `Curves` reads them."""
+    server: dict[str, object] = {}
+    """What the server's own metrics say of the run."""
+    errors: dict[str, ErrorClass] = {}
+    validity: Validity = Validity("valid")
+    client: dict[str, object] = {}
+    """How the client fared."""
+    cost: Cost = Cost()
+    notes: Notes = Notes()
+    capacity_curve: dict[str, object] | None = None
+    """What a capacity search saw, by rising load."""
+
+    @property
+    def searched(self) -> bool:
+        """Whether this is a capacity search, whose numbers are those of the load where it ended."""
+        return bool(branch(self.metrics, "capacity"))
+
+    @property
+    def answered(self) -> int:
+        """Requests that completed or failed."""
+        return sum(int(self.metrics.number(f"requests_{kind}") or 0) for kind in ("completed", "failed"))
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """A run in steps: when each begins, and one value a step for each series."""
+
+    t_s: list[float]
+    step_s: float
+    series: Mapping[str, list[float | None]]
+
+    @classmethod
+    def of(cls, tree: Tree) -> Curves:
+        """From `curves` of a result, or of its `server` part; without steps where there are none."""
+        t_s = [value for value in items(tree, "t_s") if isinstance(value, int | float)]
+        names = [name for name, values in tree.items() if isinstance(values, list | tuple) and name != "t_s"]
+        series = {name: [number({"": value}, "") for value in items(tree, name)] for name in names}
+        return cls(t_s, number(tree, "step_s") or 1, series)
+
+    @property
+    def end_s(self) -> float:
+        """Where the last step ends."""
+        return self.t_s[-1] + self.step_s if self.t_s else 0.0
