@@ -46,7 +46,7 @@ def finished(one: Spec, status: str = "finished", verdict: str = "valid") -> Non
         "validity": {"verdict": verdict},
         "config": one.config.model_dump(mode="json", by_alias=True),
     }
-    results.write(one.directory, tree)
+    results.write(one.directory, results.Result.model_validate(tree))
 
 
 def begun(path: Path, *found: Spec) -> SweepDir:
