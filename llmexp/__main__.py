@@ -75,7 +75,7 @@ def _hydra() -> None:
 
     from llmexp import config
 
-    ConfigStore.instance().store(name="llmexp_schema", node=config.defaults(), provider="llmexp")
+    ConfigStore.instance().store(name="llmexp_schema", node=config.schema_node(), provider="llmexp")
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def run(composed: DictConfig) -> Any:

@@ -53,8 +53,8 @@ class Reading:
 def source_of(config: Config, base_url: str | None, known_url: str | None) -> Source | None:
     """Where this job's endpoint may publish metrics; `known_url` is that of an endpoint that we started.
 
-    A rehearsal asks the simulator and nothing else. A server of OpenAI's wire that runs by itself is asked once where
-    such servers have them.
+    A rehearsal asks the simulator and nothing else. A server of OpenAI's wire that is none of ours is asked once
+    where such servers have them.
     """
     model = config.model
     if model.metrics_url == "none":
@@ -63,7 +63,12 @@ def source_of(config: Config, base_url: str | None, known_url: str | None) -> So
         return Source(model.metrics_url)
     if known_url is not None:
         return Source(known_url)
-    if config.rehearse or base_url is None or model.api != "openai" or model.deployment.kind != "external":
+    if (
+        config.rehearse
+        or base_url is None
+        or model.api != "openai"
+        or model.deployment.kind not in ("external", "served")
+    ):
         return None
     return Source(f"{base_url.rstrip('/').removesuffix('/v1')}/metrics", guessed=True)
 

@@ -17,7 +17,17 @@ from llmexp.results.model import timestamp
 from llmexp.results.run import Run
 
 _CELL_PARTS = ("workload", "load", "concurrency", "slo")
-_UNSEEN = (".as_of", ".source", "price: as_of", "price: source", "rehearsal.", "model.notes", "model.ready_timeout_s")
+_UNSEEN = (
+    ".as_of",
+    ".source",
+    "price: as_of",
+    "price: source",
+    "rehearsal.",
+    "model.notes",
+    "ready_timeout_s",
+    "server_ready_s",
+    "fresh_server",
+)
 """Settings that do not tell stacks apart in a label or among the differences."""
 _FIRST = (
     "model.name",

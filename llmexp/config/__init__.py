@@ -5,7 +5,7 @@ Hydra composes plain YAML (see `conf/`); `load` turns the composed mapping into 
 under the composition, so that every key exists and can be overridden whatever file a group chose.
 """
 
-from llmexp.config.loading import defaults, flatten, load
+from llmexp.config.loading import defaults, flatten, load, schema_node
 from llmexp.config.schema import (
     DEFAULT_STREAMS,
     SECRET_NAME,
@@ -27,6 +27,7 @@ from llmexp.config.schema import (
     Ray,
     Run,
     SageMaker,
+    Served,
     Simulated,
     Slo,
     Tokens,
@@ -56,6 +57,7 @@ __all__ = [
     "Ray",
     "Run",
     "SageMaker",
+    "Served",
     "Simulated",
     "Slo",
     "Tokens",
@@ -65,4 +67,5 @@ __all__ = [
     "defaults",
     "flatten",
     "load",
+    "schema_node",
 ]

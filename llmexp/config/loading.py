@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -13,6 +13,12 @@ from llmexp.config.messages import explain
 from llmexp.config.schema import Config
 from llmexp.errors import ConfigError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+OPEN = ("model.params", "model.headers", "model.headers_env", "model.deployment", "tracking.tags")
+"""Parts that take keys of the user's own. Kinds of deployment that do not are held to their keys by the schema."""
+
 
 def defaults() -> dict[str, Any]:
     """The whole schema with its defaults as a plain mapping, to lie under every composition."""
@@ -20,6 +26,18 @@ def defaults() -> dict[str, Any]:
     tree: dict[str, Any] = blank.model_dump(mode="json", by_alias=True)
     tree["model"]["name"] = "???"
     return tree
+
+
+def schema_node() -> DictConfig:
+    """`defaults` as Hydra composes over it: closed, but for the parts in `OPEN`, whose keys need no plus."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.create(defaults())
+    for path in OPEN:
+        part = OmegaConf.select(node, path)
+        assert part is not None
+        OmegaConf.set_struct(part, False)
+    return node
 
 
 def load(tree: Mapping[str, object]) -> Config:

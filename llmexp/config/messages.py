@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from llmexp.config.schema import Config
 
-_TAGS = {"external", "llamacpp", "simulated", "sagemaker", "bedrock"}
+_TAGS = {"external", "llamacpp", "simulated", "served", "sagemaker", "bedrock"}
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("greater than", "gt"),

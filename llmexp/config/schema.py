@@ -112,7 +112,35 @@ class Bedrock(_Part):
     kind: Literal["bedrock"]
 
 
-Deployment = Annotated[External | LlamaCpp | Simulated | SageMaker | Bedrock, Field(discriminator="kind")]
+class Served(BaseModel):
+    """A server that the job starts by a command line and stops with its whole process tree.
+
+    Any further key is a setting: it fills `{its_name}` in the command, and is logged as a fact.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    kind: Literal["served"]
+    command: Annotated[str, Field(min_length=1)] = Field(
+        description="How to start it, by /bin/sh: `{port}`, `{host}`, `{name}` and `{any key of deployment}` are "
+        "filled in; `--flag {key}` goes away where the key is null. Secrets as `$VARIABLE`."
+    )
+    ready: Annotated[str, Field(min_length=1)] = Field(
+        "/v1/models", description="Path, or URL, that answers 2xx once the server can serve; polled until then."
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="Null: a free one, another when it is taken."
+    )
+    version: str | None = Field(
+        None, description="Command whose output names the engine's version; null: what the server itself tells."
+    )
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The keys that are the user's own."""
+        return dict(self.model_extra or {})
+
+
+Deployment = Annotated[External | LlamaCpp | Simulated | Served | SageMaker | Bedrock, Field(discriminator="kind")]
 
 
 class Model(_Part):
@@ -227,6 +255,10 @@ class Run(_Part):
     warmup_requests: Annotated[int, Field(ge=0)] = Field(4, description="Sent before, on top, never counted.")
     seed: Annotated[int, Field(ge=0)] = 11111
     nonce: str | None = Field(None, description="Null: drawn per job and recorded; a recorded one repeats the run.")
+    order: Literal["shuffled", "grouped"] = Field(
+        "shuffled",
+        description="Of the jobs inside each block of repeats; `grouped`: jobs that share a started server together.",
+    )
     repeats: Count = Field(1, description="Each repeat is a job of its own.")
     max_error_rate: Share = 0.05
     max_usd: NonNegative = Field(10.0, description="For the whole sweep, warm-up and probes included.")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llmexp.errors import JobError
+from llmexp.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
     from llmexp.config import Model, Profile, Workload
+    from llmexp.endpoints.process import Child
+    from llmexp.endpoints.served import Servers
 
 __all__ = ["Running", "check", "opened", "prepare"]
 
@@ -39,6 +41,8 @@ class Running:
     """The simulator's own record of true times (`llmexp.endpoints.simulator.truth`)."""
     environment: dict[str, str] = field(default_factory=dict)
     """Rehearsal: variables for every process that prepares or signs requests."""
+    ended: Callable[[], str | None] = lambda: None
+    """Whether what the job started has ended although it should serve: how, in words; None while it runs."""
 
 
 @contextmanager
@@ -49,14 +53,18 @@ def opened(
     *,
     rehearse: bool,
     log_dir: Path,
+    servers: Servers | None = None,
 ) -> Iterator[Running]:
     """The model, answering, while the block runs.
 
-    `streams` is the concurrency that will be asked of it. Raises `ConfigError` for what is wrong with the
+    `streams` is the concurrency that will be asked of it. `servers` keeps what a command started for the jobs that
+    follow; without it, it ends with the block. Raises `ConfigError` for what is wrong with the
     configuration, `JobError` when the endpoint does not come up within `model.ready_timeout_s`.
     """
     deployment = model.deployment
     with ExitStack() as stack:
+        if servers is not None:
+            servers.make_room(None if rehearse else identity_of(model))
         if rehearse or deployment.kind == "simulated":
             yield stack.enter_context(_simulated(model, rehearse=rehearse, log_dir=log_dir))
         elif deployment.kind == "llamacpp":
@@ -65,13 +73,49 @@ def opened(
             child = stack.enter_context(llamacpp.serve(model, deployment, workload, log_dir))
             address = child.ready["address"]
             _await_health(address, model.ready_timeout_s)
-            yield Running(f"{address}/v1", child.ready["facts"], (child.pid,), f"{address}/metrics")
+            yield Running(
+                f"{address}/v1",
+                child.ready["facts"],
+                (child.pid,),
+                f"{address}/metrics",
+                ended=_watching(child, log_dir),
+            )
+        elif deployment.kind == "served":
+            from llmexp.endpoints import rehearsal, served
+
+            kept = servers or stack.enter_context(served.Servers())
+            server, fresh = kept.serve(model, deployment, log_dir, "127.0.0.1")
+            base_url = rehearsal.base_url(rehearsal.wire_of(model), server.address)
+            facts = served.facts(server, deployment, fresh=fresh)
+            yield Running(base_url, facts, (server.pid,), ended=server.ended)
         else:
             yield Running(model.base_url, _facts(model))
 
 
-def check(model: Model, *, rehearse: bool) -> None:
-    """Raises `ConfigError` for what can be known to be wrong before anything is started; cheap."""
+def identity_of(model: Model) -> str | None:
+    """What two jobs must have in common to share a started server; None where none is started by a command."""
+    if model.deployment.kind != "served":
+        return None
+    from llmexp.endpoints import served
+
+    return served.identity(model)
+
+
+def _watching(child: Child, log_dir: Path) -> Callable[[], str | None]:
+    """Tells when a child of ours ended under the load."""
+
+    def ended() -> str | None:
+        status = child.status()
+        return None if status is None else f"ended with exit status {status}; its log is {log_dir / 'endpoint.log'}"
+
+    return ended
+
+
+def check(model: Model, *, rehearse: bool, starts: bool = True) -> None:
+    """Raises `ConfigError` for what can be known to be wrong before anything is started; cheap.
+
+    `starts`: whether this command will start what it can; a plan alone needs no programs.
+    """
     if rehearse or model.deployment.kind == "simulated":
         from llmexp.endpoints.simulator.options import Options
 
@@ -80,6 +124,12 @@ def check(model: Model, *, rehearse: bool) -> None:
         from llmexp.endpoints import llamacpp
 
         llamacpp.require()
+    elif model.deployment.kind == "served":
+        from llmexp.endpoints import command
+
+        problems = list(command.problems(model, model.deployment, starts=starts))
+        if problems:
+            raise ConfigError("\n".join(problems))
 
 
 def prepare(model: Model, *, rehearse: bool) -> None:
@@ -131,7 +181,15 @@ def _simulated(model: Model, *, rehearse: bool, log_dir: Path) -> Iterator[Runni
         address = child.ready["address"]
         _await_health(address, timeout_s)
         facts = _simulated_facts(model, profile, wire, rehearse=rehearse)
-        yield Running(rehearsal.base_url(wire, address), facts, (child.pid,), f"{address}/metrics", truth, environment)
+        yield Running(
+            rehearsal.base_url(wire, address),
+            facts,
+            (child.pid,),
+            f"{address}/metrics",
+            truth,
+            environment,
+            _watching(child, log_dir),
+        )
 
 
 def _shape(model: Model) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class Child:
     pid: int
     ready: dict[str, Any]
     """What it said."""
+    status: Callable[[], int | None] = lambda: None
+    """Its exit status; None while it runs."""
 
 
 # --- in the parent ---------------------------------------------------------------------------------------------------
@@ -50,15 +52,16 @@ def serving(module: str, settings: Mapping[str, Any], *, log: Path, timeout_s: f
     What the child prints goes to `log`. Raises `JobError` with the log's last lines if it ends early or takes longer
     than `timeout_s`.
     """
-    process = _start(module, log)
+    process = start_module(module, log)
     try:
-        ready = _hand_over(process, {**settings, "parent": _parent()}, module, log, timeout_s)
-        yield Child(process.pid, ready)
+        ready = _hand_over(process, {**settings, "parent": own_pid()}, module, log, timeout_s)
+        yield Child(process.pid, ready, process.poll)
     finally:
         _stop(process)
 
 
-def _start(module: str, log: Path) -> subprocess.Popen[bytes]:
+def start_module(module: str, log: Path) -> subprocess.Popen[bytes]:
+    """`python -m module` with pipes to it and from it, in a session of its own; what it prints goes to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -74,7 +77,7 @@ def _start(module: str, log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _parent() -> int | None:
+def own_pid() -> int | None:
     """The pid whose death kills the child; None off the main thread, because Linux counts a thread's end as death."""
     return os.getpid() if threading.current_thread() is threading.main_thread() else None
 

@@ -16,17 +16,45 @@ from llmexp.jobs.spec import Spec, environment_problems
 from llmexp.terminal.progress import Progress
 
 if TYPE_CHECKING:
+    from llmexp.endpoints.served import Servers
     from llmexp.results import Result
     from llmexp.workload.request import Request
 
-_OURS = ("llamacpp", "simulated")
+_OURS = ("llamacpp", "served", "simulated")
 
 
-def run(spec: Spec, budget: Budget, *, requests: tuple[Request, ...] | None = None, quiet: bool = False) -> Result:
+def run(
+    spec: Spec,
+    budget: Budget,
+    *,
+    requests: tuple[Request, ...] | None = None,
+    quiet: bool = False,
+    servers: Servers | None = None,
+) -> Result:
     """Measure one job into `spec.directory`; its result.
 
+    `servers` keeps a server that a command starts for the jobs that follow.
     Raises `ConfigError` or `JobError` when nothing could be measured.
     """
+    try:
+        result = _run(spec, budget, requests, servers, quiet=quiet)
+    except BaseException:
+        _let_go(servers)
+        raise
+    if result.status == "failed":
+        _let_go(servers)
+    return result
+
+
+def _let_go(servers: Servers | None) -> None:
+    """What served a job that failed is not handed on to the next one."""
+    if servers is not None:
+        servers.stop()
+
+
+def _run(
+    spec: Spec, budget: Budget, requests: tuple[Request, ...] | None, servers: Servers | None, *, quiet: bool
+) -> Result:
     from llmexp import endpoints
     from llmexp.benchmark import ensure_ray
 
@@ -39,7 +67,12 @@ def run(spec: Spec, budget: Budget, *, requests: tuple[Request, ...] | None = No
         ensure_ray(config.ray)
         progress.say("starting the endpoint" if config.model.deployment.kind in _OURS else "warming up")
         with endpoints.opened(
-            config.model, config.workload, config.streams, rehearse=config.rehearse, log_dir=spec.directory
+            config.model,
+            config.workload,
+            config.streams,
+            rehearse=config.rehearse,
+            log_dir=spec.directory,
+            servers=servers,
         ) as running:
             progress.say("warming up")
             if config.capacity.enabled:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmexp.workload.request import Request
 
 log = logging.getLogger("llmexp")
+_ENDED = "the server that the job started"
 
 
 def send(
@@ -44,8 +45,24 @@ def send(
     from llmexp.benchmark.server_metrics import Watch, source_of
 
     watch = Watch(source_of(spec.config, running.base_url, running.metrics_url), spec.config.model.name)
-    job = replace(_job(spec, running, budget, progress, requests, watch), enough=enough)
-    return job, Benchmark(job).run(), watch
+    job = _job(spec, running, budget, progress, requests, watch)
+    job = replace(job, enough=enough, spend=_while_it_serves(job.spend, running))
+    measurement = Benchmark(job).run()
+    if (how := running.ended()) is not None and measurement.reason is None:
+        measurement.failed, measurement.reason = True, f"{_ENDED} {how}"
+    return job, measurement, watch
+
+
+def _while_it_serves(
+    spend: Callable[[Counter[str]], str | None], running: Running
+) -> Callable[[Counter[str]], str | None]:
+    """A load on a server of ours that has ended is over; `spend` gives the other reasons."""
+
+    def reason(counts: Counter[str]) -> str | None:
+        how = running.ended()
+        return spend(counts) if how is None else f"{_ENDED} {how}"
+
+    return reason
 
 
 def _job(

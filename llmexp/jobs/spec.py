@@ -200,7 +200,7 @@ def _check_schedule(config: Config) -> None:
 def _check_endpoint(config: Config) -> None:
     from llmexp import endpoints
 
-    endpoints.check(config.model, rehearse=config.rehearse)
+    endpoints.check(config.model, rehearse=config.rehearse, starts=not config.dry_run)
 
 
 def _missing_files(config: Config) -> Iterable[str]:

@@ -29,6 +29,8 @@ from llmexp.results import Result
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from llmexp.endpoints.served import Servers
+
 log = logging.getLogger("llmexp")
 
 
@@ -93,8 +95,11 @@ class _Run:
     results: list[Result] = field(default_factory=list)
     standing: list[tuple[Spec, Result]] = field(default_factory=list)
     """What an earlier command measured and this one keeps."""
+    servers: Servers | None = None
+    """What jobs start by a command, kept for those that follow."""
 
     def run(self) -> int:
+        from llmexp.endpoints.served import Servers
         from llmexp.jobs import plan
 
         first = self.specs[0].config
@@ -106,7 +111,8 @@ class _Run:
         self._get_ready(todo)
         budget = Budget(first.run.max_usd)
         try:
-            self._run_all(todo, budget)
+            with Servers() as self.servers:
+                self._run_all(todo, budget)
         finally:
             from llmexp import benchmark
 
@@ -158,7 +164,7 @@ class _Run:
         spec.directory.mkdir(parents=True, exist_ok=True)
         _save_hydra(spec)
         try:
-            result = job.run(spec, budget)
+            result = job.run(spec, budget, servers=self.servers)
         except ConfigError:
             if self.sweep is None:
                 raise

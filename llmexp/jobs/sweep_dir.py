@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import random
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from llmexp.config import flatten, load
 from llmexp.errors import ConfigError, LlmexpError, ResultError
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.lock import Folder
+from llmexp.jobs.order import in_blocks
 from llmexp.jobs.spec import Spec
 from llmexp.results import Result
 
@@ -30,16 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("llmexp")
 SWEEP_FILE = "sweep.json"
 MULTIRUN_FILE = "multirun.yaml"
-
-
-def in_blocks(found: Sequence[Spec], seed: int) -> list[Spec]:
-    """The order of running: repeat by repeat, shuffled inside each, so that drift favours no stack."""
-    order: list[Spec] = []
-    for repeat in sorted({spec.repeat for spec in found}):
-        block = [spec for spec in found if spec.repeat == repeat]
-        random.Random(f"{seed}/{repeat}").shuffle(block)
-        order += block
-    return order
 
 
 @dataclass
