@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that the code knows best: the config reference and the metric dictionary.
+"""Writes the pages of docs/ that the code knows best: the config reference, the metric dictionary, the columns.
 
 python scripts/generate_docs.py           write them
 python scripts/generate_docs.py --check   exit 1 when they are not what the code says
@@ -7,8 +7,12 @@ python scripts/generate_docs.py --check   exit 1 when they are not what the code
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
+import itertools
 import json
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -18,9 +22,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from llmexp import config
+from llmexp import config, records
 from llmexp.metrics.dictionary import DICTIONARY
 from llmexp.metrics.distributions import CARRIED_FROM
+from llmexp.records import Record
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 GENERATED = "<!-- Written by scripts/generate_docs.py; edit the code instead. -->"
@@ -156,13 +161,59 @@ max`; in MLflow a slash joins: `ttft_s/p95`. What does not exist is null, never 
 never enter a latency."""
 
 
+def files_page() -> str:
+    """What a job leaves: the columns of its requests."""
+    lines = [
+        GENERATED,
+        "# Columns of requests.parquet",
+        "",
+        _FILES_HEAD,
+        "",
+        "| column | type | meaning |",
+        "| --- | --- | --- |",
+    ]
+    meanings = _attribute_docs(Record)
+    lines += [f"| `{field.name}` | {field.type} | {meanings[field.name]} |" for field in records.schema()]
+    return "\n".join(lines) + "\n"
+
+
+_FILES_HEAD = """\
+A row for each request that was sent. `requests.parquet` is complete when a job has ended; while it runs, and after a
+kill, `requests.arrows` holds the same rows (an Arrow stream, readable to its last whole batch). Times ending in `_ns`
+are readings of one monotonic clock in ns; `anchor` in the file's metadata holds one reading together with the wall
+clock's. What does not exist is null.
+
+```python
+import pandas as pd
+
+requests = pd.read_parquet("outputs/…/requests.parquet")
+done = requests[requests.status == "completed"]
+ttft_s = (done.first_token_ns - done.sent_ns) / 1e9
+```"""
+
+
+def _attribute_docs(described: type) -> dict[str, str]:
+    """Attribute → the string below it, on one line; an attribute without one is an error."""
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(described))).body
+    assert isinstance(definition, ast.ClassDef)
+    found: dict[str, str] = {}
+    for node, after in itertools.pairwise(definition.body):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            described_by = after.value if isinstance(after, ast.Expr) else None
+            if not isinstance(described_by, ast.Constant):
+                raise TypeError(f"{described.__name__}.{node.target.id} has no documentation below it")
+            found[node.target.id] = " ".join(str(described_by.value).split())
+    return found
+
+
 def main() -> int:
     """Write or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     check = parser.parse_args().check
+    pages = (("config.md", config_reference()), ("metrics.md", metric_dictionary()), ("files.md", files_page()))
     stale = []
-    for name, text in (("config.md", config_reference()), ("metrics.md", metric_dictionary())):
+    for name, text in pages:
         path = DOCS / name
         if not path.exists() or path.read_text() != text:
             stale.append(name)

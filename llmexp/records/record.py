@@ -18,10 +18,15 @@ class Record:
     """One request that was sent (or could not be)."""
 
     index: int
+    """Its number in the order of the schedule."""
     worker: int
+    """The worker that sent it."""
     status: Status
+    """`completed`, `failed`, or `unfinished`: cut by the client at the end, which is no error."""
     intended_ns: int
+    """When the schedule wanted it."""
     dispatched_ns: int
+    """When the worker turned to it."""
     sent_ns: int | None = None
     """None when no connection could be had."""
     wait_s: float = 0.0
@@ -29,10 +34,13 @@ class Record:
     connect_s: float = 0.0
     """Connecting on behalf of this request, TLS included; 0 on a reused connection."""
     first_byte_ns: int | None = None
+    """The first byte of the response."""
     first_token_ns: int | None = None
+    """The first chunk with generated text, reasoning or tool-call arguments."""
     first_answer_token_ns: int | None = None
     """First chunk that is not reasoning; equals `first_token_ns` where none was streamed."""
     last_token_ns: int | None = None
+    """The last such chunk."""
     end_ns: int | None = None
     """End of the response on the wire."""
     chunk_ns: list[int] = field(default_factory=list)
@@ -40,37 +48,57 @@ class Record:
     chunk_tokens: list[int] = field(default_factory=list)
     """Tokens of each chunk; their sum is the streamed tokens."""
     reasoning_streamed: bool = False
+    """Whether reasoning came in chunks of its own."""
     input_tokens: int | None = None
+    """The server's count, else the tokenizer's."""
     input_tokens_source: Source | None = None
+    """Who counted: `server`, `tokenizer`, or `estimate`; so the other `_source` columns."""
     input_tokens_counted: int | None = None
     """The tokenizer's count of the user's text."""
     output_tokens: int | None = None
     """What is billed."""
     output_tokens_source: Source | None = None
+    """Who counted."""
     output_tokens_counted: int | None = None
     """The tokenizer's count of the streamed text, where it was counted."""
     chunk_tokens_source: Source | None = None
+    """How the answer's tokens were shared over its chunks."""
     reasoning_tokens: int | None = None
+    """Those of `output_tokens` that were reasoning, where it is known."""
     reasoning_tokens_source: Source | None = None
+    """Who counted."""
     cached_tokens: int | None = None
+    """Those of `input_tokens` that a prompt cache served, where it is known."""
     cached_tokens_source: Source | None = None
+    """Who counted."""
     max_tokens: int | None = None
+    """The token limit sent, and the length asked for."""
     finish_reason: str | None = None
+    """Why the answer ended, in the server's word."""
     error_class: str | None = None
+    """The class of a failure; see troubleshooting."""
     error_code: str | None = None
+    """The HTTP status or the provider's own code."""
     error_message: str | None = None
+    """The server's message, trimmed."""
     stale_connections: int = 0
+    """Reused connections that were closed before this request could use them."""
     server_latency_s: float | None = None
+    """The server's own figure, where it sends one."""
     http_status: int | None = None
+    """The status of the response."""
     prompt_digest: str = ""
+    """Hex digest of the prompt without its nonce, and of the token limit: equal requests have equal ones."""
     session: int | None = None
     """Which session a turn belongs to."""
     turn: int = 0
+    """Which turn of its session, from 0."""
     text: str | None = None
     """The answer without its reasoning. This and the next three are kept until graded, then under run.save_text."""
     tool_calls: str | None = None
     """The answer's calls of tools: JSON, a list of `{"name", "arguments"}`."""
     question: str | None = None
+    """The last user message."""
     expected: str | None = None
     """What a right answer is, as JSON."""
     answer_digest: str | None = None
@@ -78,10 +106,13 @@ class Record:
     truncated: bool | None = None
     """Whether the token limit ended a completed answer."""
     score: float | None = None
+    """The grade, 0 to 1."""
     right: bool | None = None
+    """Whether the score reaches `quality.threshold`."""
     grade_status: GradeStatus | None = None
     """None: the request failed, was cut, or nothing is graded."""
     grade_note: str | None = None
+    """Why it was graded so, where that is not plain."""
 
     def forget_texts(self) -> None:
         """Drop what was asked and answered; the digests stay."""

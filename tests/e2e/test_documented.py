@@ -16,7 +16,7 @@ import pytest
 from e2e.conftest import Tool
 
 ROOT = Path(__file__).parents[2]
-GENERATED = ("config.md", "metrics.md")
+GENERATED = ("config.md", "metrics.md", "files.md")
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -25,6 +25,9 @@ PAGES = [
 COMMAND = re.compile(
     r"^(?: {4})?(python (?:-m|scripts/|benchmarks/).*)$|`(python (?:-m|scripts/|benchmarks/)[^`\n]*)`", re.MULTILINE
 )
+OWN_FILE = re.compile(r"^```yaml\n# (mine/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A file of a user's own folder, as a page shows it."""
+ANSWERED = ("--options", "--show", "--copy", "--help", "--version")
 PLACEHOLDER = re.compile(r"…|^[A-Z_]{3,}$")
 pytestmark = pytest.mark.e2e
 
@@ -45,8 +48,9 @@ def what(command: str) -> str:
     return words[2] if words[1] == "-m" else words[1]
 
 
-JOBS = [command for command in documented() if what(command) == "llmexp"]
-TOOLS = [command for command in documented() if what(command).startswith(("llmexp.", "benchmarks/"))]
+AT_ONCE = [command for command in documented() if set(shlex.split(command)) & set(ANSWERED)]
+JOBS = [command for command in documented() if what(command) == "llmexp" and command not in AT_ONCE]
+TOOLS = [command for command in documented() if what(command).startswith(("llmexp.", "benchmarks/", "scripts/build"))]
 SCRIPTS = [command for command in documented() if what(command).startswith("scripts/") and "llm" in command]
 
 
@@ -59,11 +63,22 @@ def test_the_pages_show_commands() -> None:
 @pytest.mark.parametrize("command", JOBS)
 def test_a_documented_job_can_be_planned(tool: Tool, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMEXP_SAGEMAKER_ENDPOINT", "llama")
+    for page in PAGES:
+        for name, text in OWN_FILE.findall(page.read_text(encoding="utf-8")):
+            (tool.directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (tool.directory / name).write_text(text)
     arguments = [one for one in shlex.split(command)[3:] if not one.startswith(("run.resume=", "dry_run="))]
     done = tool.run(*arguments, "dry_run=true")
     assert done.returncode == 0, done.stderr
     assert "requests" in done.stdout
     assert "nothing was sent" in done.stdout
+
+
+@pytest.mark.parametrize("command", AT_ONCE)
+def test_what_is_answered_at_once_is_answered(tool: Tool, command: str) -> None:
+    done = tool.run(*shlex.split(command)[3:])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
 
 
 @pytest.mark.parametrize("command", TOOLS)
