@@ -38,12 +38,14 @@ class LlmexpLauncher(Launcher):
         from llmexp import errors as outcome
         from llmexp.errors import ConfigError
         from llmexp.jobs import sweep
+        from llmexp.jobs.spec import refuse_credentials
 
-        command_line.composed()
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        composed = [self._compose(overrides, initial_job_idx + at) for at, overrides in enumerate(job_overrides)]
         try:
+            refuse_credentials(self.config)
+            composed = [self._compose(overrides, initial_job_idx + at) for at, overrides in enumerate(job_overrides)]
+            command_line.composed()
             status = sweep.run_sweep(composed, str(self.config.hydra.sweep.dir), self.config)
         except ConfigError as error:
             print(error, file=sys.stderr)
@@ -52,12 +54,13 @@ class LlmexpLauncher(Launcher):
         return [self._returned(job) for job in composed]
 
     def _compose(self, overrides: Sequence[str], number: int) -> Any:
-        from llmexp.jobs.spec import Composed
+        from llmexp.jobs.spec import Composed, refuse_credentials
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = str(number)
             config.hydra.job.num = number
+        refuse_credentials(config)
         return Composed.split(config, tuple(filter_overrides(overrides)))
 
     def _returned(self, composed: Any) -> JobReturn:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from llmexp import command_line
+from llmexp import command_line, secrets
 from llmexp import errors as outcome
 from llmexp.errors import FAILED, INTERRUPTED, WRONG, ConfigError
 
@@ -32,6 +32,7 @@ def main() -> None:
     answered = command_line.answer(arguments, conf_dir())
     if answered is not None:
         sys.exit(answered)
+    secrets.guard_streams()
     _quiet_environment()
     signal.signal(signal.SIGTERM, _terminated)
     try:

@@ -13,14 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from llmexp.secrets import redact
+
 OK, FAILED, WRONG, MISSED, UNRECORDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 _SEVERITY = (INTERRUPTED, WRONG, FAILED, MISSED, UNRECORDED, OK)
 
 
 class LlmexpError(Exception):
-    """Base of all errors that reach a user as one message without a traceback."""
+    """Base of all errors that reach a user as one message without a traceback; it never shows a secret."""
 
     exit_status = FAILED
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 class ConfigError(LlmexpError):

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from llmexp import secrets
 from llmexp.config import Tracking
 from llmexp.errors import OK, ConfigError, LlmexpError, worst
 from llmexp.json_types import branch, text
@@ -22,6 +23,7 @@ from llmexp.tracking.sweep import Sweep, sweep_of
 def main(argv: Sequence[str] | None = None) -> int:
     """Logs each directory that the command line names."""
     asked = _parser().parse_args(argv)
+    secrets.guard_streams()
     return worst([_guarded(Path(name), asked) for name in asked.directories])
 
 

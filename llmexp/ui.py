@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, cast
 
+from llmexp import secrets
 from llmexp.errors import OK, WRONG, ConfigError, LlmexpError
 from llmexp.tracking.connection import ENVIRONMENT, created_alone, shown_uri, sqlite_path, store_uri
 from llmexp.tracking.view import QUERY, VIEW, VIEW_TAG
@@ -34,6 +35,7 @@ STOP_S = 5.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until interrupted."""
     asked = _parser().parse_args(argv)
+    secrets.guard_streams()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         serve(store_uri(asked.uri, Path.cwd()), asked.host, asked.port, asked.experiment)

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmexp import secrets
 from llmexp.errors import INTERRUPTED, OK, LlmexpError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ NOTE = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m llmexp.calibrate`; the exit status."""
     given = _parser().parse_args(arguments)
+    secrets.guard_streams()
     try:
         return _run(given)
     except LlmexpError as error:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
+from llmexp import secrets
 from llmexp.clients.base import Headers, Target
 from llmexp.config import Model
 from llmexp.errors import ConfigError
@@ -35,9 +36,9 @@ def api_key(model: Model) -> str | None:
 
 def headers(model: Model, defaults: Mapping[str, str]) -> Headers:
     """`defaults`, then the model's plain headers, then those whose values are in the environment; later ones win."""
-    secrets = {name: _secret(f"model.headers_env.{name}", variable) for name, variable in model.headers_env.items()}
+    hidden = {name: _secret(f"model.headers_env.{name}", variable) for name, variable in model.headers_env.items()}
     merged: dict[str, tuple[str, str]] = {}
-    for source in (defaults, model.headers, secrets):
+    for source in (defaults, model.headers, hidden):
         for name, value in source.items():
             merged[name.lower()] = (name, _checked(name, value))
     return tuple(merged.values())
@@ -47,6 +48,7 @@ def _secret(key: str, variable: str) -> str:
     value = os.environ.get(variable, "").strip()
     if not value:
         raise ConfigError(f"{key}: the environment variable {variable} is not set; export it, or name another one")
+    secrets.register(value)
     return value
 
 

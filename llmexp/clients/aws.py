@@ -19,6 +19,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
 from botocore.session import Session
 
+from llmexp import secrets
 from llmexp.clients import address
 from llmexp.clients.base import HttpRequest, Target
 from llmexp.config import Model
@@ -148,14 +149,21 @@ class Signer:
             self._reload_if_rewritten()
             if self._credentials is None:
                 self._credentials = load_credentials(self._session)
-            return self._credentials.get_frozen_credentials()
+            frozen = self._credentials.get_frozen_credentials()
         except (BotoCoreError, ClientError, ConfigError) as error:
             raise JobError(explain_error(error, self._model)) from None
+        return remembered(frozen)
 
     def _reload_if_rewritten(self) -> None:
         files = _file_stamps(self._session)
         if files != self._files:
             self._session, self._files, self._credentials = open_session(self._model), files, None
+
+
+def remembered(frozen: ReadOnlyCredentials) -> ReadOnlyCredentials:
+    """The credentials, known from now on to the funnel that keeps them out of texts."""
+    secrets.register(frozen.access_key, frozen.secret_key, frozen.token)
+    return frozen
 
 
 class _Credentials(Protocol):

@@ -35,7 +35,7 @@ def _endpoint_problem(model: Model) -> str:
 
 def _chain_problem(model: Model) -> str:
     try:
-        aws.load_credentials(aws.open_session(model)).get_frozen_credentials()
+        aws.remembered(aws.load_credentials(aws.open_session(model)).get_frozen_credentials())
     except (BotoCoreError, ClientError) as error:
         return aws.explain_error(error, model)
     return ""

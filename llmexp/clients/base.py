@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
+from llmexp.secrets import foreign
 from llmexp.workload.request import Request
 
 ErrorClass = Literal[
@@ -30,6 +31,7 @@ ErrorClass = Literal[
 TokenKind = Literal["answer", "reasoning", "tool"]
 Headers = tuple[tuple[str, str], ...]
 MESSAGE_LIMIT = 500
+CODE_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,10 @@ class Failure:
 
     @classmethod
     def of(cls, error_class: ErrorClass, code: object, message: str) -> Failure:
-        """A failure with its message trimmed to `MESSAGE_LIMIT` characters on one line."""
-        text = " ".join(message.split())
+        """A failure with its message on one line, without secrets, trimmed to `MESSAGE_LIMIT` characters after that."""
+        text = foreign(" ".join(message.split()))
         trimmed = text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
-        return cls(error_class, None if code is None else str(code), trimmed)
+        return cls(error_class, None if code is None else foreign(str(code))[:CODE_LIMIT], trimmed)
 
 
 @dataclass(frozen=True, slots=True)

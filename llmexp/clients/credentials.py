@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
+from llmexp import secrets
 from llmexp.config import Model
 from llmexp.errors import ConfigError
 
@@ -24,6 +25,7 @@ def _variables(model: Model, environ: Mapping[str, str]) -> Iterator[str]:
     if model.api_key_env is not None:
         named["model.api_key_env"] = model.api_key_env
     for key, name in named.items():
+        secrets.register(environ.get(name, "").strip())
         if not environ.get(name, "").strip():
             state = "empty" if name in environ else "not set"
             yield f"{key}: environment variable {name} is {state}; export it, or set {key} to the one that holds it"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmexp import secrets
 from llmexp.errors import MISSED, OK, ConfigError, LlmexpError
 from llmexp.json_types import branch, number, text
 
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare; returns the exit status."""
     args = parser().parse_args(arguments)
+    secrets.guard_streams()
     try:
         return _run(args)
     except LlmexpError as error:

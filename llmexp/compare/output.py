@@ -13,6 +13,7 @@ from llmexp.compare.fairness import Finding
 from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.service import Capacity, Point, Service
 from llmexp.compare.table import render
+from llmexp.secrets import redact, redact_tree
 
 __all__ = ["document", "render", "write"]
 
@@ -50,10 +51,11 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, CSV_COLUMNS)
         writer.writeheader()
-        writer.writerows({"rehearsal": comparison.rehearsal, **row} for row in rows(comparison))
-    machine.write_text(
-        json.dumps(document(comparison), indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+        for row in rows(comparison):
+            shown = {"rehearsal": comparison.rehearsal, **row}
+            writer.writerow({key: redact(value) if isinstance(value, str) else value for key, value in shown.items()})
+    tree = redact_tree(document(comparison))
+    machine.write_text(json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
     return [table, machine]
 
 

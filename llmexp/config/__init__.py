@@ -8,7 +8,6 @@ under the composition, so that every key exists and can be overridden whatever f
 from llmexp.config.loading import defaults, flatten, load, schema_node
 from llmexp.config.schema import (
     DEFAULT_STREAMS,
-    SECRET_NAME,
     Bedrock,
     Capacity,
     Compare,
@@ -38,7 +37,6 @@ from llmexp.config.schema import (
 
 __all__ = [
     "DEFAULT_STREAMS",
-    "SECRET_NAME",
     "Bedrock",
     "Capacity",
     "Compare",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from llmexp.config.schema import SECRET_NAME, Config, Judge, Model, Tokens, Workload
+from llmexp.config.schema import Config, Judge, Model, Tokens, Workload
 
 
 def problems(config: Config) -> Iterator[str]:
@@ -32,15 +32,6 @@ def _check_model(model: Model) -> Iterator[str]:
             )
     if model.api == "litellm" and not model.provider:
         yield "model.provider: api=litellm needs LiteLLM's prefix, such as openai or bedrock/converse"
-    for header in model.headers:
-        if SECRET_NAME.search(header):
-            yield (
-                f"model.headers.{header}: looks like a secret; put it in an environment variable and name that in "
-                f"model.headers_env.{header}"
-            )
-    for key in model.params:
-        if SECRET_NAME.search(key) and not key.endswith("tokens") and "_token" not in key:
-            yield f"model.params.{key}: looks like a secret; name a variable in model.api_key_env or model.headers_env"
 
 
 def _check_workload(workload: Workload) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from llmexp.config import checks
+from llmexp.config import checks, credentials
 from llmexp.config.messages import explain
 from llmexp.config.schema import Config
 from llmexp.errors import ConfigError
@@ -50,7 +51,7 @@ def load(tree: Mapping[str, object]) -> Config:
     except ValidationError as error:
         lines = [explain(problem) for problem in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-    problems = list(checks.problems(config))
+    problems = [*credentials.problems(tree, os.environ), *checks.problems(config)]
     if problems:
         raise ConfigError("\n".join(problems))
     return config

@@ -5,7 +5,6 @@ Nothing here reads files, the network or the clock.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,7 +14,6 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Api = Literal["openai", "anthropic", "bedrock", "sagemaker", "litellm"]
-SECRET_NAME = re.compile(r"auth|key|token|cookie|secret|password", re.IGNORECASE)
 
 
 class _Part(BaseModel):

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, open_dict
 
 from llmexp.errors import ConfigError
 from llmexp.jobs import lock
+from llmexp.jobs.spec import refuse_credentials
 
 
 class BeforeTheFolder(Callback):
@@ -23,6 +24,7 @@ class BeforeTheFolder(Callback):
     def on_run_start(self, config: DictConfig, **_: object) -> None:
         """Called with the composed config, which the job will get."""
         try:
+            refuse_credentials(config)
             folder = lock.claim(Path(str(config.hydra.run.dir)))
         except ConfigError as error:
             sys.stderr.write(f"{error}\n")

@@ -6,15 +6,17 @@ resumed sweep recognises its jobs by it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmexp.config import Config, flatten, load
+from llmexp.config import Config, credentials, flatten, load
 from llmexp.errors import ConfigError
 from llmexp.json_types import Tree
 from llmexp.results.model import JobInfo
@@ -39,13 +41,7 @@ class Composed:
     @classmethod
     def split(cls, config: DictConfig, overrides: tuple[str, ...]) -> Composed:
         """Take `hydra` off a full composition."""
-        from omegaconf import open_dict
-
-        hydra = config.hydra
-        task = config.copy()
-        with open_dict(task):
-            del task["hydra"]
-        return cls(task, hydra, overrides)
+        return cls(_ours(config), config.hydra, overrides)
 
 
 @dataclass(frozen=True)
@@ -150,6 +146,35 @@ def resolved(composed: Composed) -> dict[str, object]:
     if missing:
         raise ConfigError("\n".join(f"{key}: must be given, such as {key}=VALUE" for key in missing))
     return plain
+
+
+def refuse_credentials(composed: DictConfig) -> None:
+    """`ConfigError` where a full composition holds a credential: Hydra and we write it to files and to MLflow."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    trees = [OmegaConf.to_container(composed, resolve=False)]
+    with contextlib.suppress(OmegaConfBaseException):
+        trees.append(OmegaConf.to_container(_ours(composed), resolve=True))
+    overrides = [str(one) for part in ("task", "hydra") for one in composed.hydra.overrides[part]]
+    params = composed.hydra.sweeper.get("params") or {}
+    overrides += [f"{key}={value}" for key, value in params.items()]
+    found: dict[str, None] = {}
+    for tree in trees:
+        assert isinstance(tree, dict)
+        plain = {str(key): value for key, value in tree.items()}
+        found |= dict.fromkeys(credentials.composed_problems(plain, overrides, os.environ))
+    if found:
+        raise ConfigError("\n".join(found))
+
+
+def _ours(composed: DictConfig) -> DictConfig:
+    from omegaconf import open_dict
+
+    task = composed.copy()
+    with open_dict(task):
+        del task["hydra"]
+    return task
 
 
 def _interpolation(error: Exception) -> str:

@@ -25,6 +25,7 @@ from llmexp.jobs.recorder import Recorder
 from llmexp.jobs.spec import Composed, Spec
 from llmexp.jobs.sweep_dir import SweepDir
 from llmexp.results import Result
+from llmexp.secrets import redact
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -274,6 +275,7 @@ def _save_hydra(spec: Spec) -> None:
     if spec.composed is None or target.exists():
         return
     target.mkdir()
-    OmegaConf.save(spec.composed.task, target / "config.yaml")
-    OmegaConf.save(spec.composed.hydra, target / "hydra.yaml")
-    OmegaConf.save(OmegaConf.create(list(spec.overrides)), target / "overrides.yaml")
+    overrides = OmegaConf.create(list(spec.overrides))
+    files = {"config": spec.composed.task, "hydra": spec.composed.hydra, "overrides": overrides}
+    for name, content in files.items():
+        (target / f"{name}.yaml").write_text(redact(OmegaConf.to_yaml(content)), encoding="utf-8")

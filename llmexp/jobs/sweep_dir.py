@@ -23,6 +23,7 @@ from llmexp.jobs.lock import Folder
 from llmexp.jobs.order import in_blocks
 from llmexp.jobs.spec import Spec
 from llmexp.results import Result
+from llmexp.secrets import redact
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -75,7 +76,7 @@ class SweepDir:
         from omegaconf import OmegaConf
 
         if composed is not None and not (self.path / MULTIRUN_FILE).exists():
-            OmegaConf.save(composed, self.path / MULTIRUN_FILE)
+            (self.path / MULTIRUN_FILE).write_text(redact(OmegaConf.to_yaml(composed)), encoding="utf-8")
 
     def _place(self, found: list[Spec], known: Mapping[str, Path]) -> None:
         taken = {path.name for path in known.values()}

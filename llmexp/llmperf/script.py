@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from llmexp import secrets
 from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError, LlmexpError, RecordingError
 from llmexp.json_types import number
 from llmexp.llmperf import flags
@@ -38,6 +39,7 @@ def correctness(argv: list[str], environ: Mapping[str, str]) -> int:
 
 def _guarded(run: Callable[[], int]) -> int:
     """The exit status; what a user can mend is said in one message without a traceback."""
+    secrets.guard_streams()
     try:
         return run()
     except LlmexpError as error:

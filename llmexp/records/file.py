@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from llmexp import secrets
 from llmexp.records.record import Record
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ _RENAMED = {"conversation": "session"}
 """A column's name in files of earlier versions → its name of today."""
 
 
+_OWN_WORDS = {"status", "error_class", "prompt_digest"}
+"""Columns of text that only we fill."""
+
+
 @cache
 def schema() -> pa.Schema:
     """The columns as Arrow types them."""
@@ -89,8 +94,17 @@ def to_batch(records: Sequence[Record]) -> bytes:
     """The records as one Arrow record batch in IPC form: what travels between processes and into the file."""
     import pyarrow as pa
 
-    columns = [pa.array([getattr(record, field.name) for record in records], field.type) for field in schema()]
+    columns = [pa.array(_values(records, field.name), field.type) for field in schema()]
     return bytes(pa.record_batch(columns, schema=schema()).serialize())
+
+
+def _values(records: Sequence[Record], name: str) -> list[object]:
+    """A column's values; no text that came from outside carries a secret into the file."""
+    values = [getattr(record, name) for record in records]
+    if _COLUMNS[name] != "string" or name in _OWN_WORDS or name.endswith("_source"):
+        return values
+    clean = secrets.redact if name == "text" else secrets.foreign
+    return [None if value is None else clean(value) for value in values]
 
 
 def from_batch(data: bytes) -> pa.RecordBatch:

@@ -18,6 +18,7 @@ from llmexp.report.figures import Plot, marked
 from llmexp.report.page import render
 from llmexp.report.timeline import overlay
 from llmexp.results.run import Run
+from llmexp.secrets import redact
 
 PAGE = "comparison.html"
 TIMELINES = 8
@@ -47,7 +48,7 @@ def write(compared: Comparison, directory: Path) -> list[Path]:
         sections = _sections(compared) if compared.grid.stacks else []
     saved = [plot.save(directory) for _, _, drawn in sections for plot in drawn]
     page = directory / PAGE
-    page.write_text(_page(compared, sections, directory), encoding="utf-8")
+    page.write_text(redact(_page(compared, sections, directory)), encoding="utf-8")
     return [page, *saved]
 
 

@@ -17,6 +17,7 @@ from llmexp.report.figures import marked
 from llmexp.report.page import render
 from llmexp.results.model import ErrorClass, Spread
 from llmexp.results.run import Run
+from llmexp.secrets import redact
 
 PAGE = "report.html"
 COLUMNS = ("count", "mean", "stddev", "min", "p50", "p75", "p90", "p95", "p99", "max")
@@ -29,7 +30,7 @@ def write(run: Run) -> list[Path]:
         drawn = [timeline.timeline(run, "timeline", "The run over time"), timeline.scatter(run), timeline.latency(run)]
     plots = [plot for plot in drawn if plot]
     page = run.directory / PAGE
-    page.write_text(render("job.html.j2", plots=plots, **_data(run)), encoding="utf-8")
+    page.write_text(redact(render("job.html.j2", plots=plots, **_data(run))), encoding="utf-8")
     return [page, *(plot.save(run.directory) for plot in plots)]
 
 

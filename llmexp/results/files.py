@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from llmexp.errors import ResultError
 from llmexp.json_types import Json, text
 from llmexp.results.model import SCHEMA_VERSION, Result
+from llmexp.secrets import foreign, redact, redact_tree
 
 RESULT = "result.json"
 
@@ -64,10 +65,12 @@ def parse(tree: object, where: str) -> Result:
 
 
 def strict(value: object) -> Json:
-    """The value as strict JSON holds it: numpy's numbers as Python's, NaN and infinities as null."""
+    """The value as strict JSON holds it: numpy's numbers as Python's, NaN and infinities as null, texts clean."""
     if isinstance(value, Mapping):
-        return {str(key): strict(each) for key, each in value.items()}
-    if isinstance(value, str) or value is None or isinstance(value, bool):
+        return {redact(str(key)): strict(each) for key, each in value.items()}
+    if isinstance(value, str):
+        return foreign(value)
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Sequence):
         return [strict(each) for each in value]
@@ -84,7 +87,7 @@ def write_json(path: Path, value: Json, indent: int) -> Path:
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=indent, allow_nan=False, ensure_ascii=False)
+            json.dump(redact_tree(value), file, indent=indent, allow_nan=False, ensure_ascii=False)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())

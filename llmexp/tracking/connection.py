@@ -8,14 +8,15 @@ import hashlib
 import logging
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from llmexp.config.places import cache_dir
 from llmexp.errors import LlmexpError, RecordingError
+from llmexp.secrets import redact
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -57,7 +58,7 @@ def _default_uri(cwd: Path) -> str:
 
 def shown_uri(uri: str) -> str:
     """The address without a password in it."""
-    return re.sub(r"(//[^:/@]+):[^@/]+@", r"\1:***@", uri)
+    return redact(uri)
 
 
 def connect(uri: str) -> MlflowClient:
@@ -80,9 +81,14 @@ def created_alone(database: Path) -> Iterator[None]:
     """Holds a lock per database and user: several processes that create one at the same time would all fail."""
     database.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(str(database).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"llmexp-{os.getuid()}-{digest}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    own = cache_dir() / "locks"
+    own.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(own / f"{digest}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -109,4 +115,4 @@ def _cause(error: BaseException) -> str:
     refused = re.search(r"\[Errno -?\d+\] [^'\")]+|timed out|Name or service not known", text)
     if refused and "http" in text:
         return f"cannot be reached ({refused.group().strip()})"
-    return text[:300] or type(error).__name__
+    return redact(text)[:300] or type(error).__name__

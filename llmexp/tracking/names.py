@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping
 
+from llmexp.secrets import redact
+
 KEY_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6000, 8000
 _ODD = re.compile(r"[^\w.\-: /]")
 
@@ -29,10 +31,11 @@ def clean_name(name: str) -> str:
 
 
 def as_text(value: object) -> str:
-    """As it would be written on the command line: text bare, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """As it would be written on the command line, without secrets: text bare, anything else as JSON."""
+    return redact(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def trim(words: str, limit: int) -> str:
-    """At most `limit` characters, the cut marked."""
+    """At most `limit` characters without secrets, the cut marked."""
+    words = redact(words)
     return words if len(words) <= limit else words[: limit - 1] + "…"

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+from llmexp import secrets
 from llmexp.errors import JobError
 
 _OWNERS = ("llamacpp", "vllm", "sglang", "llmexp")
@@ -92,6 +93,7 @@ class _Line:
         key = os.environ.get(key_env) if key_env else None
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key:
+            secrets.register(key)
             self._headers["Authorization"] = f"Bearer {key}"
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:

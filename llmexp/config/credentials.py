@@ -1,0 +1,151 @@
+"""Credentials in a configuration: found before anything is written, wherever they stand, and named without their value.
+
+Configs are written to files and to MLflow; they carry the *names* of variables. A credential is known by the name of
+its key (at any depth), as part of a URL, as an option in a command line, by `Bearer …`, or because the value is that of
+an environment variable with such a name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from llmexp import secrets
+from llmexp.secrets import SHORTEST, credentials_in_url, is_credential_name
+
+_SCHEME = re.compile(r"^(Bearer|Basic|Token)\s+\S{8,}", re.IGNORECASE)
+_OPTION = re.compile(r"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+)(?![-{$])(\S+)")
+_INTERPOLATION = re.compile(r"\$\{oc\.env:\s*([^,}\s]+)")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SCHEMA_KEYS = frozenset({"properties", "$defs", "definitions"})
+"""Below these a key is a field of a JSON schema: its name says nothing about the value."""
+_HEADER = re.compile(r"auth|key|token|cookie|secret|password", re.IGNORECASE)
+
+
+def problems(tree: Mapping[str, object], environ: Mapping[str, str]) -> list[str]:
+    """A line with the remedy for each credential in a configuration, composed or resolved."""
+    secret_values = {
+        value: name for name, value in environ.items() if len(value) >= SHORTEST and is_credential_name(name)
+    }
+    found: dict[str, None] = {}
+    for path, value in _leaves(tree, ()):
+        line = _problem(path, value, secret_values)
+        if line is not None:
+            found[line] = None
+    return list(found)
+
+
+def composed_problems(config: Mapping[str, object], overrides: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+    """The problems of a full composition, Hydra's own part included as far as a user's values get into it."""
+    hydra = config.get("hydra")
+    job = hydra.get("job") if isinstance(hydra, Mapping) else None
+    ours = {key: value for key, value in config.items() if key != "hydra"}
+    if isinstance(job, Mapping):
+        ours["hydra"] = {"job": {"env_set": job.get("env_set")}}
+    return list(dict.fromkeys([*problems(ours, environ), *override_problems(overrides, environ)]))
+
+
+def override_problems(overrides: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+    """The same for overrides as they were typed, values of a sweep included: Hydra writes those down too."""
+    found: dict[str, None] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            continue
+        path = key.lstrip("+~").partition("@")[0].replace("/", ".")
+        tree: object = value.strip().strip("'\"")
+        for part in reversed(path.split(".")):
+            tree = {part: tree}
+        assert isinstance(tree, dict)
+        found |= dict.fromkeys(problems(tree, environ))
+        found |= dict.fromkeys(_in_inline_mapping(path, value))
+    return list(found)
+
+
+def _in_inline_mapping(path: str, value: str) -> Iterator[str]:
+    """`model.params={api_key: x}`: Hydra's own grammar for mappings, of which only the names matter here."""
+    for name in re.findall(r"[{,]\s*([\w.-]+)\s*:\s*[^\s,}{\[]", value):
+        if is_credential_name(name) and "://" not in name:
+            yield _named(f"{path}.{name}")
+
+
+def _leaves(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _leaves(one, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _leaves(one, path)
+    else:
+        yield path, value
+
+
+def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, str]) -> str | None:
+    if value is None or isinstance(value, bool) or value in ("", "???"):
+        return None
+    key, text = ".".join(path), str(value)
+    parents, name = path[:-1], path[-1] if path else ""
+    if name == "api_key_env" or parents[-1:] == ("headers_env",):
+        return _variable_problem(key, text)
+    holder = next((one for one in secret_values if one in text), None)
+    if holder is not None:
+        secrets.register(holder)
+        return f"{key}: holds the value of the environment variable {secret_values[holder]}; {_remedy(path)}"
+    variable = next((one for one in _INTERPOLATION.findall(text) if is_credential_name(one)), None)
+    if variable is not None:
+        return f"{key}: holds the value of the environment variable {variable}; {_remedy(path)}"
+    for what, secret in credentials_in_url(text):
+        secrets.register(secret)
+        return f"{key}: this URL holds {what}; {_remedy(path, url=True)}"
+    option = next((one for one, _ in _OPTION.findall(text) if is_credential_name(one)), None)
+    if option is not None:
+        return f"{key}: the option {option} holds a credential; let the program take it from its environment"
+    if _SCHEME.match(text) or _is_named(path, value):
+        secrets.register(text, text.partition(" ")[2])
+        return _named(key)
+    return None
+
+
+def _is_named(path: tuple[str, ...], value: object) -> bool:
+    """Whether the key's name says that it holds a credential. Numbers are tokens and keys of a count, not of a door."""
+    name = path[-1] if path else ""
+    if _SCHEMA_KEYS & set(path[:-1]):
+        return False
+    if len(path) > 1 and path[-2] == "headers" and _HEADER.search(name):
+        return "token" not in name.lower() or is_credential_name(name)
+    words = name.rpartition(".")[2]
+    return is_credential_name(words) and (isinstance(value, str) or "pass" in words.lower())
+
+
+def _variable_problem(key: str, text: str) -> str | None:
+    if _VARIABLE.fullmatch(text) and not _looks_drawn(text):
+        return None
+    secrets.register(text)
+    return (
+        f"{key}: must be the name of an environment variable, and this is no name; export the key and name its variable"
+    )
+
+
+def _looks_drawn(text: str) -> bool:
+    """Whether a word looks like a key drawn at random that stands where its variable's name should."""
+    return len(text) >= 20 and any(letter.isdigit() for letter in text) and any(letter.islower() for letter in text)
+
+
+def _named(key: str) -> str:
+    return f"{key}: looks like a secret; {_remedy(tuple(key.split('.')))}"
+
+
+def _remedy(path: tuple[str, ...], *, url: bool = False) -> str:
+    """What to do instead, for each part of a configuration."""
+    if path[:2] == ("model", "headers"):
+        return f"export it as an environment variable, and name that in model.headers_env.{'.'.join(path[2:])}"
+    if path[:2] == ("tracking", "uri"):
+        return "export MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, instead"
+    if path[:1] == ("tracking",):
+        return "tags are shown to everybody who sees the run: leave it out"
+    if path[:1] == ("hydra",):
+        return "export it before the command instead"
+    if path[:1] == ("model",) or "model" in path:
+        where = "take it out of the URL, export" if url else "export"
+        return f"{where} it as an environment variable, and name that in model.api_key_env or model.headers_env"
+    return "export it as an environment variable where the program that needs it reads it, and leave it out here"

@@ -1,0 +1,176 @@
+"""What is a credential, by name and by value, and what becomes of it in a text."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmexp import secrets
+from llmexp.config import credentials
+
+VALUE = 'p4ss/w+rd "ü&x='
+
+
+CREDENTIALS = (
+    "api_key apiKey apikey X-Api-Key Ocp-Apim-Subscription-Key Authorization x-auth auth access_token accessToken "
+    "access_key aws_secret_access_key AWS_ACCESS_KEY_ID aws_session_token OPENAI_API_KEY HF_TOKEN token key password "
+    "DB_PASSWORD passwd client_secret cookie Set-Cookie x-goog-api-key bearer credentials private_key "
+    "MLFLOW_TRACKING_TOKEN hf_token authToken secretKey"
+)
+ALIKE = (
+    "max_tokens max_completion_tokens prompt_cache_key cache_key stop_token_ids stop_token logit_bias eos_token "
+    "bos_token pad_token min_tokens skip_special_tokens tokenizer token_ids truncate_prompt_tokens budget_tokens "
+    "top_k author authority monkey idempotency-key api_key_env keys keyword return_tokens_as_token_ids "
+    "usd_per_million_output_tokens safety_identifier top_logprobs SSH_AUTH_SOCK AWS_SHARED_CREDENTIALS_FILE"
+)
+
+
+@pytest.mark.parametrize("name", CREDENTIALS.split())
+def test_names_of_credentials(name: str) -> None:
+    assert secrets.is_credential_name(name)
+
+
+@pytest.mark.parametrize("name", ALIKE.split())
+def test_names_that_only_sound_alike(name: str) -> None:
+    assert not secrets.is_credential_name(name)
+
+
+def forms(value: str) -> list[str]:
+    raw = value.encode()
+    return [
+        value,
+        quote(value, safe=""),
+        quote_plus(value),
+        quote(value, safe="").lower() if value.islower() else quote(value),
+        json.dumps(value),
+        json.dumps(value, ensure_ascii=False),
+        html.escape(value),
+        base64.b64encode(raw).decode(),
+        base64.b64encode(b"me:" + raw).decode(),
+        base64.b64encode(b"user:" + raw + b"!").decode(),
+        base64.urlsafe_b64encode(b"ab" + raw).decode(),
+    ]
+
+
+@pytest.mark.parametrize("value", [VALUE, "sk-abcdefgh", "0123456789abcdef"])
+def test_a_value_is_found_in_every_form(value: str) -> None:
+    secrets.register(value)
+    core = base64.b64encode(value.encode()).decode()[4:-5]
+    for form in forms(value):
+        shown = secrets.redact(f"401: you sent {form}, no")
+        assert secrets.MASK in shown
+        assert value not in shown
+        assert core not in shown
+        assert shown.startswith("401: you sent ")
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=8, max_size=40), st.text(max_size=20), st.text(max_size=20))
+def test_no_registered_value_survives(value: str, before: str, after: str) -> None:
+    secrets.register(value)
+    try:
+        assert value not in secrets.redact(before + value + after).replace(secrets.MASK, "")
+    finally:
+        secrets._known.discard(value)
+        secrets._pattern = None
+
+
+def test_short_values_are_left_and_trees_are_walked() -> None:
+    secrets.register("short", "")
+    assert secrets.redact("a short word") == "a short word"
+    secrets.register("tree-secret-1")
+    found = secrets.redact_tree({"a": ["tree-secret-1", 1], "tree-secret-1": ("x tree-secret-1",), "n": None})
+    assert found == {"a": ["***", 1], "***": ["x ***"], "n": None}
+
+
+def test_passwords_in_urls_are_masked_whatever_their_length() -> None:
+    assert secrets.redact("at postgresql://me:pw@host/db: no") == "at postgresql://me:***@host/db: no"
+
+
+def test_an_environment_is_learned_by_names_and_urls() -> None:
+    secrets.learn({"SOME_TOKEN": "tok-11223344", "HTTPS_PROXY": "http://u:pr0xy%2Fpass@h:1", "PLAIN": "plain-value"})
+    assert secrets.redact("tok-11223344 pr0xy/pass pr0xy%2Fpass plain-value") == "*** *** *** plain-value"
+
+
+def test_control_characters_are_shown_and_not_obeyed() -> None:
+    assert secrets.printable("a\x1b[31mred\x07\u202e") == "a\\x1b[31mred\\x07\\u202e"
+    assert secrets.printable("tab\tline\nümlaut") == "tab\tline\nümlaut"
+
+
+REFUSED = {
+    "model.base_url": "http://user:PW@h/v1",
+    "model.base_url?": "http://h/v1?api_key=Q",
+    "model.base_url#": "https://ghp_token@h/v1",
+    "model.params.access_token": "hunter22",
+    "model.params.extra.api_key": "hunter22",
+    "model.params.extra_headers.Authorization": "Bearer abcdefgh",
+    "model.params.list": ["Bearer abcdefgh"],
+    "tracking.tags.api_key": "hunter22",
+    "tracking.tags.note": "Bearer abcdefghij",
+    "tracking.uri": "postgresql://me:pw@h/db",
+    "model.metrics_url": "http://u:p@h/metrics",
+    "model.headers.Authorization": "hunter22",
+    "model.headers.X-Team": "in-the-environment",
+    "model.headers.X-Raw": "${oc.env:MY_SECRET}",
+    "model.api_key_env": "sk-ant-abcdefgh",
+    "model.headers_env.X-Key": "abc def ghi",
+    "model.deployment.command": "vllm serve m --api-key sk-abc --port {port}",
+    "model.deployment.env.HF_TOKEN": "hunter22",
+    "hydra.job.env_set.OPENAI_API_KEY": "hunter22",
+    "model.params.password": 12345678,
+}
+ALLOWED = {
+    "model.base_url": "http://h:8000/v1?api-version=2024-10-21",
+    "model.params.prompt_cache_key": "x",
+    "model.params.max_tokens": 5,
+    "model.params.stop_token_ids": [1, 2],
+    "model.params.logit_bias": {"50256": -100},
+    "model.params.eos_token": "</s>",
+    "model.params.tools": [{"function": {"parameters": {"properties": {"password": {"type": "string"}}}}}],
+    "model.params.api_key": None,
+    "model.headers.X-Tokens-Left": "5",
+    "model.headers_env.Authorization": "MY_SECRET",
+    "model.api_key_env": "OPENAI_API_KEY",
+    "model.tokenizer": "o200k_base",
+    "tracking.uri": "postgresql://me@h/db",
+    "tracking.tags.team": "search",
+    "model.deployment.command": "vllm serve m --max-model-len 4096 --tokenizer-mode auto --api-key $KEY",
+    "workload.prefix_tokens": 5,
+}
+
+
+def tree_of(key: str, value: object) -> dict[str, object]:
+    tree: object = value
+    for part in reversed(key.rstrip("?#").split(".")):
+        tree = {part: tree}
+    assert isinstance(tree, dict)
+    return tree
+
+
+ENVIRON = {"MY_SECRET": "in-the-environment", "PLAIN": "search-plain"}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_a_credential_in_a_config_is_named_without_its_value(key: str) -> None:
+    (line,) = credentials.problems(tree_of(key, REFUSED[key]), ENVIRON)
+    assert line.startswith(f"{key.rstrip('?#')}: ")
+    assert "; " in line
+    assert str(REFUSED[key]) not in line
+    assert "PW" not in line
+
+
+@pytest.mark.parametrize("key", ALLOWED)
+def test_what_only_sounds_alike_is_no_credential(key: str) -> None:
+    assert credentials.problems(tree_of(key, ALLOWED[key]), ENVIRON) == []
+
+
+def test_overrides_are_checked_as_typed() -> None:
+    bad = ["+model.params.api_key=a,b", "model.base_url=http://a/v1,http://u:p@b/v1", "~model.params={token: x}"]
+    assert len(credentials.override_problems(bad, {})) == 3
+    good = ["concurrency=1,4", "model.params.prompt_cache_key=x", "model=a,b", "hydra.job.env_copy=[HF_TOKEN]"]
+    assert credentials.override_problems(good, {}) == []
