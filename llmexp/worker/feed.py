@@ -117,6 +117,7 @@ class Feed(asyncio.Protocol):
         if stale:
             self.ready = deque(shot for shot in self.ready if shot.index not in stale)
             self._asked += len(stale)
+            self.last = False  # they come again
             self.send(Resign(sorted(stale)))
 
     def close(self) -> None:

@@ -157,13 +157,20 @@ class Phase:
             self._odometer.step()
         if not shot.closes:
             self._staying.add(shot.index)
-        wait_ns = shot.not_before_ns - monotonic_ns() if shot.not_before_ns else 0
-        if wait_ns > 0:
-            self._held[shot.index] = self._loop.call_later(wait_ns / NS, self._release, shot)
+        if shot.not_before_ns > monotonic_ns():
+            self._hold(shot)
         else:
             self._submit(shot, max(intended_ns, shot.not_before_ns), dispatched_ns)
 
+    def _hold(self, shot: Shot) -> None:
+        """Wait until it may be sent; the loop counts in whole milliseconds and may come back one too early."""
+        wait_s = max(0.001, (shot.not_before_ns - monotonic_ns()) / NS)
+        self._held[shot.index] = self._loop.call_later(wait_s, self._release, shot)
+
     def _release(self, shot: Shot) -> None:
+        if shot.not_before_ns > monotonic_ns():
+            self._hold(shot)
+            return
         del self._held[shot.index]
         self._submit(shot, shot.not_before_ns, monotonic_ns())
 

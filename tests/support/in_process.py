@@ -20,7 +20,6 @@ from typing import Any
 
 import uvloop
 
-from llmexp import companion as companion_room  # noqa: F401 -- the room is importable without Ray
 from llmexp.companion.core import Core as Companion
 from llmexp.companion.task import Built, Drained, Task, Work
 from llmexp.config import Config, defaults, load
@@ -36,9 +35,10 @@ LIMIT_S = 30.0
 def config(address: str | None = None, **changes: object) -> Config:
     """A config for an OpenAI-compatible endpoint at `address`; changes as `workload__turns=3`."""
     tree: dict[str, Any] = defaults()
-    tree["model"] |= {"name": "simulated", "api": "openai", "base_url": f"{address or 'http://127.0.0.1:1'}/v1"}
+    base_url = f"{address or 'http://127.0.0.1:1'}/v1"
+    tree["model"] |= {"name": "simulated", "api": "openai", "base_url": base_url, "tokenizer": "o200k_base"}
     tree["run"] |= {"max_requests": 8, "timeout_s": 20.0, "grace_s": 5.0, "warmup_requests": 0, "nonce": "abc"}
-    tree["workload"]["input_tokens"] = {"mean": 24, "stddev": 4}
+    tree["workload"]["input_tokens"] = {"mean": 96, "stddev": 8}
     tree["workload"]["output_tokens"] = {"mean": 4, "stddev": 0}
     tree["concurrency"] = 2
     for key, value in changes.items():
@@ -125,7 +125,7 @@ async def pair(
     """A pair that is ready for its phases. `plan` replaces what the config gives; `after`: the pair of the last job."""
     task = Task(
         config=told,
-        base_url=None,
+        base_url=told.model.base_url,
         nonce=told.run.nonce or "",
         worker=worker,
         workers=workers,
