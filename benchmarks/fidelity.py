@@ -163,7 +163,7 @@ def bare_client(given: argparse.Namespace) -> None:
         seen, cpu_s = runner.run(_bare(given, [one.encode(client.target) for one in prepared]))
     found = {}
     for index, (sent_ns, stamps, pieces) in seen.items():
-        answer = decoding.decode(unframe(stamps, pieces, eof=False), openai.fold)
+        answer = decoding.decode(unframe(stamps, pieces, eof=False), openai.WIRE)
         digest = hashlib.sha256(prepared[index].body).hexdigest()[:16]
         found[digest] = (sent_ns, answer.events[0].at_ns, answer.events[-1].at_ns, answer.usage.output_tokens)
     json.dump({"cpu_s": cpu_s, "seen": found}, sys.stdout)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from llmexp.clients import address
-from llmexp.clients.base import TokenEvent, TokenKind, Usage
-from llmexp.clients.decoding import Draft, Payload, as_text, count
-from llmexp.clients.failures import of_event
+from llmexp.clients import address, failures
+from llmexp.clients.base import TokenKind, Usage
+from llmexp.clients.decoding import Draft, Wire, as_text, count, text_inside
+from llmexp.clients.json_text import listing, mapping
 from llmexp.clients.openai import merged
 from llmexp.clients.unsigned import UnsignedClient
 from llmexp.config import Model
@@ -17,17 +18,6 @@ from llmexp.workload.request import Request
 
 DEFAULT_BASE_URL = "https://api.anthropic.com/v1"
 VERSION = "2023-06-01"
-_DELTAS: dict[str, tuple[TokenKind, str]] = {
-    "text_delta": ("answer", "text"),
-    "thinking_delta": ("reasoning", "thinking"),
-    "input_json_delta": ("tool", "partial_json"),
-}
-_BLOCKS: dict[str, tuple[TokenKind, tuple[str, ...]]] = {
-    "text": ("answer", ("text",)),
-    "thinking": ("reasoning", ("thinking",)),
-    "tool_use": ("tool", ("name", "input")),
-    "server_tool_use": ("tool", ("name", "input")),
-}
 
 
 class AnthropicClient(UnsignedClient):
@@ -44,7 +34,7 @@ class AnthropicClient(UnsignedClient):
         key = address.api_key(model)
         defaults = {"Content-Type": "application/json", "Accept": "text/event-stream", "anthropic-version": VERSION}
         headers = address.headers(model, defaults | ({"x-api-key": key} if key else {}))
-        super().__init__(address.target(url), path, headers, partial(body, model), fold)
+        super().__init__(address.target(url), path, headers, partial(body, model), WIRE)
 
 
 def body(model: Model, request: Request) -> dict[str, Any]:
@@ -63,60 +53,92 @@ def body(model: Model, request: Request) -> dict[str, Any]:
     return merged(sent, model.params)
 
 
-def fold(draft: Draft, payloads: Iterable[Payload]) -> None:
-    """Events of a stream, or one whole message, into `draft`."""
-    usage: dict[str, Any] = {}
-    for at_ns, event, tree in payloads:
-        kind = tree.get("type") if isinstance(tree, dict) else None
-        if event == "error" or kind == "error":
-            draft.failure = of_event(tree)
-            return
-        if kind == "content_block_delta":
-            _delta(draft, at_ns, tree["delta"])
-        elif kind == "content_block_start":
-            _block(draft, at_ns, tree["content_block"])
-        elif kind in ("message_start", "message_delta", "message", "message_stop"):
-            _envelope(draft, at_ns, tree, usage)
+# --- the answer ------------------------------------------------------------------------------------------------------
+
+_DELTAS: dict[str, tuple[TokenKind, str]] = {
+    "text_delta": ("answer", "text"),
+    "thinking_delta": ("reasoning", "thinking"),
+    "input_json_delta": ("tool", "partial_json"),
+}
+_BLOCKS: dict[str, tuple[TokenKind, tuple[str, ...]]] = {
+    "text": ("answer", ("text",)),
+    "thinking": ("reasoning", ("thinking",)),
+    "tool_use": ("tool", ("name", "input")),
+    "server_tool_use": ("tool", ("name", "input")),
+    "mcp_tool_use": ("tool", ("name", "input")),
+}
+_ENVELOPES = ("message_start", "message_delta", "message", "message_stop")
+_KNOWN = (*_ENVELOPES, "content_block_start", "content_block_delta", "content_block_stop")
 
 
-def _delta(draft: Draft, at_ns: int, delta: dict[str, Any]) -> None:
-    known = _DELTAS.get(delta["type"])
-    if known is not None and delta.get(known[1]):
-        draft.events.append(TokenEvent(at_ns, known[0], as_text(delta[known[1]])))
+def _is_chunk(tree: Mapping[str, object]) -> bool:
+    """Any object with a type: the API announces that further types will come, and that clients pass them over."""
+    kind = tree.get("type")
+    if kind in _KNOWN:
+        return not tree.get("error")
+    return isinstance(kind, str) and kind != "ping" and not failures.is_error(tree)
 
 
-def _block(draft: Draft, at_ns: int, block: dict[str, Any]) -> None:
+def _take(draft: Draft, at_ns: int, _event: str, tree: Mapping[str, object]) -> None:
+    kind = tree["type"]
+    index = tree.get("index")
+    block = index if isinstance(index, int) else 0
+    if kind == "content_block_delta":
+        _delta(draft, at_ns, mapping(tree["delta"]), block)
+    elif kind == "content_block_start":
+        _block(draft, at_ns, mapping(tree["content_block"]), block)
+    elif kind in _ENVELOPES:
+        _envelope(draft, at_ns, tree)
+    elif kind != "content_block_stop":
+        draft.noise += 1
+
+
+WIRE = Wire(_is_chunk, _take)
+
+
+def _delta(draft: Draft, at_ns: int, delta: Mapping[str, object], block: int) -> None:
+    name = delta.get("type")
+    known = _DELTAS.get(name) if isinstance(name, str) else None
+    if known is not None:
+        draft.say(at_ns, known[0], as_text(delta.get(known[1])), block)
+    elif isinstance(name, str) and ("thinking" in name or "reasoning" in name):
+        draft.say(at_ns, "reasoning", text_inside(delta), block)
+
+
+def _block(draft: Draft, at_ns: int, block: Mapping[str, object], index: int) -> None:
     """A block's start (its text is mostly empty there), or a whole block."""
-    name = block["type"]
+    name = as_text(block.get("type"))
     if "thinking" in name:
         # Thinking is billed in full and shown as a summary, or not at all.
         draft.reasoning_summarised = True
     kind, keys = _BLOCKS.get(name, ("answer", ()))
-    text = "".join(as_text(block[key]) for key in keys if block.get(key))
-    if text:
-        draft.events.append(TokenEvent(at_ns, kind, text))
+    draft.say(at_ns, kind, "".join([as_text(block[key]) for key in keys if block.get(key)]), index)
 
 
-def _envelope(draft: Draft, at_ns: int, tree: dict[str, Any], usage: dict[str, Any]) -> None:
-    """What stands around the content: usage grows over the stream, the later figure counts."""
-    message = tree.get("message") or tree
-    for block in message.get("content") or ():
-        _block(draft, at_ns, block)
-    usage.update({key: value for key, value in (message.get("usage") or {}).items() if value is not None})
-    if tree["type"] == "message_start":
-        usage.pop("output_tokens", None)  # only a beginning; a stream that is cut later has no count
-    if usage:
-        draft.usage = usage_of(usage)
-    reason = (tree.get("delta") or message).get("stop_reason")
-    if reason is not None:
-        draft.finish_reason = str(reason)
-    draft.finished = draft.finished or reason is not None or tree["type"] == "message_stop"
+def _envelope(draft: Draft, at_ns: int, tree: Mapping[str, object]) -> None:
+    """What stands around the content: usage grows over the stream."""
+    message = mapping(tree.get("message")) or tree
+    content = listing(message.get("content"))
+    if content and draft.events:
+        draft.repeated = True  # the whole answer once more, behind its pieces
+    else:
+        for at, block in enumerate(content):
+            _block(draft, at_ns, mapping(block), at)
+    usage = message.get("usage") or tree.get("usage")
+    if isinstance(usage, dict):
+        stated = usage_of(usage)
+        if tree["type"] == "message_start":
+            stated = replace(stated, output_tokens=None)  # only a beginning; a stream that is cut later has no count
+        draft.count(stated)
+    delta = mapping(tree.get("delta")) or message
+    draft.end(delta.get("stop_reason"), delta.get("stop_details"))
+    draft.finished = draft.finished or tree["type"] == "message_stop"
 
 
-def usage_of(raw: dict[str, Any]) -> Usage:
+def usage_of(raw: Mapping[str, object]) -> Usage:
     """Anthropic's usage object; its `input_tokens` leaves out what a prompt cache gave or took."""
     fresh, cached = count(raw.get("input_tokens")), count(raw.get("cache_read_input_tokens"))
     created = count(raw.get("cache_creation_input_tokens"))
     read = None if fresh is None else fresh + (cached or 0) + (created or 0)
-    thinking = count((raw.get("output_tokens_details") or {}).get("thinking_tokens"))
+    thinking = count(mapping(raw.get("output_tokens_details")).get("thinking_tokens"))
     return Usage(read, count(raw.get("output_tokens")), thinking, cached)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections.abc import Mapping
 
 from llmexp.clients.base import ErrorClass, Failure, Response, classify_status
 from llmexp.clients.eventstream import EventMessage
+from llmexp.clients.json_text import NotJson, loads
 
 _BY_CLASS: dict[ErrorClass, tuple[str, ...]] = {
     "throttled": (
@@ -86,10 +86,10 @@ def _error_name(raw: object) -> str | None:
     return str(raw).partition(":")[0].rpartition("#")[2] or None if raw else None
 
 
-def _json(raw: bytes) -> dict[str, Any]:
+def _json(raw: bytes) -> Mapping[str, object]:
     """The object in `raw`; empty when it holds anything else."""
     try:
-        found = json.loads(raw)
-    except ValueError:
+        tree = loads(raw)
+    except NotJson:
         return {}
-    return found if isinstance(found, dict) else {}
+    return tree if isinstance(tree, dict) else {}

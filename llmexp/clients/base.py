@@ -147,6 +147,10 @@ class Answer:
     """True when the wire's own end mark was seen (finish reason, [DONE], messageStop)."""
     reasoning_summarised: bool = False
     """The streamed reasoning is a summary, or left out: its tokens are not those that usage bills."""
+    remarks: tuple[str, ...] = ()
+    """What is unusual about the stream, by the names of `records.REMARKS`."""
+    noise: int = 0
+    """Events that are neither part of the answer nor an error: times, pings, null."""
 
 
 class Client(Protocol):

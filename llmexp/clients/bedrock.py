@@ -9,16 +9,18 @@ follows; sampling parameters by any of their usual names (`temperature`, `top_p`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
 import orjson
 
 from llmexp.clients import address, aws, aws_failures
-from llmexp.clients.base import Answer, Failure, HttpRequest, Response, Target, TokenEvent, Usage
-from llmexp.clients.eventstream import EventMessage, messages
+from llmexp.clients.base import Answer, HttpRequest, Response, Target, Usage
+from llmexp.clients.decoding import Draft, Payload, Wire, as_text, count, decode_payloads, text_inside
+from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
+from llmexp.clients.json_text import NotJson, loads, mapping
 from llmexp.config import Model
 from llmexp.workload.request import Message, Request
 
@@ -110,80 +112,68 @@ def _conversation(turns: tuple[Message, ...]) -> dict[str, Any]:
     return {"messages": shaped} | ({"system": system} if system else {})
 
 
+# --- the answer ------------------------------------------------------------------------------------------------------
+
+_EVENTS = frozenset({"contentBlockStart", "contentBlockDelta", "messageStop", "metadata"})
+_PASSED = frozenset({"messageStart", "contentBlockStop"})
+
+
 def explain(response: Response) -> Answer:
     """What a ConverseStream response means; never raises for anything a server can send."""
     if response.status != 200:
         return Answer(failure=aws_failures.http_failure(response))
-    reading = _Reading()
+    draft = Draft()
+    return decode_payloads(_payloads(draft, response), WIRE, draft)
+
+
+def _payloads(draft: Draft, response: Response) -> Iterator[Payload]:
+    """The events of the stream; an exception among them ends it."""
     try:
         for message in messages(response.body):
-            reading.take(message)
-    except (Malformed, ValueError, KeyError, TypeError, AttributeError) as error:
-        reading.failure = reading.failure or Failure.of("malformed", None, f"{type(error).__name__}: {error}")
-    return reading.answer()
+            kind = message.headers.get(":event-type")
+            if kind in _EVENTS and message.headers.get(":message-type", "event") == "event":
+                yield Payload(message.at_ns, kind or "", mapping(loads(message.payload)))
+            elif failure := aws_failures.stream_failure(message):
+                draft.failure = failure
+                return
+            elif kind not in _PASSED:
+                draft.noise += 1
+    except Malformed as error:
+        raise NotJson(str(error)) from None
 
 
-class _Reading:
-    """An answer as its frames come in."""
+def _take(draft: Draft, at_ns: int, event: str, tree: Mapping[str, object]) -> None:
+    index = tree.get("contentBlockIndex")
+    block = index if isinstance(index, int) else 0
+    if event == "contentBlockDelta":
+        _delta(draft, at_ns, mapping(tree["delta"]), block)
+    elif event == "contentBlockStart":
+        # A tool call begins with its name, as on the other wires.
+        draft.say(at_ns, "tool", as_text(mapping(mapping(tree.get("start")).get("toolUse")).get("name")), block)
+    elif event == "messageStop":
+        draft.end(tree["stopReason"])
+    else:
+        draft.count(_usage(mapping(tree.get("usage"))))
+        draft.took(mapping(tree.get("metrics")).get("latencyMs"), per_second=1000)
 
-    def __init__(self) -> None:
-        self.failure: Failure | None = None
-        self._events: list[TokenEvent] = []
-        self._usage = Usage()
-        self._finish_reason: str | None = None
-        self._server_latency_s: float | None = None
-        self._summarised = False
 
-    def take(self, message: EventMessage) -> None:
-        kind = message.headers.get(":event-type")
-        if kind == "contentBlockDelta":
-            self._take_delta(message.at_ns, orjson.loads(message.payload)["delta"])
-        elif kind == "messageStop":
-            self._finish_reason = str(orjson.loads(message.payload)["stopReason"])
-        elif kind == "metadata":
-            self._take_metadata(orjson.loads(message.payload))
-        elif kind is None and self.failure is None:
-            self.failure = aws_failures.stream_failure(message)
+WIRE = Wire(lambda _: True, _take)
 
-    def _take_delta(self, at_ns: int, delta: dict[str, Any]) -> None:
-        if text := delta.get("text"):
-            self._events.append(TokenEvent(at_ns, "answer", str(text)))
-        elif reasoning := delta.get("reasoningContent"):
-            self._take_reasoning(at_ns, reasoning)
-        elif (tool := delta.get("toolUse")) and (text := tool.get("input")):
-            self._events.append(TokenEvent(at_ns, "tool", str(text)))
 
-    def _take_reasoning(self, at_ns: int, reasoning: dict[str, Any]) -> None:
-        if text := reasoning.get("text"):
-            self._events.append(TokenEvent(at_ns, "reasoning", str(text)))
+def _delta(draft: Draft, at_ns: int, delta: Mapping[str, object], block: int) -> None:
+    draft.say(at_ns, "answer", as_text(delta.get("text")), block)
+    reasoning = mapping(delta.get("reasoningContent"))
+    if reasoning:
+        draft.say(at_ns, "reasoning", text_inside(reasoning), block)
         if reasoning.get("signature") or reasoning.get("redactedContent"):
             # Claude's marks: it bills its thinking in full and shows a summary of it, or nothing.
-            self._summarised = True
-
-    def _take_metadata(self, metadata: dict[str, Any]) -> None:
-        if usage := metadata.get("usage"):
-            self._usage = _usage(usage)
-        latency_ms = (metadata.get("metrics") or {}).get("latencyMs")
-        if latency_ms is not None:
-            self._server_latency_s = float(latency_ms) / 1000
-
-    def answer(self) -> Answer:
-        return Answer(
-            events=self._events,
-            usage=self._usage,
-            finish_reason=self._finish_reason,
-            failure=self.failure,
-            server_latency_s=self._server_latency_s,
-            finished=self._finish_reason is not None,
-            reasoning_summarised=self._summarised,
-        )
+            draft.reasoning_summarised = True
+    draft.say(at_ns, "tool", as_text(mapping(delta.get("toolUse")).get("input")), block)
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
+def _usage(usage: Mapping[str, object]) -> Usage:
     """Bedrock counts tokens read from or written to the cache beside `inputTokens`; here they are part of the input."""
-    plain, read, written = (usage.get(key) for key in ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens"))
-    return Usage(
-        input_tokens=None if plain is None else int(plain) + int(read or 0) + int(written or 0),
-        output_tokens=usage.get("outputTokens"),
-        cached_tokens=read,
-    )
+    names = ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
+    plain, read, written = (count(usage.get(name)) for name in names)
+    whole = None if plain is None else plain + (read or 0) + (written or 0)
+    return Usage(whole, count(usage.get("outputTokens")), cached_tokens=read)

@@ -2,40 +2,71 @@
 
 A body is an event stream, one JSON object (an answer that was not streamed), a JSON array, or JSON lines; which of them
 is told by its first byte, for servers label it wrongly. Each payload carries the stamp of the read that completed it.
+
+A payload is a chunk of the wire, a mark of the end, noise, or an error. What is no chunk and not known as noise is an
+error, wherever it stands: servers report failures in fields of their own, outside of any framing, and in objects
+without the word error.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
-
-from llmexp.clients.base import Answer, Failure, Response, TokenEvent, Usage
-from llmexp.clients.failures import of_response
+from llmexp.clients import endings, failures
+from llmexp.clients.base import Answer, Failure, Response, TokenEvent, TokenKind, Usage
+from llmexp.clients.json_text import NotJson, dumps, loads, mend
+from llmexp.clients.repeats import tidy
 from llmexp.clients.sse import SseEvent, events
 
-DONE, _DONE = "[DONE]", b"[DONE]"
-_COUNT_LIMIT = 2**53
+DONE = "[DONE]"
+COUNT_LIMIT = 10**9
+"""No answer has so many tokens: such a count is not read as one."""
+_LONGEST_S = 1e6
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}"]', re.DOTALL)
-_BETWEEN = b" \t\r\n,[]"
 _SSE_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?::|data|event|id|retry)")
-
-
-class NotJson(Exception):  # noqa: N818 -- a finding about the bytes, no error of the program
-    """The body holds something that is not the wire's JSON."""
+_BETWEEN = b" \t\r\n,[]"
+_BEAT = re.compile(
+    r"\W*(?:ping|pong|heart[ _-]?beat|keep[ _-]?alive|hb|beat|no-?op|ok|alive|waiting|queued|[\w :]*processing|"
+    r"connected|open|null|none|undefined)?\W*",
+    re.IGNORECASE,
+)
+_TIME = re.compile(
+    r"(?:(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[\s,.]*"
+    r"|[\d:.,/+\-\s]|T(?=\d)|Z\b|UTC|GMT|AM|PM)+",
+    re.IGNORECASE,
+)
+_ERROR_FIELD = re.compile(r"\s*(?:error|exception|err|fatal)\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
+_OTHER_FIELD = re.compile(r"[\w.-]{1,40}(?::|$)")
+_TROUBLE = re.compile(r"error|exception|fail|exceed|unavailable|timed? ?out|traceback|refused|denied", re.IGNORECASE)
+_BEATING_KEYS = ("type", "event", "object", "status", "ping", "heartbeat")
+_DESCRIBING = """
+    id object created model type event system_fingerprint service_tier provider usage choices request_id requestId
+    x_request_id trace_id timestamp ts time status seed obfuscation sequence_number citations search_results nonce
+"""
+_ABOUT = frozenset(_DESCRIBING.split())
+"""Keys of objects that only describe an answer."""
 
 
 class Payload(NamedTuple):
-    """One JSON value of a body; `tree` is DONE for OpenAI's end mark, and a str for an error event's plain text."""
+    """One JSON value of a body; `tree` is DONE for OpenAI's end mark, and a `Text` for what is no JSON."""
 
     at_ns: int
     event: str
-    tree: Any
+    tree: object
+
+
+class Text(NamedTuple):
+    """What stands in a body and is no JSON."""
+
+    text: str
+    is_error: bool
+    """It says itself that it is one."""
 
 
 @dataclass(slots=True)
@@ -43,47 +74,155 @@ class Draft:
     """An `Answer` under construction."""
 
     events: list[TokenEvent] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
+    """Which answer or content block each event is of."""
     usage: Usage = Usage()  # noqa: RUF009 -- frozen
     finish_reason: str | None = None
+    finish_words: str = ""
+    """What the server said beside it."""
     failure: Failure | None = None
     server_latency_s: float | None = None
     finished: bool = False
     reasoning_summarised: bool = False
+    noise: int = 0
+    in_pieces: bool = False
+    """Text came in pieces, so that a whole answer behind them is the same text again."""
+    repeated: bool = False
+    """A closing frame held the whole answer again."""
+
+    def say(self, at_ns: int, kind: TokenKind, text: str, stream: int = 0) -> None:
+        """Generated text has arrived."""
+        if text:
+            self.events.append(TokenEvent(at_ns, kind, text))
+            self.streams.append(stream)
+
+    def end(self, reason: object, words: object = None) -> None:
+        """The wire's finish reason; of several the one that is no good end counts."""
+        inner = reason.get("type") if isinstance(reason, dict) else reason
+        if isinstance(reason, dict):
+            words = words or reason.get("message")
+        if not inner or inner == "null":
+            return
+        text = mend(as_text(inner))
+        known = self.finish_reason
+        if known is None or endings.failure(known, "", has_text=False) is None:
+            self.finish_reason, self.finish_words = text, mend(as_text(words))
+        self.finished = True
+
+    def count(self, usage: Usage) -> None:
+        """A further statement of usage: a later count replaces an earlier one, but no zero a figure."""
+        pairs = zip(_counts(self.usage), _counts(usage), strict=True)
+        self.usage = Usage(*[old if new is None or (new == 0 and old) else new for old, new in pairs])
+
+    def took(self, seconds: object, per_second: float = 1) -> None:
+        """The server's own figure for the whole request."""
+        figure = number(seconds)
+        if figure is not None and 0 <= figure / per_second < _LONGEST_S:
+            self.server_latency_s = figure / per_second
 
     def answer(self) -> Answer:
         """The finished type."""
+        tidied, remarks = tidy(self.events, self.streams)
+        if self.repeated:
+            remarks.append("repeated_text")
+        if self.noise:
+            remarks.append("noise")
+        if tidied and self.finished and self.finish_reason is None:
+            remarks.append("no_finish_reason")
         return Answer(
-            self.events,
+            tidied,
             self.usage,
             self.finish_reason,
-            self.failure,
+            self.failure or endings.failure(self.finish_reason, self.finish_words, has_text=bool(tidied)),
             self.server_latency_s,
             self.finished,
             self.reasoning_summarised,
+            tuple(dict.fromkeys(remarks)),
+            self.noise,
         )
 
 
-Fold = Callable[[Draft, Iterable[Payload]], None]
+def _counts(usage: Usage) -> tuple[int | None, int | None, int | None, int | None]:
+    return usage.input_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cached_tokens
 
 
-def decode(response: Response, fold: Fold) -> Answer:
-    """What `response` means when `fold` understands its payloads. Never raises for anything a server can send."""
-    failure = of_response(response)
+class Wire(NamedTuple):
+    """How one API's payloads are read."""
+
+    is_chunk: Callable[[Mapping[str, object]], bool]
+    """Whether an object belongs to the wire, however little it says."""
+    take: Callable[[Draft, int, str, Mapping[str, object]], None]
+    """One chunk into the draft: (draft, arrival, event name, object)."""
+
+
+def decode(response: Response, wire: Wire) -> Answer:
+    """What `response` means in that wire. Never raises for anything a server can send."""
+    failure = failures.of_response(response)
     if failure is not None:
         return Answer(failure=failure)
-    return decode_payloads(payloads(response), fold)
+    return decode_payloads(payloads(response), wire)
 
 
-def decode_payloads(found: Iterable[Payload], fold: Fold) -> Answer:
+def decode_payloads(found: Iterable[Payload], wire: Wire, draft: Draft | None = None) -> Answer:
     """The same for payloads that came in another envelope (AWS event streams carry some of these wires too)."""
-    draft = Draft()
+    draft = draft or Draft()
     try:
-        fold(draft, found)
+        _read(draft, found, wire)
     except NotJson as error:
-        draft.failure = Failure.of("malformed", None, str(error))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        draft.failure = Failure.of("malformed", None, f"an event of unexpected shape: {error}")
+        draft.failure = draft.failure or Failure.of("malformed", None, str(error))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        draft.failure = draft.failure or Failure.of("malformed", None, f"an event of unexpected shape: {error}")
     return draft.answer()
+
+
+def _read(draft: Draft, found: Iterable[Payload], wire: Wire) -> None:
+    is_chunk, take = wire
+    for at_ns, event, tree in found:
+        if isinstance(tree, dict) and event != "error" and is_chunk(tree):
+            take(draft, at_ns, event, tree)
+        elif tree == DONE:
+            draft.finished = True
+        elif isinstance(tree, list) and tree:
+            _read(draft, [Payload(at_ns, event, inner) for inner in tree], wire)
+        else:
+            _other(draft, event, tree)
+        if draft.failure is not None:
+            return
+
+
+def _other(draft: Draft, event: str, tree: object) -> None:
+    """What is no chunk: noise is counted, the rest is an error."""
+    if event != "error" and _is_noise(tree):
+        draft.noise += 1
+    elif isinstance(tree, Text):
+        text = tree.text or "an error event without a message"
+        if event == "error" or tree.is_error:
+            draft.failure = failures.of_event(text)
+        else:
+            raise NotJson(f"an event that is not JSON: {text[:400]}")
+    else:
+        draft.failure = failures.of_event(tree)
+
+
+def _is_noise(tree: object) -> bool:
+    if isinstance(tree, Text):
+        return not tree.is_error and is_noise(tree.text)
+    if isinstance(tree, str):
+        return is_noise(tree)
+    if not isinstance(tree, dict):
+        return True  # null, numbers, truth values, empty lists
+    if failures.is_error(tree):
+        return False
+    beats = (tree.get(key) for key in _BEATING_KEYS if key in tree)
+    return tree.keys() <= _ABOUT or any(not isinstance(beat, str) or is_noise(beat) for beat in beats)
+
+
+def is_noise(text: str) -> bool:
+    """Whether a text is a heartbeat or a time."""
+    return len(text) < 200 and (_BEAT.fullmatch(text) is not None or _TIME.fullmatch(text) is not None)
+
+
+# --- payloads --------------------------------------------------------------------------------------------------------
 
 
 def payloads(response: Response) -> Iterator[Payload]:
@@ -98,32 +237,26 @@ def _first_byte(response: Response) -> bytes:
 
 
 def _from_events(response: Response) -> Iterator[Payload]:
-    loads, nothing_yet = orjson.loads, True
+    nothing_framed = True
     for found in events(response.body):
-        at_ns, event, data, whole = found
-        nothing_yet = False
+        at_ns, event, data, whole, framed = found
+        if not framed:
+            yield from _stray(found)
+            continue
+        nothing_framed = False
         try:
             tree = loads(data)
-        except orjson.JSONDecodeError:
-            text = data.strip()
-            if not text:
-                continue
-            if not whole and event != "error" and text != _DONE:
+        except NotJson:
+            text = data.decode("utf-8", "replace").strip()
+            if text == DONE:
+                tree = DONE
+            elif not whole and event != "error":
                 return  # half an event: the connection was cut, which is told from the framing
-            tree = _text_of(found)
+            else:
+                tree = Text(text, _ERROR_FIELD.match(text) is not None)
         yield Payload(at_ns, event, tree)
-    if nothing_yet:
+    if nothing_framed:
         _refuse_other_text(response)
-
-
-def _text_of(found: SseEvent) -> str:
-    """Data that is not JSON and yet allowed: the end mark, and an error event's text."""
-    text = found.data.decode("utf-8", "replace").strip()
-    if text == DONE:
-        return DONE
-    if found.event == "error":
-        return text
-    raise NotJson(f"an event that is not JSON: {text[:200]}")
 
 
 def _refuse_other_text(response: Response) -> None:
@@ -132,21 +265,49 @@ def _refuse_other_text(response: Response) -> None:
         raise NotJson(f"the body is neither JSON nor an event stream: {body[:200].decode('utf-8', 'replace')}")
 
 
+def _stray(found: SseEvent) -> Iterator[Payload]:
+    """Lines outside of the framing: an error in a field of its own, JSON without `data:`, a field that nobody knows."""
+    text = found.data.decode("utf-8", "replace").strip()
+    named = _ERROR_FIELD.match(text)
+    if named is not None:
+        inner = _json_or_none(named[1])
+        yield Payload(found.at_ns, "error", Text(named[1], is_error=True) if inner is None else inner)
+        return
+    tree = _json_or_none(text)
+    if tree is None and _OTHER_FIELD.match(text):
+        value = _json_or_none(text.partition(":")[2])
+        tree = value if isinstance(value, dict) else None
+        if tree is None and not _TROUBLE.search(text):
+            text = ""  # the standard says to ignore it
+    if tree is None and (found.whole or _TROUBLE.search(text)):
+        tree = Text(text, _TROUBLE.search(text) is not None)
+    if tree is not None:
+        yield Payload(found.at_ns, found.event, tree)
+
+
+def _json_or_none(text: str) -> object:
+    try:
+        return loads(text.encode("utf-8", "surrogateescape"))
+    except NotJson:
+        return None
+
+
 def _objects(response: Response) -> Iterator[Payload]:
     """The outermost JSON objects of a body, alone, in an array or one after the other."""
     content = response.content
     ends = list(accumulate(len(data) for _, data in response.body))
     last = 0
     for start, end in _outermost(content):
-        _refuse_between(content[last:start])
+        at_ns = response.body[bisect_left(ends, end)][0]
+        yield from _between(at_ns, content[last:start])
         last = end
         try:
-            tree = orjson.loads(content[start:end])
-        except orjson.JSONDecodeError as error:
+            tree = loads(content[start:end])
+        except NotJson as error:
             raise NotJson(f"the body is not JSON: {error}") from None
-        yield Payload(response.body[bisect_left(ends, end)][0], "", tree)
-    if response.complete:
-        _refuse_between(content[last:])
+        yield Payload(at_ns, "", tree)
+    if response.complete and response.body:
+        yield from _between(response.body[-1][0], content[last:])
 
 
 def _outermost(content: bytes) -> Iterator[tuple[int, int]]:
@@ -167,25 +328,57 @@ def _outermost(content: bytes) -> Iterator[tuple[int, int]]:
             return
 
 
-def _refuse_between(gap: bytes) -> None:
-    rest = gap.translate(None, _BETWEEN).removeprefix(b"\xef\xbb\xbf")
-    if rest:
-        raise NotJson(f"the body is not JSON: {rest[:200].decode('utf-8', 'replace')}")
+def _between(at_ns: int, gap: bytes) -> Iterator[Payload]:
+    """What stands between the objects: white space and the array's marks, each line of anything else."""
+    for line in gap.splitlines():
+        text = line.strip(_BETWEEN).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
+        if text.upper() in ("DONE", "DATA: [DONE"):
+            yield Payload(at_ns, "", DONE)
+        elif text:
+            named = _ERROR_FIELD.match(text)
+            yield Payload(at_ns, "", Text(named[1] if named else text, named is not None))
 
 
-def count(value: Any) -> int | None:
-    """A token count as some server wrote it; None for anything that is no whole number."""
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def count(value: object) -> int | None:
+    """A token count as some server wrote it; None for anything that is no whole number, and for absurd ones."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 12:
+        value = int(value)
     figure = number(value)
-    return int(figure) if figure is not None and figure == figure // 1 and 0 <= figure < _COUNT_LIMIT else None
+    return int(figure) if figure is not None and figure == figure // 1 and 0 <= figure < COUNT_LIMIT else None
 
 
-def number(value: Any) -> float | None:
-    """A figure as some server wrote it; None for anything that is no number."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+def number(value: object) -> float | None:
+    """A figure as some server wrote it; None for anything that is no finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """Generated text as some server wrote it: a string, or JSON (tool arguments as an object)."""
     if isinstance(value, str):
         return value
-    return "" if value is None else orjson.dumps(value).decode()
+    return "" if value is None else dumps(value)
+
+
+def is_stated(value: object) -> bool:
+    """Whether a key holds anything: servers write null, false, empty texts and `"null"` for nothing."""
+    return bool(value) and value != "null"
+
+
+_TEXT_KEYS = ("text", "thinking", "summary", "content", "reasoning", "reasoningText", "reasoning_content")
+_DEEPEST_TEXT = 6
+
+
+def text_inside(value: object, depth: int = 0) -> str:
+    """The text of a string, a list of parts or a part, under any of the names that parts use."""
+    if isinstance(value, str):
+        return value
+    if depth < _DEEPEST_TEXT and isinstance(value, list):
+        return "".join([text_inside(part, depth + 1) for part in value])
+    if depth < _DEEPEST_TEXT and isinstance(value, dict):
+        return next((text for key in _TEXT_KEYS if (text := text_inside(value.get(key), depth + 1))), "")
+    return ""

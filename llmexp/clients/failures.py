@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
+import re
+from collections.abc import Mapping
 
 from llmexp.clients.base import ErrorClass, Failure, Response, classify_status
+from llmexp.clients.json_text import NotJson, dumps, loads
 
-_THROTTLED = ("throttlingexception", "throttling", "toomanyrequestsexception")
-_MESSAGE_KEYS = ("message", "Message", "msg", "detail", "errorMessage", "originalMessage", "error_description")
-_CODE_KEYS = ("code", "status", "type", "error_type", "__type", "ErrorCode", "errorType")
+_MESSAGE_KEYS = (
+    "message",
+    "Message",
+    "msg",
+    "detail",
+    "details",
+    "errorMessage",
+    "error_message",
+    "error_msg",
+    "errmsg",
+    "err_msg",
+    "originalMessage",
+    "error_description",
+    "reason",
+    "title",
+)
+_CODE_KEYS = ("code", "status", "status_code", "type", "error_type", "__type", "ErrorCode", "errorType", "error_code")
+_WORDS = frozenset(_MESSAGE_KEYS) - {"reason", "title", "details"}
+"""Keys that make an object an error where it is nothing else."""
+_THROTTLED = re.compile(r"throttl|too_?many_?requests|rate_?limit|^429$", re.IGNORECASE)
+_WELL = re.compile(r"\s*(ok|success|succeeded|done|processing|pending|running|queued|)\W*", re.IGNORECASE)
 _BODY_LIMIT = 20_000
 
 
@@ -26,10 +44,20 @@ def of_response(response: Response) -> Failure | None:
     return Failure.of(error_class, code or response.status, message + _hint(response))
 
 
-def of_event(payload: Any) -> Failure:
+def of_event(payload: object) -> Failure:
     """The failure that an error event after a 200 stands for; `payload` is its JSON, or its text."""
     code, message = _read(payload)
     return Failure.of(_throttled(code) or "in_stream", code, message or "an error event without a message")
+
+
+def is_error(tree: Mapping[str, object]) -> bool:
+    """Whether an object that is no part of an answer says that something went wrong."""
+    if tree.get("error") or tree.get("errors") or tree.get("Error"):
+        return True
+    if "error" in (tree.get("object"), tree.get("type"), tree.get("event"), tree.get("status")):
+        return True
+    said = [value for key, value in tree.items() if key in _WORDS and value]
+    return any(not isinstance(value, str) or not _WELL.fullmatch(value) for value in said)
 
 
 def _hint(response: Response) -> str:
@@ -41,52 +69,45 @@ def _hint(response: Response) -> str:
 
 
 def _throttled(code: str | None) -> ErrorClass | None:
-    return "throttled" if code is not None and code.lower() in _THROTTLED else None
+    return "throttled" if code is not None and _THROTTLED.search(code) else None
 
 
-def _parsed(body: bytes) -> Any:
+def _parsed(body: bytes) -> object:
     """JSON, or the first event of an error sent as a stream, or the text itself."""
     text = body.strip()
     if text.startswith((b"data:", b"event:")):
         text = next((line[5:] for line in text.splitlines() if line.startswith(b"data:")), text)
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return loads(text)
+    except NotJson:
         return text.decode("utf-8", "replace")
 
 
-def _read(payload: Any) -> tuple[str | None, str]:
+def _read(payload: object) -> tuple[str | None, str]:
     """(code, message) of any shape; an unknown one is shown as it is."""
     outer = _first(payload)
     if not isinstance(outer, dict):
-        return None, outer if isinstance(outer, str) else _shown(outer)
-    inner = _first(outer.get("error") or outer.get("Error"))
+        return None, outer if isinstance(outer, str) else dumps(outer)
+    inner = _first(outer.get("error") or outer.get("Error") or outer.get("errors"))
     if isinstance(inner, dict):
-        return _code(inner) or _code(outer), _message(inner) or _shown(inner)
+        return _code(inner) or _code(outer), _message(inner) or dumps(inner)
     message = inner if isinstance(inner, str) else _message(outer)
-    return _code(outer), message or _shown(outer)
+    return _code(outer), message or dumps(outer)
 
 
-def _first(payload: Any) -> Any:
+def _first(payload: object) -> object:
     """Some providers wrap their one error in a list."""
     return payload[0] if isinstance(payload, list) and payload else payload
 
 
-def _message(payload: dict[str, Any]) -> str:
-    found = next((payload[key] for key in _MESSAGE_KEYS if payload.get(key)), "")
-    return found if isinstance(found, str) else _shown(found)
+def _message(payload: Mapping[str, object]) -> str:
+    said = next((payload[key] for key in _MESSAGE_KEYS if payload.get(key)), "")
+    return said if isinstance(said, str) else dumps(said)
 
 
-def _code(payload: dict[str, Any]) -> str | None:
+def _code(payload: Mapping[str, object]) -> str | None:
     """A name (`rate_limit_exceeded`) says more than a number; `error` as a type is no name."""
-    found = [payload[key] for key in _CODE_KEYS if payload.get(key)]
-    names = [value for value in found if isinstance(value, str) and value != "error"]
-    numbers = [value for value in found if isinstance(value, int) and not isinstance(value, bool)]
+    stated = [payload[key] for key in _CODE_KEYS if payload.get(key)]
+    names = [value for value in stated if isinstance(value, str) and value != "error"]
+    numbers = [value for value in stated if isinstance(value, int) and not isinstance(value, bool)]
     return str((names or numbers)[0]).split("#")[-1] if names or numbers else None
-
-
-def _shown(payload: Any) -> str:
-    try:
-        return orjson.dumps(payload).decode()
-    except (TypeError, ValueError):
-        return str(payload)

@@ -5,57 +5,64 @@ There is a decoder only; LiteLLM prepares these requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping
 
-from llmexp.clients.base import Answer, Response, TokenEvent, Usage
-from llmexp.clients.decoding import DONE, Draft, Payload, as_text, count, decode
-from llmexp.clients.failures import of_event
+from llmexp.clients import failures
+from llmexp.clients.base import Answer, Response, Usage
+from llmexp.clients.decoding import Draft, Wire, as_text, count, decode, text_inside
+from llmexp.clients.json_text import listing, mapping
+
+_CHUNK_KEYS = frozenset({"candidates", "usageMetadata", "promptFeedback", "modelVersion", "responseId", "createTime"})
+_UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
 
 
 def explain(response: Response) -> Answer:
     """What the response means."""
-    return decode(response, fold)
+    return decode(response, WIRE)
 
 
-def fold(draft: Draft, payloads: Iterable[Payload]) -> None:
-    """Partial responses of a stream, or one whole response, into `draft`."""
-    for at_ns, event, tree in payloads:
-        if tree == DONE:
-            draft.finished = True
-            continue
-        if event == "error" or tree.get("error"):
-            draft.failure = of_event(tree)
-            return
-        for candidate in tree.get("candidates") or ():
-            _candidate(draft, at_ns, candidate)
-        if tree.get("usageMetadata"):
-            draft.usage = usage_of(tree["usageMetadata"])
-        blocked = (tree.get("promptFeedback") or {}).get("blockReason")
-        if blocked:
-            draft.finish_reason, draft.finished = f"blocked: {blocked}", True
+def _is_chunk(tree: Mapping[str, object]) -> bool:
+    return not _CHUNK_KEYS.isdisjoint(tree) and not failures.is_error(tree)
 
 
-def _candidate(draft: Draft, at_ns: int, candidate: dict[str, Any]) -> None:
-    for part in (candidate.get("content") or {}).get("parts") or ():
-        _part(draft, at_ns, part)
-    if candidate.get("finishReason"):
-        draft.finish_reason, draft.finished = str(candidate["finishReason"]), True
+def _take(draft: Draft, at_ns: int, _event: str, tree: Mapping[str, object]) -> None:
+    """One partial response of a stream, or a whole response."""
+    for candidate in listing(tree.get("candidates")):
+        _candidate(draft, at_ns, mapping(candidate))
+    usage = mapping(tree.get("usageMetadata"))
+    if usage:
+        draft.count(usage_of(usage))
+    blocked = mapping(tree.get("promptFeedback")).get("blockReason")
+    if blocked:
+        draft.end(f"blocked: {as_text(blocked)}", mapping(tree["promptFeedback"]).get("blockReasonMessage"))
 
 
-def _part(draft: Draft, at_ns: int, part: dict[str, Any]) -> None:
-    call = part.get("functionCall")
+WIRE = Wire(_is_chunk, _take)
+
+
+def _candidate(draft: Draft, at_ns: int, candidate: Mapping[str, object]) -> None:
+    index = candidate.get("index")
+    for part in listing(mapping(candidate.get("content")).get("parts")):
+        _part(draft, at_ns, mapping(part), index if isinstance(index, int) else 0)
+    reason = candidate.get("finishReason")
+    if reason != _UNSPECIFIED:
+        draft.end(reason, candidate.get("finishMessage"))
+
+
+def _part(draft: Draft, at_ns: int, part: Mapping[str, object], stream: int) -> None:
+    call = mapping(part.get("functionCall"))
     if call:
-        draft.events.append(TokenEvent(at_ns, "tool", as_text(call.get("name")) + as_text(call.get("args"))))
-    text = part.get("text") or (part.get("executableCode") or {}).get("code")
+        arguments = call.get("args") or call.get("partialArgs")
+        draft.say(at_ns, "tool", as_text(call.get("name")) + as_text(arguments), stream)
+    text = text_inside(part.get("text")) or as_text(mapping(part.get("executableCode")).get("code"))
     if text and part.get("thought"):
         draft.reasoning_summarised = True
-        draft.events.append(TokenEvent(at_ns, "reasoning", as_text(text)))
-    elif text:
-        draft.events.append(TokenEvent(at_ns, "answer", as_text(text)))
+        draft.say(at_ns, "reasoning", text, stream)
+    else:
+        draft.say(at_ns, "answer", text, stream)
 
 
-def usage_of(raw: dict[str, Any]) -> Usage:
+def usage_of(raw: Mapping[str, object]) -> Usage:
     """Gemini's usage: thoughts are billed as output and counted beside the candidates."""
     read, tools = count(raw.get("promptTokenCount")), count(raw.get("toolUsePromptTokenCount"))
     written, thoughts = count(raw.get("candidatesTokenCount")), count(raw.get("thoughtsTokenCount"))

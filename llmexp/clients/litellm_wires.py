@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 from llmexp.clients import anthropic, bedrock, decoding, gemini, openai, sagemaker
 from llmexp.clients.base import Answer, Response
+from llmexp.clients.decoding import as_text
+from llmexp.clients.json_text import NotJson
 
 Wire = Literal["openai", "anthropic", "gemini", "bedrock", "sagemaker"]
-_FOLDS: dict[Wire, decoding.Fold] = {"openai": openai.fold, "anthropic": anthropic.fold, "gemini": gemini.fold}
+_READ: dict[Wire, decoding.Wire] = {"openai": openai.WIRE, "anthropic": anthropic.WIRE, "gemini": gemini.WIRE}
+_PATHS: tuple[tuple[str, Wire], ...] = (
+    ("/chat/completions", "openai"),
+    ("/completions", "openai"),
+    ("/messages", "anthropic"),
+    (":streamGenerateContent", "gemini"),
+    (":streamRawPredict", "anthropic"),
+)
+"""Ends of paths that stand for a wire where an answer does not tell: it failed, or said nothing."""
 _ANTHROPIC = frozenset({"message_start", "message", "ping", "content_block_start", "content_block_delta"})
-_LOOKED_AT = 5
+_LOOKED_AT = 20
 """Payloads looked at before a wire counts as unknown."""
 
 
@@ -24,7 +34,8 @@ def recognise(path: str, response: Response) -> Wire | None:
         return "sagemaker"
     if "eventstream" in response.headers.get("content-type", ""):
         return None
-    return next((wire for tree in _trees(response) if (wire := _of(tree))), None)
+    told = next((wire for tree in _trees(response) if (wire := _of(tree))), None)
+    return told or next((wire for end, wire in _PATHS if path.endswith(end)), None)
 
 
 def explain(wire: Wire, response: Response) -> Answer:
@@ -33,23 +44,24 @@ def explain(wire: Wire, response: Response) -> Answer:
         return bedrock.explain(response)
     if wire == "sagemaker":
         return sagemaker.explain(response)
-    return decoding.decode(response, _FOLDS[wire])
+    return decoding.decode(response, _READ[wire])
 
 
-def _trees(response: Response) -> Iterator[dict[str, Any]]:
+def _trees(response: Response) -> Iterator[dict[str, object]]:
     try:
         for payload in islice(decoding.payloads(response), _LOOKED_AT):
             if isinstance(payload.tree, dict):
                 yield payload.tree
-    except decoding.NotJson:
+    except NotJson:
         return
 
 
-def _of(tree: dict[str, Any]) -> Wire | None:
+def _of(tree: dict[str, object]) -> Wire | None:
     choices = tree.get("choices")
-    if isinstance(choices, list) and (not choices or choices[0].keys() & {"delta", "message", "text"}):
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if choices == [] or (isinstance(first, dict) and first.keys() & {"delta", "message", "text"}):
         return "openai"
-    if tree.get("type") in _ANTHROPIC:
+    if as_text(tree.get("type")) in _ANTHROPIC:
         return "anthropic"
     if "candidates" in tree or "usageMetadata" in tree:
         return "gemini"

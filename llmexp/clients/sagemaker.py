@@ -16,16 +16,17 @@ object in it is understood by its shape, whichever format was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 
-from llmexp.clients import address, aws, aws_failures, decoding, openai
-from llmexp.clients.base import Answer, Failure, Headers, HttpRequest, Response, Target, TokenEvent, Usage
+from llmexp.clients import address, aws, aws_failures, failures, openai
+from llmexp.clients.base import Answer, Failure, Headers, HttpRequest, Response, Target, Usage
+from llmexp.clients.decoding import Draft, Payload, Wire, as_text, count, decode_payloads, payloads, text_inside
 from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
+from llmexp.clients.json_text import listing, mapping
 from llmexp.config import Model, SageMaker
 from llmexp.workload.request import Request
 
@@ -111,8 +112,14 @@ def explain(response: Response) -> Answer:
     body, failure = _container_stream(response)
     # What a failed stream left half written is no fault of its own.
     inner = Response(200, {}, body, complete=response.complete and failure is None)
-    answer = decoding.decode_payloads(decoding.payloads(inner), fold)
-    return answer if failure is None else replace(answer, failure=failure)
+    draft = Draft()
+    return decode_payloads(_then(payloads(inner), draft, failure), WIRE, draft)
+
+
+def _then(found: Iterator[Payload], draft: Draft, failure: Failure | None) -> Iterator[Payload]:
+    """The payloads, and then the failure that ended the stream; what the container itself said counts first."""
+    yield from found
+    draft.failure = draft.failure or failure
 
 
 def _container_stream(response: Response) -> tuple[list[tuple[int, bytes]], Failure | None]:
@@ -129,30 +136,34 @@ def _container_stream(response: Response) -> tuple[list[tuple[int, bytes]], Fail
     return body, None
 
 
-def fold(draft: decoding.Draft, payloads: Iterable[decoding.Payload]) -> None:
-    """A container's objects into `draft`: token objects of TGI and LMI here, everything else is OpenAI's."""
-    for payload in payloads:
-        if isinstance(payload.tree, dict) and not _TOKEN_KEYS.isdisjoint(payload.tree):
-            _token(draft, payload.at_ns, payload.tree)
-        else:
-            openai.fold(draft, (payload,))
-        if draft.failure is not None:
-            return
+def _is_chunk(tree: Mapping[str, object]) -> bool:
+    return not _TOKEN_KEYS.isdisjoint(tree) or openai.WIRE.is_chunk(tree)
 
 
-def _token(draft: decoding.Draft, at_ns: int, tree: dict[str, Any]) -> None:
+def _take(draft: Draft, at_ns: int, event: str, tree: Mapping[str, object]) -> None:
+    """One object of a container: token objects of TGI and LMI here, everything else is OpenAI's."""
+    if _TOKEN_KEYS.isdisjoint(tree):
+        openai.WIRE.take(draft, at_ns, event, tree)
+    elif failures.is_error({"error": tree.get("error")}):
+        draft.failure = failures.of_event(tree)
+    else:
+        _token(draft, at_ns, tree)
+
+
+WIRE = Wire(_is_chunk, _take)
+
+
+def _token(draft: Draft, at_ns: int, tree: Mapping[str, object]) -> None:
     """One token; the last object repeats the whole text, which counts only if none was streamed."""
-    token, details = tree.get("token") or {}, tree.get("details") or {}
+    token, details = mapping(tree.get("token")), mapping(tree.get("details"))
     special = token.get("special") or token.get("special_token")
-    text = "" if special else token.get("text") or "".join(tree.get("outputs") or ())
+    text = "" if special else as_text(token.get("text")) or text_inside(list(listing(tree.get("outputs"))))
     whole = tree.get("generated_text")
-    if text := text or ("" if draft.events else whole or ""):
-        draft.events.append(TokenEvent(at_ns, "answer", decoding.as_text(text)))
-    if details.get("finish_reason") == "error" or token.get("error_msg"):
-        draft.failure = Failure.of("in_stream", None, str(token.get("error_msg") or f"the container failed: {details}"))
-        return
+    draft.say(at_ns, "answer", text or ("" if draft.events else as_text(whole)))
+    reason = details.get("finish_reason")
     if details:
-        read, written = (decoding.count(details.get(name)) for name in ("input_length", "generated_tokens"))
-        draft.usage = Usage(read, written)
-    if whole is not None or details.get("finish_reason"):
-        draft.finish_reason, draft.finished = str(details.get("finish_reason") or "stop"), True
+        draft.count(Usage(count(details.get("input_length")), count(details.get("generated_tokens"))))
+    if whole is not None or reason:
+        draft.end(reason or "stop", token.get("error_msg"))
+    if token.get("error_msg"):
+        draft.failure = Failure.of("in_stream", None, as_text(token["error_msg"]))

@@ -23,6 +23,8 @@ class SseEvent(NamedTuple):
     data: bytes
     whole: bool = True
     """False for a last event that no empty line ended."""
+    framed: bool = True
+    """False for lines that are no field of the standard's: some servers write their errors so."""
 
 
 def events(body: Iterable[tuple[int, bytes]]) -> Iterator[SseEvent]:
@@ -65,18 +67,19 @@ def _without_bom(body: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes
 class _Reading:
     """Lines and fields between two dispatches."""
 
-    __slots__ = ("_data", "_event", "_partial", "_skip_lf")
+    __slots__ = ("_data", "_event", "_partial", "_skip_lf", "_strays")
 
     def __init__(self) -> None:
         self._partial: list[bytes] = []
         self._data: list[bytes] = []
+        self._strays: list[bytes] = []
         self._event = ""
         self._skip_lf = False
 
     @property
     def clean(self) -> bool:
         """Nothing is pending: the next byte begins an event."""
-        return not (self._partial or self._data or self._event or self._skip_lf)
+        return not (self._partial or self._data or self._event or self._skip_lf or self._strays)
 
     def feed(self, at_ns: int, fragment: bytes) -> Iterator[SseEvent]:
         if self._skip_lf and fragment:
@@ -94,7 +97,7 @@ class _Reading:
             text = line.rstrip(b"\r\n")
             if text:
                 self._field(text)
-            elif self._data or self._event:
+            elif self._data or self._event or self._strays:
                 yield from self._dispatch(at_ns, whole=True)
 
     def rest(self, at_ns: int) -> Iterator[SseEvent]:
@@ -111,8 +114,19 @@ class _Reading:
             self._data.append(value)
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
+        elif name not in (b"", b"id", b"retry"):
+            self._other(line, name, value)
+
+    def _other(self, line: bytes, name: bytes, value: bytes) -> None:
+        """`Data:` and ` data:` are meant as data; what else stands there is kept as it is."""
+        if name.strip().lower() == b"data":
+            self._data.append(value)
+        elif line.strip():
+            self._strays.append(line)
 
     def _dispatch(self, at_ns: int, *, whole: bool) -> Iterator[SseEvent]:
+        if self._strays:
+            yield SseEvent(at_ns, self._event, b"\n".join(self._strays), whole, framed=False)
         if self._data:
             yield SseEvent(at_ns, self._event, b"\n".join(self._data), whole)
-        self._data, self._event = [], ""
+        self._data, self._strays, self._event = [], [], ""

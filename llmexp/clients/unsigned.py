@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 
 from llmexp.clients.base import Answer, Headers, HttpRequest, Response, Target
-from llmexp.clients.decoding import Fold, decode
+from llmexp.clients.decoding import Wire, decode
 from llmexp.workload.request import Request
 
 
 class UnsignedClient:
-    """Posts `body(request)` as JSON to one path and reads the answer with `fold`."""
+    """Posts `body(request)` as JSON to one path and reads the answer in `wire`."""
 
     def __init__(
         self,
@@ -21,13 +21,13 @@ class UnsignedClient:
         path: str,
         headers: Headers,
         body: Callable[[Request], dict[str, Any]],
-        fold: Fold,
+        wire: Wire,
     ) -> None:
         self._target = target
         self._path = path
         self._headers = headers
         self._body = body
-        self._fold = fold
+        self._wire = wire
 
     @property
     def target(self) -> Target:
@@ -49,4 +49,4 @@ class UnsignedClient:
 
     def explain(self, response: Response) -> Answer:
         """What the response means."""
-        return decode(response, self._fold)
+        return decode(response, self._wire)

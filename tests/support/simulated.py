@@ -158,8 +158,8 @@ def explain(wire: str, response: Response) -> Answer:
         return bedrock.explain(response)
     if wire in ("sagemaker", "tgi"):
         return sagemaker.explain(response)
-    folds = {"anthropic": anthropic.fold, "gemini": gemini.fold}
-    return decoding.decode(response, folds.get(wire, openai.fold))
+    folds = {"anthropic": anthropic.WIRE, "gemini": gemini.WIRE}
+    return decoding.decode(response, folds.get(wire, openai.WIRE))
 
 
 def text(answer: Answer, kind: str = "answer") -> str:

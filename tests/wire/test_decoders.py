@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from wire.test_http import cut, cuts
 
 from llmexp.clients import anthropic, gemini, openai
-from llmexp.clients.base import Answer, Response, Usage
-from llmexp.clients.decoding import Fold, decode
+from llmexp.clients.base import Answer, Failure, Response, Usage
+from llmexp.clients.decoding import Wire, decode
 
-FOLDS = {"openai": openai.fold, "anthropic": anthropic.fold, "gemini": gemini.fold}
+FOLDS = {"openai": openai.WIRE, "anthropic": anthropic.WIRE, "gemini": gemini.WIRE}
 
 
 def sse(*values: object, done: bool = False) -> bytes:
@@ -20,8 +20,8 @@ def sse(*values: object, done: bool = False) -> bytes:
     return stream + b"data: [DONE]\n\n" * done
 
 
-def read(body: bytes, fold: Fold = openai.fold, status: int = 200, complete: bool = True, **headers: str) -> Answer:
-    return decode(Response(status, headers, [(1, body)], complete), fold)
+def read(body: bytes, wire: Wire = openai.WIRE, status: int = 200, complete: bool = True, **headers: str) -> Answer:
+    return decode(Response(status, headers, [(1, body)], complete), wire)
 
 
 def texts(answer: Answer) -> list[tuple[str, str]]:
@@ -88,7 +88,7 @@ def test_openai_text_completions() -> None:
             },
             Usage(5, 7, 6),
         ),
-        ({"prompt_tokens": None, "completion_tokens": "7", "prompt_tokens_details": None}, Usage()),
+        ({"prompt_tokens": None, "completion_tokens": "7", "prompt_tokens_details": None}, Usage(None, 7)),
         ({"prompt_tokens": True, "completion_tokens": -1}, Usage()),
     ],
 )
@@ -205,7 +205,7 @@ def test_anthropic_stream() -> None:
             STOP,
             {"type": "message_stop"},
         ),
-        anthropic.fold,
+        anthropic.WIRE,
     )
     assert texts(answer) == [("reasoning", "hm"), ("answer", "hi"), ("tool", "f"), ("tool", '{"a"')]
     assert answer.usage == Usage(33, 9, None, 20)
@@ -213,13 +213,13 @@ def test_anthropic_stream() -> None:
 
 
 def test_anthropic_cut_stream_has_no_output_count() -> None:
-    answer = read(sse(START, block_delta("text_delta", text="hi")), anthropic.fold)
+    answer = read(sse(START, block_delta("text_delta", text="hi")), anthropic.WIRE)
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.finished) == (33, None, False)
 
 
 def test_anthropic_error_event() -> None:
     failed = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    answer = read(sse(START, block_delta("text_delta", text="hi"), failed), anthropic.fold)
+    answer = read(sse(START, block_delta("text_delta", text="hi"), failed), anthropic.WIRE)
     assert answer.failure is not None
     assert (answer.failure.error_class, answer.failure.code) == ("in_stream", "overloaded_error")
     assert texts(answer) == [("answer", "hi")]
@@ -228,7 +228,7 @@ def test_anthropic_error_event() -> None:
 def test_anthropic_whole_message() -> None:
     content = [{"type": "text", "text": "hi"}, {"type": "tool_use", "name": "f", "input": {"a": 1}}]
     message = {"type": "message", "content": content, "stop_reason": "end_turn", "usage": {"output_tokens": 9}}
-    answer = read(json.dumps(message).encode(), anthropic.fold)
+    answer = read(json.dumps(message).encode(), anthropic.WIRE)
     assert texts(answer) == [("answer", "hi"), ("tool", 'f{"a":1}')]
     assert (answer.usage.output_tokens, answer.finished) == (9, True)
 
@@ -277,10 +277,10 @@ def test_gemini_array_elements_arrive_when_their_brace_closes() -> None:
 
 def test_gemini_errors_and_blocks() -> None:
     failed = [{"error": {"code": 503, "message": "busy", "status": "UNAVAILABLE"}}]
-    answer = read(json.dumps(failed).encode(), gemini.fold)
+    answer = read(json.dumps(failed).encode(), gemini.WIRE)
     assert answer.failure is not None
     assert (answer.failure.error_class, answer.failure.code) == ("in_stream", "UNAVAILABLE")
-    blocked = read(sse({"promptFeedback": {"blockReason": "SAFETY"}}), gemini.fold)
+    blocked = read(sse({"promptFeedback": {"blockReason": "SAFETY"}}), gemini.WIRE)
     assert (blocked.finish_reason, blocked.finished) == ("blocked: SAFETY", True)
 
 
@@ -329,7 +329,7 @@ def test_statuses(
     status: int, body: object, headers: dict[str, str], error_class: str, code: str, message: str | None
 ) -> None:
     raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    failure = decode(Response(status, headers, [(1, raw)], complete=True), openai.fold).failure
+    failure = decode(Response(status, headers, [(1, raw)], complete=True), openai.WIRE).failure
     assert failure is not None
     assert (failure.error_class, failure.code) == (error_class, code)
     assert failure.message == message if message else "/login" in failure.message
@@ -338,15 +338,18 @@ def test_statuses(
 # --- whatever else ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", [b"<html>hello</html>", b"data: {nonsense}\n\n", b'{"a": 1} trailing', b"data: 5\n\n"])
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"data: {nonsense}\n\n", b"[] trailing"])
 @pytest.mark.parametrize("api", FOLDS)
 def test_other_bodies_are_malformed(body: bytes, api: str) -> None:
     answer = read(body, FOLDS[api])
-    if api == "anthropic" and body == b"data: 5\n\n":
-        assert answer == Answer()
-    else:
-        assert answer.failure is not None
-        assert answer.failure.error_class == "malformed"
+    assert answer.failure is not None
+    assert answer.failure.error_class == "malformed"
+
+
+@pytest.mark.parametrize("api", FOLDS)
+def test_an_object_that_is_no_chunk_is_an_error(api: str) -> None:
+    answer = read(b'{"a": 1}', FOLDS[api])
+    assert answer.failure == Failure("in_stream", None, '{"a":1}')
 
 
 @pytest.mark.parametrize(
@@ -398,7 +401,7 @@ def test_openai_stamps_are_those_of_the_completing_reads(points: list[int], word
     body = b"".join(parts) + sse(delta("stop"), done=True)
     pieces = cut(body, points)
     ends = list(accumulate(map(len, pieces)))
-    answer = decode(Response(200, {}, list(enumerate(pieces)), complete=True), openai.fold)
+    answer = decode(Response(200, {}, list(enumerate(pieces)), complete=True), openai.WIRE)
     completed = list(accumulate(map(len, parts)))
     expected = [next(at for at, end in enumerate(ends) if end >= offset) for offset in completed]
     assert [(event.at_ns, event.text) for event in answer.events] == list(zip(expected, words, strict=True))

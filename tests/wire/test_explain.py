@@ -13,7 +13,7 @@ from wire.test_http import cut, cuts
 
 from llmexp.clients import anthropic, openai
 from llmexp.clients.base import Answer, Failure, Response, TokenEvent, Usage
-from llmexp.clients.decoding import Fold, decode
+from llmexp.clients.decoding import Wire, decode
 from llmexp.companion.explain import record
 from llmexp.companion.token_shares import allot, largest_remainder
 from llmexp.records import Record
@@ -25,11 +25,11 @@ MS = 1_000_000
 class Explains:
     """A client that only explains."""
 
-    def __init__(self, fold: Fold = openai.fold) -> None:
-        self.fold = fold
+    def __init__(self, wire: Wire = openai.WIRE) -> None:
+        self.wire = wire
 
     def explain(self, response: Response) -> Answer:
-        return decode(response, self.fold)
+        return decode(response, self.wire)
 
 
 def tape(*pieces: bytes, eof: bool = False, failure: Failure | None = None, unfinished: bool = False) -> Tape:
@@ -38,8 +38,8 @@ def tape(*pieces: bytes, eof: bool = False, failure: Failure | None = None, unfi
     return Tape(7, False, 0, 100, MS // 2, 0.25, 0.0, stamps, list(pieces), MS * 99, eof, failure, unfinished, 0)
 
 
-def explained(taken: Tape, tokenizer: Words | None = None, fold: Fold = openai.fold) -> Record:
-    return record(taken, REQUEST, Explains(fold), tokenizer or Words(), 3)
+def explained(taken: Tape, tokenizer: Words | None = None, wire: Wire = openai.WIRE) -> Record:
+    return record(taken, REQUEST, Explains(wire), tokenizer or Words(), 3)
 
 
 def event(text: str | None = None, reason: str | None = None, field: str = "content", **more: object) -> bytes:
@@ -243,7 +243,7 @@ def test_anthropic_thinking_does_not_inflate_the_streamed_tokens() -> None:
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 300}},
     ]
     stream = [b"event: %b\ndata: %b\n\n" % (str(p["type"]).encode(), json.dumps(p).encode()) for p in parts]
-    row = explained(tape(*streamed(*stream)), fold=anthropic.fold)
+    row = explained(tape(*streamed(*stream)), wire=anthropic.WIRE)
     assert (row.status, row.output_tokens, row.chunk_tokens, row.output_tokens_counted) == ("completed", 300, [2], 2)
 
 

@@ -9,7 +9,20 @@ from llmexp.clients.sse import SseEvent, events
 
 
 def plain(stream: bytes) -> list[tuple[str, bytes, bool]]:
-    return [(found.event, found.data, found.whole) for found in events([(1, stream)])]
+    return [(found.event, found.data, found.whole) for found in events([(1, stream)]) if found.framed]
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (b"error: {}\n\ndata: a\n\n", [(b"error: {}", False), (b"a", True)]),
+        (b'data: a\n\n{\n"error": 1\n}\n', [(b"a", True), (b'{\n"error": 1\n}', False)]),
+        (b"DATA: a\n\n data: b\n\n", [(b"a", True), (b"b", True)]),
+        (b"id: 4\nunknown: z\n: comment\nretry: 1\n\n", [(b"unknown: z", False)]),
+    ],
+)
+def test_what_is_no_field_of_the_standard_s_is_kept_apart(stream: bytes, expected: list[tuple[bytes, bool]]) -> None:
+    assert [(found.data, found.framed) for found in events([(1, stream)])] == expected
 
 
 @pytest.mark.parametrize(
@@ -95,4 +108,6 @@ def test_any_split_gives_the_same_events_at_the_read_that_completed_each(
     def read_of(offset: int) -> int:
         return 100 + next(at for at, end in enumerate(ends) if end > offset + before)
 
-    assert list(events(body)) == [SseEvent(read_of(offset), name, data) for name, data, offset in expected]
+    assert [event for event in events(body) if event.framed] == [
+        SseEvent(read_of(offset), name, data) for name, data, offset in expected
+    ]

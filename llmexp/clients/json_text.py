@@ -1,0 +1,133 @@
+"""JSON as servers write it, read without a complaint wherever its meaning is plain.
+
+`loads` takes what Python's and orjson's readers refuse between them: halves of surrogate pairs (a character that was
+split over two events), bytes that are no UTF-8 (the same, split by bytes), NaN and infinities, numbers beyond 64 bits,
+line breaks inside strings, and nesting of any depth (levels below `DEEPEST` are read as null). Of a key that occurs
+twice the last value counts.
+
+`mend` puts halves of characters together again, once the texts that hold them stand side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+DEEPEST = 64
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_FIRST_HALVES = re.compile("^[\ud800-\udfff]+")
+
+
+class NotJson(ValueError):  # noqa: N818 -- a finding about the bytes, no error of the program
+    """The text is no JSON, however kindly it is read."""
+
+
+def loads(data: bytes) -> object:
+    """The value in `data`; raises `NotJson`."""
+    try:
+        value: object = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _kindly(data.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
+    return value
+
+
+def dumps(value: object) -> str:
+    """Compact JSON of whatever `loads` gave; never raises."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        pass
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    except (RecursionError, TypeError, ValueError):
+        return "…"
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    """An object of the JSON; empty for null. Raises `TypeError` for anything else."""
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        return value
+    raise TypeError(f"an object was expected, not {dumps(value)[:60]}")
+
+
+def listing(value: object) -> Sequence[object]:
+    """An array of the JSON; empty for null. Raises `TypeError` for anything else."""
+    if value is None:
+        return ()
+    if isinstance(value, list):
+        return value
+    raise TypeError(f"an array was expected, not {dumps(value)[:60]}")
+
+
+def mend(text: str) -> str:
+    """The text with halves of characters joined; what stays alone becomes U+FFFD, so that any file can hold it."""
+    if is_whole(text):
+        return text
+    joined = _PAIR.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
+    return _HALF.sub("\ufffd", joined).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def is_whole(text: str) -> bool:
+    """Whether no character of the text is half of one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def borrow(text: str, later: str) -> tuple[str, str]:
+    """Both texts, the halves at the beginning of the later one moved to the end of the first if that ends in one."""
+    halves = _FIRST_HALVES.match(later)
+    if halves is None or not text or not "\ud800" <= text[-1] <= "\udfff":
+        return text, later
+    return text + halves[0], later[halves.end() :]
+
+
+def _kindly(text: str) -> object:
+    try:
+        value: object = _READER.decode(text)
+    except RecursionError:
+        return _shallow(text)
+    except ValueError as error:
+        raise NotJson(str(error)) from None
+    return value
+
+
+def _shallow(text: str) -> object:
+    """The value without its deepest levels: null stands in their place."""
+    pieces: list[str] = []
+    depth = kept = 0
+    for token in _TOKEN.finditer(text):
+        mark = token[0]
+        if mark in "{[":
+            depth += 1
+            if depth == DEEPEST:
+                pieces += (text[kept : token.start()], "null")
+        elif mark in "}]":
+            if depth == DEEPEST:
+                kept = token.end()
+            depth -= 1
+    if depth:
+        raise NotJson("brackets are not closed")
+    pieces.append(text[kept:])
+    try:
+        value: object = _READER.decode("".join(pieces))
+    except (RecursionError, ValueError) as error:
+        raise NotJson(str(error)) from None
+    return value
+
+
+def _whole_number(digits: str) -> int | float:
+    """A number beyond 64 bits is read as a float, as orjson does."""
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
+_READER = json.JSONDecoder(parse_int=_whole_number, strict=False)

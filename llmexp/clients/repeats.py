@@ -1,0 +1,75 @@
+"""What a stream says twice: texts so far in every event, and a last event that repeats the whole answer.
+
+Both are told from the texts alone, so every wire is read alike. Halves of characters that two events share are joined
+in the first of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from llmexp.clients.base import TokenEvent
+from llmexp.clients.json_text import borrow, is_whole, mend
+
+_PLAIN = 8
+"""A text of so many letters that stands at the head of the next one is no chance."""
+_CLOSING = 4
+_CLOSING_OF_ONE = 16
+
+
+def tidy(events: list[TokenEvent], streams: Sequence[int]) -> tuple[list[TokenEvent], list[str]]:
+    """The events without repetitions, and remarks on them; `streams` says which answer or block each is of."""
+    remarks: list[str] = []
+    if not is_whole("".join([event.text for event in events])):
+        events = _mended(events)
+    if len(events) < 2:
+        return events, remarks
+    groups: dict[tuple[int, str], list[int]] = {}
+    for at, (event, stream) in enumerate(zip(events, streams, strict=True)):
+        groups.setdefault((stream, event.kind), []).append(at)
+    for places in groups.values():
+        texts = [events[at].text for at in places]
+        if _grows(texts):
+            remarks.append("cumulative_text")
+            for at, before, text in reversed(list(zip(places[1:], texts, texts[1:], strict=False))):
+                events[at] = events[at]._replace(text=text[len(before) :])
+        elif _closes(texts):
+            remarks.append("repeated_text")
+            events[places[-1]] = events[places[-1]]._replace(text="")
+    if remarks:
+        events = [event for event in events if event.text]
+    return events, remarks
+
+
+def _grows(texts: Sequence[str]) -> bool:
+    """Whether each text begins with the one before and most are longer."""
+    if len(texts) < 2 or not texts[1].startswith(texts[0]) or texts[0] == texts[-1]:
+        return False
+    longer = 0
+    for before, text in pairwise(texts):
+        if not text.startswith(before):
+            return False
+        longer += len(text) > len(before)
+    enough = longer >= 2 or len(texts[0]) >= _PLAIN
+    return enough and 2 * longer >= len(texts) - 1
+
+
+def _closes(texts: Sequence[str]) -> bool:
+    """Whether the last text is all the others together."""
+    last = texts[-1].strip()
+    least = _CLOSING if len(texts) > 2 else _CLOSING_OF_ONE
+    return len(texts) > 1 and len(last) >= least and last == "".join(texts[:-1]).strip()
+
+
+def _mended(events: Sequence[TokenEvent]) -> list[TokenEvent]:
+    """Each event stays an event, if only of the first half of a character; the character is the first one's."""
+    texts = [event.text for event in events]
+    last: dict[str, int] = {}
+    for at, event in enumerate(events):
+        before = last.get(event.kind)
+        if before is not None:
+            texts[before], texts[at] = borrow(texts[before], texts[at])
+        if texts[at] or before is None:
+            last[event.kind] = at
+    return [event._replace(text=mend(text)) for event, text in zip(events, texts, strict=True)]
