@@ -139,6 +139,7 @@ def notes(config: Config, measurement: Measurement, observed: Observed, nonce: s
         "ended_early": measurement.enough,
         "token_sources": metrics.token_sources(observed),
         "output_length": metrics.output_length(observed),
+        "streams": dict(observed.remarks.most_common()),
         "uncarried_percentiles": metrics.uncarried(int(observed.completed.sum())),
         "load": "closed" if config.closed else "open",
         "workload": workload,

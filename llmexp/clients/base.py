@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
+from llmexp.clients.json_text import mend
 from llmexp.secrets import foreign
 from llmexp.workload.request import Request
 
@@ -127,9 +128,9 @@ class Failure:
     @classmethod
     def of(cls, error_class: ErrorClass, code: object, message: str) -> Failure:
         """A failure with its message on one line, without secrets, trimmed to `MESSAGE_LIMIT` characters after that."""
-        text = foreign(" ".join(message.split()))
+        text = foreign(mend(" ".join(message.split())))
         trimmed = text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
-        return cls(error_class, None if code is None else foreign(str(code))[:CODE_LIMIT], trimmed)
+        return cls(error_class, None if code is None else foreign(mend(str(code)))[:CODE_LIMIT], trimmed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from llmexp.clients.base import TokenEvent
 from llmexp.clients.json_text import borrow, is_whole, mend
 
 _PLAIN = 8
-"""A text of so many letters that stands at the head of the next one is no chance."""
-_CLOSING = 4
-_CLOSING_OF_ONE = 16
+"""So many letters that come again are no chance; fewer may be a model that stutters."""
+_PLAIN_TWICE = 16
+"""The same where only one text stands before."""
 
 
 def tidy(events: list[TokenEvent], streams: Sequence[int]) -> tuple[list[TokenEvent], list[str]]:
@@ -51,14 +51,14 @@ def _grows(texts: Sequence[str]) -> bool:
         if not text.startswith(before):
             return False
         longer += len(text) > len(before)
-    enough = longer >= 2 or len(texts[0]) >= _PLAIN
+    enough = (longer >= 2 and len(texts[-1]) >= _PLAIN) or len(texts[0]) >= _PLAIN_TWICE
     return enough and 2 * longer >= len(texts) - 1
 
 
 def _closes(texts: Sequence[str]) -> bool:
     """Whether the last text is all the others together."""
     last = texts[-1].strip()
-    least = _CLOSING if len(texts) > 2 else _CLOSING_OF_ONE
+    least = _PLAIN if len(texts) > 2 else _PLAIN_TWICE
     return len(texts) > 1 and len(last) >= least and last == "".join(texts[:-1]).strip()
 
 

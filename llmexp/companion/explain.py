@@ -6,11 +6,13 @@ Runs in a worker's companion, after the response has ended. A request that faile
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from llmexp.clients.base import Answer, Client, Failure, Response
 from llmexp.clients.http import Headless, Malformed, unframe
+from llmexp.companion.belief import believed
 from llmexp.companion.token_shares import Allotment, Counter, allot
 from llmexp.records import Record, Source, Status
 from llmexp.workload.request import Request
@@ -35,18 +37,21 @@ def record(tape: Tape, request: Request, client: Client | Explainer, tokenizer: 
     """The row of `requests.parquet` for one exchange; its texts are always set, for the caller to keep or drop."""
     seen = _read(tape, client)
     failure = _failure(tape, seen)
+    usage, remarks = believed(seen.answer, request, tokenizer)
+    answer = replace(seen.answer, usage=usage)
     row = _bare(tape, request, worker, _status(tape, failure))
     row.finish_reason = seen.answer.finish_reason
     row.server_latency_s = seen.answer.server_latency_s
     row.http_status = seen.response.status if seen.response else None
     if failure is not None:
         row.error_class, row.error_code, row.error_message = failure.error_class, failure.code, failure.message
-    _input(row, request, seen.answer, tokenizer.source)
-    if seen.answer.events:
-        _times(row, seen.answer)
-        _output(row, seen.answer, allot(seen.answer, tokenizer))
-    elif seen.answer.usage.output_tokens is not None:
-        row.output_tokens, row.output_tokens_source = seen.answer.usage.output_tokens, "server"
+    row.remarks, row.noise_events = list(remarks), answer.noise
+    _input(row, request, answer, tokenizer.source)
+    if answer.events:
+        _times(row, answer)
+        _output(row, answer, allot(answer, tokenizer))
+    elif usage.output_tokens is not None:
+        row.output_tokens, row.output_tokens_source = usage.output_tokens, "server"
     _texts(row, request)
     return row
 

@@ -3,6 +3,8 @@
 The server's usage gives the sum where it can; the events share it. Most servers send a token an event, so that the two
 numbers agree and nothing has to be counted; the end-of-sequence token, which is billed and has no text, goes to the
 last event. Else a tokenizer in this process weighs the texts, and without one their lengths do.
+
+The usage handed in is believed (see `belief`); no event ever gets more tokens than its texts can hold together.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from llmexp.clients.base import Answer, TokenEvent
 from llmexp.records import Source
 
 _CHARACTERS_PER_TOKEN = 4
+_NEAR = (0.6, 1.3)
+_AROUND = 96
+"""Tokens beyond the bytes of a text: marks of its begin and end, envelopes of tool calls."""
 
 
 class Counter(Protocol):
@@ -60,6 +65,13 @@ def allot(answer: Answer, tokenizer: Counter) -> Allotment:
 
 
 def _streamed(answer: Answer, tokenizer: Counter) -> _Total:
+    """What the events carried; counted where the server's figure is of more than they can hold."""
+    total = _stated(answer, tokenizer)
+    most = sum(len(event.text.encode()) for event in answer.events) + _AROUND
+    return total if total.tokens <= most else _counted(answer.events, tokenizer)
+
+
+def _stated(answer: Answer, tokenizer: Counter) -> _Total:
     """The server's output tokens less reasoning that no event carried; counted where the server does not tell."""
     events, usage = answer.events, answer.usage
     billed = usage.output_tokens
@@ -87,12 +99,22 @@ def _beside_summary(answer: Answer, billed: int, tokenizer: Counter) -> _Total:
 
 
 def _counted(events: Sequence[TokenEvent], tokenizer: Counter) -> _Total:
-    """The tokenizer's count, or an estimate: a token an event, more where events carry long texts."""
+    """The tokenizer's count, or an estimate: a token an event, more where events carry long texts.
+
+    Most servers send a token an event. Where an estimate is near the number of events, that number is the better one.
+    """
+    counted = text_tokens(events, tokenizer)
+    if not tokenizer.in_process:
+        return _Total(max(len(events), counted), "estimate")
+    if tokenizer.source == "estimate" and _NEAR[0] * len(events) <= counted <= _NEAR[1] * len(events):
+        return _Total(len(events), "estimate", counted)
+    return _Total(max(1, counted), tokenizer.source, counted)
+
+
+def text_tokens(events: Sequence[TokenEvent], tokenizer: Counter) -> int:
+    """Tokens of the events' text, by the tokenizer or its length."""
     text = "".join([event.text for event in events])
-    if tokenizer.in_process:
-        counted = tokenizer.count(text)
-        return _Total(max(1, counted), tokenizer.source, counted)
-    return _Total(max(len(events), round(len(text) / _CHARACTERS_PER_TOKEN)), "estimate")
+    return tokenizer.count(text) if tokenizer.in_process else round(len(text) / _CHARACTERS_PER_TOKEN)
 
 
 def _shares(events: Sequence[TokenEvent], total: _Total, tokenizer: Counter) -> tuple[list[int], Source]:

@@ -17,11 +17,12 @@ from llmexp.records.file import (
     to_batch,
     to_parquet,
 )
-from llmexp.records.record import GradeStatus, Record, Source, Status
+from llmexp.records.record import REMARKS, GradeStatus, Record, Source, Status
 
 __all__ = [
     "ARROWS",
     "PARQUET",
+    "REMARKS",
     "SCHEMA_VERSION",
     "GradeStatus",
     "Record",

@@ -61,6 +61,8 @@ _COLUMNS = {
     "http_status": "int32",
     "session": "int64",
     "turn": "int32",
+    "remarks": "list<string>",
+    "noise_events": "int32",
     "text": "string",
     "tool_calls": "string",
     "question": "string",
@@ -86,7 +88,7 @@ def schema() -> pa.Schema:
     """The columns as Arrow types them."""
     import pyarrow as pa
 
-    lists = {"list<int64>": pa.list_(pa.int64()), "list<int32>": pa.list_(pa.int32())}
+    lists = {f"list<{kind}>": pa.list_(pa.type_for_alias(kind)) for kind in ("int64", "int32", "string")}
     return pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
 
 

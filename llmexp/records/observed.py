@@ -150,6 +150,8 @@ class Observed:
     sources: dict[str, Counter[str]]
     """For each count: how many completed requests have it from which source."""
     finish_reasons: Counter[str]
+    remarks: Counter[str]
+    """Remark on a stream → how many requests have it."""
 
     def __len__(self) -> int:
         return len(self.completed)
@@ -193,6 +195,7 @@ class _Reader:
         self._rows = 0
         self._sources: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
         self._reasons: Counter[str] = Counter()
+        self._remarks: Counter[str] = Counter()
 
     def add(self, batch: pa.RecordBatch) -> None:
         for name in _INTEGERS:
@@ -241,6 +244,8 @@ class _Reader:
         done = batch.select([*names, "finish_reason"]).filter(_mask(status == "completed"))
         for name, counter in self._sources.items():
             counter.update(value for value in done.column(f"{name}_source").to_pylist() if value is not None)
+        if "remarks" in batch.schema.names:
+            self._remarks.update(batch.column("remarks").flatten().to_pylist())
         self._reasons.update(value or "none" for value in done.column("finish_reason").to_pylist())
 
     def done(self) -> Observed:
@@ -252,6 +257,7 @@ class _Reader:
             errors=self._errors,
             sources=self._sources,
             finish_reasons=self._reasons,
+            remarks=self._remarks,
         )
 
     def _whole(self, name: str) -> NDArray[Any]:

@@ -11,6 +11,17 @@ from typing import Literal
 Source = Literal["server", "tokenizer", "estimate"]
 Status = Literal["completed", "failed", "unfinished"]
 GradeStatus = Literal["graded", "unparsed", "ungraded"]
+REMARKS = {
+    "output_tokens_refused": "the server's count of output tokens contradicts the stream, which was counted instead",
+    "input_tokens_refused": "the server's count of input tokens cannot be the prompt's, which was counted instead",
+    "reasoning_tokens_refused": "the server's count of reasoning tokens contradicts its other counts and was left out",
+    "cached_tokens_refused": "the server counts more cached tokens than input tokens; the count was left out",
+    "no_finish_reason": "the stream came to its end mark without a finish reason",
+    "repeated_text": "the last event repeated the whole answer; it was not counted again",
+    "cumulative_text": "each event held the whole text so far; only what was new in it was counted",
+    "noise": "the stream held events that are no part of an answer (times, pings, null); they were passed over",
+}
+"""Remark on a stream → what it says, in words that follow a number of answers."""
 
 
 @dataclass(slots=True)
@@ -93,6 +104,10 @@ class Record:
     """Which session a turn belongs to."""
     turn: int = 0
     """Which turn of its session, from 0."""
+    remarks: list[str] = field(default_factory=list)
+    """What is unusual about the stream, by the names of `REMARKS`."""
+    noise_events: int = 0
+    """Events that were neither part of the answer nor an error: times, pings, null."""
     text: str | None = None
     """The answer without its reasoning. This and the next three are kept until graded, then under run.save_text."""
     tool_calls: str | None = None

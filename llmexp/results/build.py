@@ -7,6 +7,7 @@ from datetime import datetime
 
 from llmexp.json_types import Tree, branch, items, number, text
 from llmexp.metrics.validity import ClientFacts, Validity, judge
+from llmexp.records import REMARKS
 from llmexp.results.environment import environment as here
 from llmexp.results.files import strict
 from llmexp.results.model import JobInfo, Result, Status
@@ -72,6 +73,8 @@ def remarks(metrics: Tree, notes: Tree, server: Tree) -> list[str]:
             f"{cut} request{'s were' if cut > 1 else ' was'} cut when run.grace_s ended: latencies are censored, "
             "for the slowest answers are not among them. Raise run.grace_s, or run.timeout_s."
         )
+    for name, rows in branch(notes, "streams").items():
+        found.append(f"{rows} answer{'' if rows == 1 else 's'}: {REMARKS.get(name, name)}.")
     length = branch(notes, "output_length")
     if length and not length.get("held"):
         found.append(_other_lengths(length))

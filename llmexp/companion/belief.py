@@ -1,0 +1,99 @@
+"""Which of a server's counts its own stream bears out.
+
+A count is refused where the stream contradicts it: zero beside text, fewer tokens than pieces of text, more than the
+limit that was sent or than the text can hold. What the tokenizer makes of the text then decides, in the server's favour
+where the two are near: some gateways cut text anew, so that pieces are smaller than tokens, and some servers overlook a
+limit. Refused counts are left out of the usage, so that everything that follows (costs, limits, rates) uses our own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from llmexp.clients.base import Answer, TokenEvent, Usage
+from llmexp.companion.token_shares import Counter, text_tokens
+from llmexp.workload.request import Request
+
+AROUND, AROUND_TOOLS = 32, 96
+"""Tokens that an answer may have beyond the bytes of its text: marks of its begin and end, envelopes of tool calls."""
+HIDDEN_TOKENS = 200_000
+"""Reasoning that is billed and not shown may be so much longer than the limit."""
+HIDDEN_PROMPT_TOKENS = 100_000
+"""A server's own instructions may be so long."""
+_OVER_LIMIT = 8
+_NEAR, _FEWER = 1.5, 1.25
+_FAR = 4
+_LEAST_INPUT = 64
+
+
+class Believed(NamedTuple):
+    """The usage without what was refused, and remarks on that."""
+
+    usage: Usage
+    remarks: tuple[str, ...]
+
+
+def believed(answer: Answer, request: Request, tokenizer: Counter) -> Believed:
+    """What counts of the server's usage."""
+    usage, remarks = answer.usage, list(answer.remarks)
+    if usage == Usage():
+        return Believed(usage, answer.remarks)
+    if usage.output_tokens is not None and not _output_holds(answer, request, tokenizer):
+        usage = replace(usage, output_tokens=None, reasoning_tokens=None)
+        remarks.append("output_tokens_refused")
+    elif not _reasoning_holds(usage, answer.events):
+        usage = replace(usage, reasoning_tokens=None)
+        remarks.append("reasoning_tokens_refused")
+    if usage.input_tokens is not None and not _input_holds(usage, request):
+        usage = replace(usage, input_tokens=None, cached_tokens=None)
+        remarks.append("input_tokens_refused")
+    elif usage.cached_tokens is not None and usage.cached_tokens > (usage.input_tokens or usage.cached_tokens):
+        usage = replace(usage, cached_tokens=None)
+        remarks.append("cached_tokens_refused")
+    return Believed(usage, tuple(remarks))
+
+
+def _room(events: list[TokenEvent]) -> int:
+    """The most tokens that these texts can hold: a token has a byte at least."""
+    around = AROUND_TOOLS if any(event.kind == "tool" for event in events) else AROUND
+    return sum(len(event.text.encode()) for event in events) + around
+
+
+def _output_holds(answer: Answer, request: Request, tokenizer: Counter) -> bool:
+    events, stated = answer.events, answer.usage.output_tokens or 0
+    may_hide = answer.reasoning_summarised or (answer.usage.reasoning_tokens or 0) > 0
+    if not events or may_hide:
+        return (stated > 0 or not events) and stated <= request.max_tokens + HIDDEN_TOKENS
+    if stated < len(events):
+        return stated > 0 and _cut_anew(stated, events, tokenizer)
+    if stated > request.max_tokens + _OVER_LIMIT or stated > _room(events):
+        return stated <= _NEAR * text_tokens(events, tokenizer) + _OVER_LIMIT
+    return True
+
+
+def _cut_anew(stated: int, events: list[TokenEvent], tokenizer: Counter) -> bool:
+    """Whether pieces of text are smaller than tokens, as where a gateway sends letter by letter."""
+    counted = text_tokens(events, tokenizer)
+    return counted <= _FEWER * stated and counted < len(events) / _FEWER
+
+
+def _reasoning_holds(usage: Usage, events: list[TokenEvent]) -> bool:
+    """Whether what is not reasoning is enough for the answer's pieces."""
+    if usage.output_tokens is None or not usage.reasoning_tokens:
+        return True
+    answered = sum(event.kind != "reasoning" for event in events)
+    return usage.reasoning_tokens <= usage.output_tokens and (
+        answered <= 1 or usage.output_tokens - usage.reasoning_tokens >= answered / 2
+    )
+
+
+def _input_holds(usage: Usage, request: Request) -> bool:
+    stated, counted = usage.input_tokens or 0, request.input_tokens
+    if stated == 0:
+        return counted == 0
+    if counted >= _LEAST_INPUT and (stated + (usage.cached_tokens or 0)) * _FAR < counted:
+        return False
+    return stated <= HIDDEN_PROMPT_TOKENS or stated <= HIDDEN_PROMPT_TOKENS + sum(
+        len(text.encode("utf-8", "replace")) for text in request.texts
+    )
