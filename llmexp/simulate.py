@@ -151,6 +151,10 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--answer-tokens-cv", type=float, default=0.0, metavar="X", help="its coefficient of variation")
     group.add_argument("--seed", type=int, default=0, help="of all draws")
+    group.add_argument("--accuracy", type=float, metavar="X", help="share of questions it can solve answered rightly")
+    group.add_argument("--accuracy-under-load", type=float, metavar="X", help="the same with all slots taken (or 8)")
+    group.add_argument("--unparsed-share", type=float, metavar="X", help="share of answers that say nothing")
+    group.add_argument("--answers", metavar="FILE", help="JSON of right answers (llmexp.workload.answers)")
 
 
 def _add_trouble(group: argparse._ArgumentGroup) -> None:

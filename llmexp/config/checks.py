@@ -39,7 +39,8 @@ def _check_workload(workload: Workload) -> Iterator[str]:
         yield "workload.parts: a mix needs at least one part"
     if workload.kind == "file" and not workload.file:
         yield "workload.file: kind 'file' needs a path"
-    if workload.kind == "synthetic" or (workload.kind == "conversation" and not workload.file):
+    made_up = ("synthetic", "arithmetic", "lookup", "format")
+    if workload.kind in made_up or (workload.kind == "conversation" and not workload.file):
         yield from _check_tokens("workload.input_tokens", workload.input_tokens)
         yield from _check_tokens("workload.output_tokens", workload.output_tokens)
     mean = workload.input_tokens.mean

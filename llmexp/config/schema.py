@@ -196,7 +196,8 @@ class Part(_Part):
 class Workload(_Part):
     """What is sent."""
 
-    kind: Literal["synthetic", "file", "conversation", "mix"] = "synthetic"
+    kind: Literal["synthetic", "file", "conversation", "mix", "arithmetic", "lookup", "format"] = "synthetic"
+    difficulty: Count = Field(1, description="For `arithmetic`, `lookup` and `format`: how hard, from 1 on.")
     input_tokens: Tokens = Tokens()
     output_tokens: Tokens = Tokens()
     force_output: bool = Field(False, description="Sends ignore_eos/min_tokens where the server knows them.")

@@ -7,8 +7,10 @@ started ends with the block, and with this process, however that ends.
 from __future__ import annotations
 
 import http.client
+import json
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,11 +56,13 @@ def opened(
     rehearse: bool,
     log_dir: Path,
     servers: Servers | None = None,
+    answers: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """The model, answering, while the block runs.
 
     `streams` is the concurrency that will be asked of it. `servers` keeps what a command started for the jobs that
-    follow; without it, it ends with the block. Raises `ConfigError` for what is wrong with the
+    follow; without it, it ends with the block. `answers` is what a
+    simulator knows (`llmexp.workload.answers`). Raises `ConfigError` for what is wrong with the
     configuration, `JobError` when the endpoint does not come up within `model.ready_timeout_s`.
     """
     deployment = model.deployment
@@ -66,7 +70,7 @@ def opened(
         if servers is not None:
             servers.make_room(None if rehearse else identity_of(model))
         if rehearse or deployment.kind == "simulated":
-            yield stack.enter_context(_simulated(model, rehearse=rehearse, log_dir=log_dir))
+            yield stack.enter_context(_simulated(model, answers or {}, rehearse=rehearse, log_dir=log_dir))
         elif deployment.kind == "llamacpp":
             from llmexp.endpoints import llamacpp
 
@@ -162,7 +166,7 @@ def _facts(model: Model) -> dict[str, Any]:
 
 
 @contextmanager
-def _simulated(model: Model, *, rehearse: bool, log_dir: Path) -> Iterator[Running]:
+def _simulated(model: Model, answers: Mapping[str, str], *, rehearse: bool, log_dir: Path) -> Iterator[Running]:
     from llmexp.endpoints import rehearsal
     from llmexp.endpoints.process import serving
 
@@ -176,6 +180,8 @@ def _simulated(model: Model, *, rehearse: bool, log_dir: Path) -> Iterator[Runni
             credentials = stack.enter_context(rehearsal.throwaway(model))
             settings["aws"], environment = credentials.aws, credentials.environment
         settings["shape"] = _shape(model)
+        if profile.accuracy is not None and answers:
+            settings["answers"] = str(stack.enter_context(_kept(answers)))
         log, timeout_s = log_dir / "endpoint.log", model.ready_timeout_s
         child = stack.enter_context(serving("llmexp.endpoints.simulator", settings, log=log, timeout_s=timeout_s))
         address = child.ready["address"]
@@ -190,6 +196,15 @@ def _simulated(model: Model, *, rehearse: bool, log_dir: Path) -> Iterator[Runni
             environment,
             _watching(child, log_dir),
         )
+
+
+@contextmanager
+def _kept(answers: Mapping[str, str]) -> Iterator[Path]:
+    """The answers as a file, for the simulator to read."""
+    with tempfile.NamedTemporaryFile("w", prefix="llmexp-answers-", suffix=".json", encoding="utf-8") as file:
+        json.dump(answers, file)
+        file.flush()
+        yield Path(file.name)
 
 
 def _shape(model: Model) -> dict[str, Any]:

@@ -24,6 +24,19 @@ def grade(spec: Spec, nonce: str, base_url: str | None, requests: tuple[Request,
     grading.attach(spec.directory, grades, keep_texts=config.run.save_text)
 
 
+def answer_key(config: Config) -> dict[str, str]:
+    """What is right, for a simulator that is to answer rightly; empty where no simulator is, or it can tell itself."""
+    from llmexp import workload
+    from llmexp.workload.answers import key_of
+
+    deployment = config.model.deployment
+    profile = deployment.profile if deployment.kind == "simulated" else config.model.rehearsal
+    played = deployment.kind == "simulated" or config.rehearse
+    if not played or profile.accuracy is None or config.workload.kind in ("arithmetic", "lookup", "format"):
+        return {}
+    return key_of(workload.every_request(config.workload))
+
+
 def _request_of(config: Config, nonce: str, base_url: str | None, requests: tuple[Request, ...] | None) -> RequestOf:
     """The request of an index once more."""
     from llmexp import workload

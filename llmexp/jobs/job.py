@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmexp.config import Config
 from llmexp.errors import ConfigError
-from llmexp.jobs import capacity_job
+from llmexp.jobs import capacity_job, grading
 from llmexp.jobs.budget import Budget
 from llmexp.jobs.measure import conclude, send
 from llmexp.jobs.spec import Spec, environment_problems
@@ -73,6 +73,7 @@ def _run(
             rehearse=config.rehearse,
             log_dir=spec.directory,
             servers=servers,
+            answers=grading.answer_key(config),
         ) as running:
             progress.say("warming up")
             if config.capacity.enabled:

@@ -15,6 +15,10 @@ def check(config: Config) -> None:
     """Raises `ConfigError` where no answer of this job could be graded."""
     if not config.quality.graded:
         return
+    if config.workload.kind == "format" and config.quality.kind not in ("function", "judge"):
+        raise ConfigError(
+            f"quality: {config.quality.kind} cannot read layouts; use quality=format with workload=format"
+        )
     if config.quality.kind != "judge":
         build(config.quality)
     requests = workload.every_request(config.workload)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmexp.errors import ConfigError
-from llmexp.quality.grade import Given, Grade, Grader, graded, ungraded
+from llmexp.quality.grade import Given, Grade, Grader, graded, ungraded, unparsed
+from llmexp.quality.texts import wordless
 
 KEY = "quality.function"
 
@@ -40,6 +41,8 @@ def function(threshold: float, call: Callable[..., object]) -> Grader:
     """What the function returns is the score; None, an error or a number outside 0 to 1 leaves the answer ungraded."""
 
     def grade(given: Given) -> Grade:
+        if given.blank or (wordless(given.text) and not given.tool_calls):
+            return unparsed("the answer is empty")
         try:
             score = call(given.text, given.expected, given.request)
         except Exception as error:  # noqa: BLE001 -- one answer's grade is lost, not the job's

@@ -40,7 +40,7 @@ def expected_of(record: Mapping[str, object]) -> object:
     named, choices = _first(record, _EXPECTED), choices_of(record)
     answer = _first(record, _ANSWER) if named is None else named
     if choices and isinstance(answer, str | int):
-        return _letter(answer, choices)
+        return _letter(answer, choices, _labels(record))
     return _texts(answer) if named is None else _listed(named)
 
 
@@ -61,25 +61,28 @@ def choices_of(record: Mapping[str, object]) -> dict[str, str]:
     if isinstance(listed, str) and listed.lstrip().startswith(("[", "{")):
         listed = _listed(listed)
     if isinstance(listed, Mapping):
-        texts, labels = listed.get("text"), listed.get("label")
-        if isinstance(texts, Sequence) and isinstance(labels, Sequence) and len(texts) == len(labels):
-            return {_label(label, at): str(text) for at, (label, text) in enumerate(zip(labels, texts, strict=True))}
-        return {str(key): str(text) for key, text in listed.items()}
+        listed = listed["text"] if "text" in listed else {str(key): str(text) for key, text in listed.items()}
+    if isinstance(listed, dict):
+        return listed
     if isinstance(listed, Sequence) and not isinstance(listed, str):
         return dict(zip(ascii_uppercase, map(str, listed), strict=False))
     columns = {letter: record[letter] for letter in ascii_uppercase[:10] if record.get(letter) not in (None, "")}
     return {letter: str(text) for letter, text in columns.items()} if len(columns) > 1 and "A" in columns else {}
 
 
-def _label(label: object, at: int) -> str:
-    """ARC numbers some of its choices."""
-    return str(label) if isinstance(label, str) and not label.isdigit() else ascii_uppercase[at]
+def _labels(record: Mapping[str, object]) -> list[str]:
+    """ARC's labels, which are numbers in some rows."""
+    listed = _listed(_first(record, _CHOICES))
+    labels = listed.get("label") if isinstance(listed, Mapping) else None
+    return [str(label) for label in labels] if isinstance(labels, Sequence) else []
 
 
-def _letter(answer: str | int, choices: Mapping[str, str]) -> str:
-    """The letter of an answer that is a letter, a position from 0 on, or the choice's text."""
+def _letter(answer: str | int, choices: Mapping[str, str], labels: Sequence[str]) -> str:
+    """The letter of an answer that is a label, a letter, a position from 0 on, or the choice's text."""
     letters = list(choices)
     text = str(answer).strip()
+    if text in labels:
+        return letters[labels.index(text)]
     if text.upper() in choices:
         return text.upper()
     for letter, choice in choices.items():

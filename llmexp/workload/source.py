@@ -79,6 +79,10 @@ def kind_of(workload: Workload, kit: Kit) -> Kind:
         from llmexp.workload.mix import Mix
 
         return Mix(workload, kit, kind_of)
+    if workload.kind in ("arithmetic", "lookup", "format"):
+        from llmexp.workload.questions import Questions
+
+        return Questions(workload, kit)
     from llmexp.workload.synthetic import Synthetic
 
     return Synthetic(workload, kit)

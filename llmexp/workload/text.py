@@ -39,7 +39,8 @@ class Prompt(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _nonce_words() -> tuple[str, ...]:
+def nonce_words() -> tuple[str, ...]:
+    """Words that are one token to all common tokenizers, alone and after a space."""
     return tuple((files("llmexp.workload") / "nonce.txt").read_text(encoding="ascii").split())
 
 
@@ -52,7 +53,7 @@ def _sentences() -> tuple[str, ...]:
 
 def nonce_text(job: str, name: str, index: int) -> str:
     """A few words that no other prompt begins with, such as `amber river stone window.`."""
-    words = _nonce_words()
+    words = nonce_words()
     digest = blake2b(f"{job}/{name}/{index}".encode(), digest_size=2 * NONCE_WORDS + 8).digest()
     number, picked = int.from_bytes(digest, "big"), []
     for _ in range(NONCE_WORDS):
@@ -63,7 +64,7 @@ def nonce_text(job: str, name: str, index: int) -> str:
 
 def reference_nonce() -> str:
     """Stands for any nonce while a body is fitted."""
-    return " ".join(_nonce_words()[:NONCE_WORDS]) + "."
+    return " ".join(nonce_words()[:NONCE_WORDS]) + "."
 
 
 class Composer:
@@ -101,7 +102,7 @@ class Composer:
     @cached_property
     def steady_nonce(self) -> bool:
         """Whether every nonce costs this tokenizer the same: a token a word."""
-        words = _nonce_words()
+        words = nonce_words()
         spaced, lined = self.tokenizer.count(" ".join(words)), self.tokenizer.count("\n".join(words))
         return spaced == len(words) and lined in (spaced, 2 * spaced - 1)
 
@@ -128,7 +129,7 @@ class Composer:
         return picked, left
 
     def _filler(self, draw: Random, tokens: int) -> str:
-        words = _nonce_words()
+        words = nonce_words()
         return "".join(f" {words[int(draw.random() * len(words))]}" for _ in range(tokens))
 
     def compose(self, stream: tuple[int, str, int], tokens: int, *, head: str, closing: str = "") -> tuple[str, int]:

@@ -69,22 +69,22 @@ def simulator(folder: Path, **settings: Any) -> Iterator[Simulated]:
         yield Simulated(child.ready["address"], child.pid, log, stack)
 
 
-def body(wire: str, tokens: int, *, stream: bool = True) -> dict[str, Any]:
+def body(wire: str, tokens: int, *, stream: bool = True, prompt: str = PROMPT) -> dict[str, Any]:
     """A request body in this wire."""
-    messages = [{"role": "user", "content": PROMPT}]
+    messages = [{"role": "user", "content": prompt}]
     options = {"stream_options": {"include_usage": True}} if stream else {}
     chat = {"model": "m", "messages": messages, "max_tokens": tokens, "stream": stream, **options}
     bodies: dict[str, dict[str, Any]] = {
         "openai": chat,
-        "completions": {"model": "m", "prompt": PROMPT, "max_tokens": tokens, "stream": stream, **options},
+        "completions": {"model": "m", "prompt": prompt, "max_tokens": tokens, "stream": stream, **options},
         "anthropic": {"model": "m", "messages": messages, "max_tokens": tokens, "stream": stream},
         "bedrock": {
-            "messages": [{"role": "user", "content": [{"text": PROMPT}]}],
+            "messages": [{"role": "user", "content": [{"text": prompt}]}],
             "inferenceConfig": {"maxTokens": tokens},
         },
         "sagemaker": chat,
-        "tgi": {"inputs": PROMPT, "parameters": {"max_new_tokens": tokens}, "stream": stream},
-        "gemini": {"contents": [{"parts": [{"text": PROMPT}]}], "generationConfig": {"maxOutputTokens": tokens}},
+        "tgi": {"inputs": prompt, "parameters": {"max_new_tokens": tokens}, "stream": stream},
+        "gemini": {"contents": [{"parts": [{"text": prompt}]}], "generationConfig": {"maxOutputTokens": tokens}},
     }
     return bodies[wire]
 

@@ -25,6 +25,10 @@ in an answer: `slow` ten times slower, `stalled` stops in the middle and stays o
 `reset` the same with a TCP reset, `garbage` bytes that parse as nothing, `in_stream` an error event, `empty` an answer
 without a token.
 
+**Answers.** With `accuracy`, questions that the simulator can solve or whose answers it was handed
+(`llmexp.endpoints.simulator.knowledge`) are answered rightly so often, and with `accuracy_under_load` less often the
+more requests are in flight; `unparsed_share` of all answers say nothing.
+
 **Truth.** With `truth`, a line of JSON for each request: what was due and what was written, in ns of this host's
 monotonic clock (`llmexp.endpoints.simulator.truth`).
 """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from llmexp.endpoints.simulator.draws import NS, Draws
 from llmexp.endpoints.simulator.http import Connection, Framing, Received
+from llmexp.endpoints.simulator.knowledge import Said
 from llmexp.endpoints.simulator.options import Options
 from llmexp.endpoints.simulator.wires import Call, Counts, Kind
 from llmexp.workload import words
@@ -33,9 +35,10 @@ class Exchange:
         connection: Connection,
         index: int,
         on_end: Callable[[Exchange], None],
+        said: Said | None = None,
     ) -> None:
         self.call, self.connection, self.index = call, connection, index
-        self._options, self._received, self._on_end = options, received, on_end
+        self._options, self._received, self._on_end, self._said = options, received, on_end, said
         self.draws = Draws(options, index, call.input_tokens)
         self.counts = self._counted()
         self._wire = call.build(call, options.shape, index)
@@ -55,6 +58,8 @@ class Exchange:
         call = self.call
         total = 0 if self.draws.failure == "empty" else self.draws.answer_tokens(self._options, call.limit)
         reasoning = min(self._options.reasoning_tokens, max(0, total - 1))
+        if self._said is not None and total:
+            total = min(total, reasoning + len(self._said.pieces))
         return Counts(call.input_tokens, total - reasoning, reasoning, call.limit)
 
     @property
@@ -181,6 +186,8 @@ class Exchange:
             return
         reasoning = words.text(self.index, counts.reasoning_tokens).decode()
         text = words.text(self.index, counts.answer_tokens).decode()
+        if self._said is not None:
+            text = "".join(self._said.pieces[: counts.answer_tokens])
         self.first_ns = self.last_ns = monotonic_ns()
         self._due_last, self.tokens, self._chunks = due, counts.output_tokens, 1
         body = self._wire.whole(text, reasoning, counts)
@@ -197,7 +204,7 @@ class Exchange:
             self._wire,
             words.VOCABULARY,
         )
-        data, tokens, held = prelude, 0, 0
+        data, tokens, held, said = prelude, 0, 0, self._said is not None
         left = self._options.fail_after if self.draws.failure in _BROKEN else -1
         for kind, total in self._kinds():
             data += wire.begin(kind)
@@ -206,7 +213,11 @@ class Exchange:
                     break
                 left -= 1
                 count = size if at + size <= total else total - at
-                event = wire.chunk(words.text((self.index + at) % vocabulary, count))
+                event = wire.chunk(
+                    self._piece(at, count)
+                    if said and kind == "answer"
+                    else words.text((self.index + at) % vocabulary, count)
+                )
                 data = data + event if data else event
                 tokens, held = tokens + count, held + 1
                 if held >= many:
@@ -214,6 +225,11 @@ class Exchange:
                     data, tokens, held = b"", 0, 0
         if data:
             yield tokens, data
+
+    def _piece(self, at: int, count: int) -> bytes:
+        """So many tokens of the answer that was chosen, as they stand inside JSON."""
+        assert self._said is not None
+        return json.dumps("".join(self._said.pieces[at : at + count]))[1:-1].encode()
 
     def _kinds(self) -> Iterator[tuple[Kind, int]]:
         counts = self.counts
@@ -259,4 +275,5 @@ class Exchange:
             "output_tokens": self.tokens,
             "reasoning_tokens": min(self.tokens, self.counts.reasoning_tokens),
             "chunks": self._chunks,
+            "answer": None if self._said is None else self._said.kind,
         }

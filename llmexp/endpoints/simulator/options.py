@@ -102,6 +102,12 @@ class Options:
     failure_rate: float = 0.0
     failure: str = "server"
     seed: int = 0
+    accuracy: float | None = None
+    """Share of questions with known answers that are answered rightly; None: answers are words."""
+    accuracy_under_load: float | None = None
+    unparsed_share: float = 0.0
+    answers: str | None = None
+    """A JSON file of right answers (`llmexp.workload.answers`)."""
     answer_tokens: Latency | None = None
     """Length of answers (mean and cv, in tokens), never above the request's limit; None: always the limit."""
     fail_after: int = 3
@@ -126,9 +132,11 @@ class Options:
                 raise ConfigError(f"failure: must be one of {', '.join(FAILURES)}, got '{name}'")
         _at_least(1, tokens_per_chunk=self.tokens_per_chunk, slots=self.slots)
         _at_least(0, reasoning_tokens=self.reasoning_tokens, fail_after=self.fail_after, idle_close_s=self.idle_close_s)
-        _at_least(0, ttft_s_per_1k_input_tokens=self.ttft_s_per_1k_input_tokens, failure_rate=self.failure_rate)
-        if self.failure_rate > 1:
-            raise ConfigError(f"failure_rate: must be at most 1, got {self.failure_rate:g}")
+        _at_least(0, ttft_s_per_1k_input_tokens=self.ttft_s_per_1k_input_tokens)
+        for name in ("failure_rate", "accuracy", "accuracy_under_load", "unparsed_share"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise ConfigError(f"{name}: must be from 0 to 1, got {share:g}")
 
     @property
     def failures(self) -> tuple[str, ...]:

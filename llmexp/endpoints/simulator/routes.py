@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 from llmexp.endpoints.simulator.http import Received
+from llmexp.endpoints.simulator.knowledge import asked, temperature
 from llmexp.endpoints.simulator.wires import BadRequest, Call, anthropic, bedrock, gemini, openai, sagemaker
 
 AWS_WIRES = frozenset({"bedrock", "sagemaker"})
@@ -38,7 +40,11 @@ def wire_of(path: str) -> str | None:
 
 def read(wire: str, received: Received) -> Call:
     """What the request asks for; raises `BadRequest`."""
-    path, body = received.path, _tree(received.body)
+    body = _tree(received.body)
+    return replace(_call(wire, received.path, body), question=asked(body), temperature=temperature(body))
+
+
+def _call(wire: str, path: str, body: Mapping[str, Any]) -> Call:
     segments = unquote(path).rsplit("/", 1)[0].split("/")
     if wire == "bedrock":
         return bedrock.read(body, "/".join(segments[segments.index("model") + 1 :]), stream=path.endswith("-stream"))

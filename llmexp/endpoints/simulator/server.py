@@ -14,6 +14,7 @@ from llmexp.endpoints.simulator import routes, sigv4, truth
 from llmexp.endpoints.simulator.agenda import Agenda
 from llmexp.endpoints.simulator.exchange import Exchange
 from llmexp.endpoints.simulator.http import Connection, Received
+from llmexp.endpoints.simulator.knowledge import Knowledge
 from llmexp.endpoints.simulator.options import STATUS_FAILURES, Options
 from llmexp.endpoints.simulator.wires import BadRequest
 from llmexp.errors import ConfigError
@@ -33,6 +34,7 @@ class Simulator:
         self._loop = loop
         self._agenda = Agenda(loop)
         self._truth = truth.Log(options.truth)
+        self._knowledge = Knowledge(options)
         self._running: set[Exchange] = set()
         self._waiting: deque[Exchange] = deque()
         self._counts: Counter[str] = Counter()
@@ -61,7 +63,9 @@ class Simulator:
         except BadRequest as error:
             connection.reply(*routes.refusal(wire, "bad_request", str(error)))
             return
-        exchange = Exchange(self.options, call, received, connection, self._index, self._ended)
+        in_flight = len(self._running) + len(self._waiting) + 1
+        said = self._knowledge.says(call.question, in_flight, call.temperature)
+        exchange = Exchange(self.options, call, received, connection, self._index, self._ended, said)
         self._index += 1
         self._admit(exchange, wire)
 

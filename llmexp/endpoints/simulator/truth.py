@@ -9,6 +9,7 @@
 | `intended_first_token_ns`, `first_token_ns` | when it was due, and the clock just before its write |
 | `intended_last_token_ns`, `last_token_ns` | the same of the last token |
 | `input_tokens`, `output_tokens`, `reasoning_tokens`, `chunks` | tokens written so far, reasoning included in output |
+| `answer` | `right`, `wrong` or `unparsed`, where the simulator knows the question; else null |
 
 Times are `time.monotonic_ns()` of this host; what never happened is null.
 """

@@ -52,7 +52,7 @@ class Wire(Protocol):
         ...
 
     def chunk(self, text: bytes) -> bytes:
-        """An event with generated text of the kind that began (ASCII letters and spaces)."""
+        """An event with generated text of the kind that began, escaped as JSON asks."""
         ...
 
     def closing(self, counts: Counts) -> bytes:
@@ -86,6 +86,9 @@ class Call:
     build: Build
     stream: bool = True
     usage_asked: bool = True
+    question: str = ""
+    """The text of the last message."""
+    temperature: object = None
 
 
 def limit_of(values: Mapping[str, Any], *names: str) -> int:

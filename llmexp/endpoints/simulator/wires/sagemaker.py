@@ -89,7 +89,7 @@ class Lines:
 
     def __init__(self, shape: Shape) -> None:
         self._tgi = shape.sagemaker == "tgi"
-        self._text = b""
+        self._text = ""
         self._count = 0
 
     def opening(self) -> bytes:
@@ -99,12 +99,13 @@ class Lines:
         return b""
 
     def chunk(self, text: bytes) -> bytes:
-        self._text += text
+        piece = json.loads(b'"' + text + b'"')
+        self._text += piece
         self._count += 1
-        return self._line({"token": self._token(text)})
+        return self._line({"token": self._token(piece)})
 
-    def _token(self, text: bytes) -> dict[str, Any]:
-        token = {"id": self._count, "text": text.decode()}
+    def _token(self, text: str) -> dict[str, Any]:
+        token = {"id": self._count, "text": text}
         return token | ({"logprob": -0.5, "special": False} if self._tgi else {"log_prob": -0.5})
 
     def _line(self, tree: dict[str, Any]) -> bytes:
@@ -116,8 +117,8 @@ class Lines:
     def closing(self, counts: Counts) -> bytes:
         reason = "length" if counts.at_limit else "eos_token"
         details = {"finish_reason": reason, "generated_tokens": counts.output_tokens, "inputs": None}
-        end = {"token": {**self._token(b""), "special": True} if self._tgi else self._token(b"")}
-        return self._line({**end, "generated_text": self._text.decode(), "details": details})
+        end = {"token": {**self._token(""), "special": True} if self._tgi else self._token("")}
+        return self._line({**end, "generated_text": self._text, "details": details})
 
     def late(self, counts: Counts) -> bytes:
         return b""

@@ -1,0 +1,114 @@
+"""What the simulator knows: the right answer to a question, and whether it gives it.
+
+It solves what `workload=arithmetic`, `lookup` and `format` ask, grades where it is asked to judge with the rubric that
+ships, and looks everything else up in the answers that a job hands it. Whether an answer is right follows from the seed
+and the whole question: a job's nonce draws it anew. At temperature 0 the nonce does not count, so that the same
+question gets the same answer whenever it is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from llmexp.endpoints.simulator.options import Options
+from llmexp.workload import words
+from llmexp.workload.answers import bare_digest
+from llmexp.workload.puzzles import Solution, beside, solve
+
+Kind = Literal["right", "wrong", "unparsed"]
+FULL = 8
+"""Requests in flight at which a simulator without slots is under full load."""
+NOTHING_SAID = "…"
+_RUBRIC = re.compile(r"\[Right answer\]\n(.*?)\n\n\[Answer to grade\]\n(.*?)\n\nDoes the answer", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer that was chosen, and what it is."""
+
+    kind: Kind
+    pieces: tuple[str, ...]
+    """Its tokens."""
+
+
+class Knowledge:
+    """What one simulator knows."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._answers: Mapping[str, str] = {}
+        if options.answers is not None:
+            self._answers = json.loads(Path(options.answers).read_text(encoding="utf-8"))
+
+    def says(self, question: str, in_flight: int, temperature: object) -> Said | None:
+        """What is answered to a question; None: words, as no answer is known or none is to be right."""
+        if self._options.accuracy is None:
+            return None
+        solution = self._solution(question)
+        if solution is None:
+            return None
+        kind = self._kind(self._chance(question, temperature), in_flight)
+        text = {"right": solution.right, "wrong": solution.wrong, "unparsed": NOTHING_SAID}[kind]
+        return Said(kind, tuple(words.pieces(text)))
+
+    def _solution(self, question: str) -> Solution | None:
+        if found := _RUBRIC.search(question):
+            same = found.group(1).strip().casefold() in found.group(2).casefold()
+            verdicts = ("GRADE: RIGHT", "GRADE: WRONG")
+            return Solution(*(verdicts if same else verdicts[::-1]))
+        known = self._answers.get(bare_digest(question))
+        return solve(question) if known is None else beside(known)
+
+    def _chance(self, question: str, temperature: object) -> float:
+        settled = isinstance(temperature, int | float) and temperature == 0
+        return Random(f"{self._options.seed}/{bare_digest(question) if settled else question}").random()
+
+    def _kind(self, chance: float, in_flight: int) -> Kind:
+        right = self.accuracy(in_flight)
+        if chance < right:
+            return "right"
+        return "unparsed" if chance >= 1 - self._options.unparsed_share else "wrong"
+
+    def accuracy(self, in_flight: int) -> float:
+        """The share right with so many requests in flight, this one included."""
+        alone, full = self._options.accuracy or 0.0, self._options.accuracy_under_load
+        if full is None:
+            return alone
+        slots = self._options.slots or FULL
+        load = min(1.0, (in_flight - 1) / (slots - 1)) if slots > 1 else float(in_flight > 1)
+        return alone + (full - alone) * load
+
+
+def asked(body: Mapping[str, object]) -> str:
+    """The text of the last message of a request, whatever wire it speaks."""
+    for name in ("messages", "contents"):
+        messages = body.get(name)
+        if isinstance(messages, list) and messages:
+            return _text(messages[-1])
+    prompt = body.get("prompt", body.get("inputs"))
+    return prompt if isinstance(prompt, str) else ""
+
+
+def _text(message: object) -> str:
+    """The text of a message: its `content` or `parts`, as a string or as parts with a `text`."""
+    if not isinstance(message, Mapping):
+        return ""
+    content = message.get("content", message.get("parts"))
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else ()
+    return "".join(str(part.get("text") or "") for part in parts if isinstance(part, Mapping))
+
+
+def temperature(body: Mapping[str, object]) -> object:
+    """The temperature that a request asks for, whatever wire it speaks; None where it asks for none."""
+    for place in (body, *(body.get(name) for name in ("inferenceConfig", "generationConfig", "parameters"))):
+        if isinstance(place, Mapping) and "temperature" in place:
+            return place["temperature"]
+    return None

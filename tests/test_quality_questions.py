@@ -1,0 +1,212 @@
+"""Questions with known answers: workloads that make them, files that hold them, a simulator that knows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from support.simulated import PATHS, body, explain, simulator, text
+
+from llmexp.config import Model, Workload
+from llmexp.endpoints.simulator.knowledge import Knowledge
+from llmexp.endpoints.simulator.options import Options
+from llmexp.errors import ConfigError
+from llmexp.quality.layouts import follows
+from llmexp.workload.answers import bare_digest, key_of
+from llmexp.workload.expected import expected_of, question_of
+from llmexp.workload.puzzles import Solution, arithmetic, solve
+from llmexp.workload.request import Request
+from llmexp.workload.source import Source
+from llmexp.workload.tokens import Tokenizer, tokenizer_for
+
+KINDS = ("arithmetic", "lookup", "format")
+OPTIONS = {"input_tokens": {"mean": 300, "stddev": 40}, "output_tokens": {"dist": "fixed", "mean": 64}}
+
+
+@pytest.fixture(scope="module")
+def o200k() -> Tokenizer:
+    return tokenizer_for(Model(name="none", tokenizer="o200k_base"), None)
+
+
+def source(tokenizer: Tokenizer, kind: str, nonce: str = "one", **more: Any) -> Source:
+    return Source(Workload.model_validate({"kind": kind, **OPTIONS, **more}), tokenizer, seed=3, nonce=nonce)
+
+
+# --- workloads -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("difficulty", [1, 2, 3, 6])
+def test_questions_are_as_long_as_asked_and_can_be_answered(o200k: Tokenizer, kind: str, difficulty: int) -> None:
+    made = source(o200k, kind, difficulty=difficulty)
+    requests = [made.request(index) for index in range(40)]
+    mean, limit = made.mean_tokens(), made.context_tokens()
+    assert sum(request.input_tokens for request in requests) / 40 == pytest.approx(mean[0], rel=0.05)
+    for request in requests:
+        assert request.input_tokens == o200k.count(request.messages[0].text)
+        assert request.input_tokens + request.max_tokens <= limit
+        solution = solve(request.messages[0].text)
+        assert solution is not None
+        assert is_right(solution.right, request)
+        assert not is_right(solution.wrong, request)
+    assert len({request.prompt_digest for request in requests}) == 40
+
+
+def is_right(answer: str, request: Request) -> bool:
+    if isinstance(request.expected, str):
+        return answer == request.expected
+    return follows(answer, request.expected, request) == 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_questions_depend_on_seed_and_index_alone(o200k: Tokenizer, kind: str) -> None:
+    one, two = source(o200k, kind), source(o200k, kind, nonce="two")
+    assert [one.request(index).prompt_digest for index in range(5)] == [
+        two.request(index).prompt_digest for index in range(5)
+    ]
+    assert one.request(0).messages != two.request(0).messages
+    assert one.request(0, warmup=True).prompt_digest != one.request(0).prompt_digest
+
+
+def test_lengths_are_exact_where_the_question_fits(o200k: Tokenizer) -> None:
+    made = source(o200k, "lookup", input_tokens={"dist": "fixed", "mean": 500}, difficulty=5)
+    assert {made.request(index).input_tokens for index in range(30)} == {500}
+
+
+def test_a_fact_stands_anywhere_in_the_text(o200k: Tokenizer) -> None:
+    made = source(o200k, "lookup", difficulty=1)
+    places = []
+    for index in range(40):
+        request = made.request(index)
+        prompt = request.messages[0].text
+        places.append(prompt.index(f" is {request.expected}.") / len(prompt))
+    assert min(places) < 0.25
+    assert max(places) > 0.65
+
+
+def test_what_is_too_short_for_its_question_is_noted(o200k: Tokenizer) -> None:
+    short = source(o200k, "lookup", difficulty=8, input_tokens={"mean": 40, "stddev": 4})
+    assert "raise input_tokens.mean" in short.notes()[0]
+    assert short.request(0).expected in short.request(0).messages[0].text
+
+
+def test_products_bind_before_sums() -> None:
+    assert solve("What is 2 + 3 * 4 - 5?") == Solution("9", "16")
+    assert arithmetic(Random(1), 1).expected == str(eval(arithmetic(Random(1), 1).question[8:-1]))
+    assert solve("What is love?") is None
+
+
+def test_layouts_are_checked() -> None:
+    assert follows("Here:\n- a\n* b\n3. c", {"items": 3}, None) == 1
+    assert follows("- a\n- b", {"items": 3}, None) == 0
+    assert follows('```json\n{"x": 1, "y": 2}\n```', {"keys": ["y", "x"]}, None) == 1
+    assert follows('{"x": 1}', {"keys": ["y", "x"]}, None) == 0
+    assert follows("Sky, dry, fly.", {"without": "e"}, None) == 1
+    assert follows("Sea, dry, fly.", {"without": "e"}, None) == 0
+    assert follows("fly", None, None) is None
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+FOUR = ["a", "b", "c", "d"]
+LAYOUTS: list[tuple[dict[str, Any], object, str]] = [
+    ({"prompt": "Q", "expected": ["x", "y"]}, ["x", "y"], "Q"),
+    ({"prompt": "Q", "expected": {"a": 1}}, {"a": 1}, "Q"),
+    ({"question": "Q", "answer": "2+2 #### 4"}, "2+2 #### 4", "Q"),
+    ({"input": "Q", "ideal": "z"}, "z", "Q"),
+    ({"question": "Q", "choices": FOUR, "answer": 2}, "C", "Q\nA. a\nB. b\nC. c\nD. d"),
+    ({"question": "Q", "choices": str(FOUR).replace("'", '"'), "answer": "d"}, "D", "Q\nA. a\nB. b\nC. c\nD. d"),
+    ({"question": "Q", "A": "x", "B": "y", "answer": "B"}, "B", "Q\nA. x\nB. y"),
+    ({"question": "Q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "1"}, "A", "Q\nA. x\nB. y"),
+    ({"context": "C", "question": "Q", "answers": {"text": ["x", "x", "y"]}}, ["x", "y"], "C\n\nQ"),
+    ({"question": "Q", "answer": {"value": "x", "aliases": ["y"]}}, ["x", "y"], "Q"),
+    ({"context": "C", "question": "Q", "answers": {"text": []}}, None, "C\n\nQ"),
+    ({"prompt": "Q"}, None, "Q"),
+]
+
+
+@pytest.mark.parametrize(("row", "expected", "asked"), LAYOUTS)
+def test_layouts_that_people_have(row: dict[str, Any], expected: object, asked: str) -> None:
+    assert expected_of(row) == expected
+    assert question_of(row, "Q").startswith(asked)
+
+
+def test_expected_travels_with_a_file_s_requests(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    rows = [{"question": "1+1?", "answer": "#### 2", "output_tokens": 8}, {"prompt": "Hi", "output_tokens": 8}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    workload = Workload(kind="file", file=str(file))
+    made = Source(workload, tokenizer_for(Model(name="m", tokenizer="estimate"), None), seed=1, nonce="n")
+    assert [made.request(index).expected for index in range(3)] == ["#### 2", None, "#### 2"]
+    assert key_of([made.request(0)]) == {bare_digest("1+1?"): "2"}
+
+
+# --- the simulator ---------------------------------------------------------------------------------------------------
+
+
+def said(options: dict[str, Any], count: int = 2000, in_flight: int = 1, temperature: object = None) -> list[str]:
+    knowledge = Knowledge(Options.of(options))
+    found = [knowledge.says(f"nonce{at} What is {at} + 1?", in_flight, temperature) for at in range(count)]
+    return [each.kind for each in found if each is not None]
+
+
+def test_the_simulator_is_right_as_often_as_it_is_told() -> None:
+    kinds = said({"accuracy": 0.8, "unparsed_share": 0.1})
+    assert kinds.count("right") / 2000 == pytest.approx(0.8, abs=0.03)
+    assert kinds.count("unparsed") / 2000 == pytest.approx(0.1, abs=0.03)
+    assert said({}) == []
+
+
+@pytest.mark.parametrize(
+    ("slots", "in_flight", "share"), [(4, 1, 0.9), (4, 4, 0.5), (4, 9, 0.5), (None, 8, 0.5), (1, 2, 0.5)]
+)
+def test_accuracy_falls_with_load(slots: int | None, in_flight: int, share: float) -> None:
+    options = {"accuracy": 0.9, "accuracy_under_load": 0.5, "slots": slots}
+    assert Knowledge(Options.of(options)).accuracy(in_flight) == pytest.approx(share)
+
+
+def test_at_temperature_zero_the_nonce_does_not_count() -> None:
+    knowledge = Knowledge(Options.of({"accuracy": 0.5}))
+    for number in range(20):
+        kinds = {
+            each.kind
+            for nonce in ("amber river stone window", "cloud lights mill hidden")
+            if (each := knowledge.says(f"{nonce}. What is {number} + 1?", 1, 0))
+        }
+        assert len(kinds) == 1
+
+
+@pytest.mark.parametrize("share", ["accuracy", "accuracy_under_load", "unparsed_share"])
+def test_a_share_above_one_is_refused(share: str) -> None:
+    with pytest.raises(ConfigError, match=f"{share}: must be from 0 to 1"):
+        Options.of({share: 1.5})
+
+
+def test_every_wire_carries_the_answer_and_the_truth_tells_which(tmp_path: Path) -> None:
+    keys = "Describe the text above as a JSON object with exactly these keys: one, two."
+    with simulator(tmp_path, accuracy=1.0) as running:
+        for wire, path in PATHS.items():
+            client = running.client()
+            client.send(path, body(wire, 64, prompt=keys))
+            answer = explain(wire, client.read())
+            assert json.loads(text(answer)) == {"one": "text", "two": "text"}, wire
+            assert answer.failure is None
+        assert {truth["answer"] for truth in running.truths(len(PATHS))} == {"right"}
+
+
+def test_answers_of_a_job_are_known_and_the_limit_cuts_them(tmp_path: Path) -> None:
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps({bare_digest("Who?"): "somebody whose name is long"}))
+    with simulator(tmp_path, accuracy=1.0, answers=str(key)) as running:
+        client = running.client()
+        client.send(PATHS["openai"], body("openai", 64, prompt="amber river stone window.\n\nWho?"))
+        assert text(explain("openai", client.read())) == "somebody whose name is long"
+        client.send(PATHS["openai"], body("openai", 3, prompt="Who?"))
+        cut = explain("openai", client.read())
+        assert (cut.finish_reason, cut.usage.output_tokens) == ("length", 3)
+        client.send(PATHS["openai"], body("openai", 3, prompt="What for?"))
+        client.read()
+        assert [truth["answer"] for truth in running.truths(3)] == ["right", "right", None]
