@@ -33,7 +33,7 @@ def problems(**changes: Any) -> list[str]:
 
 def test_the_defaults_are_the_contracts() -> None:
     config = load(tree())
-    assert config.run.max_requests == 32
+    assert (config.run.max_requests, config.max_requests) == ("auto", 32)
     assert (config.run.timeout_s, config.run.grace_s) == (300, 30)
     assert (config.run.warmup_requests, config.run.seed, config.run.repeats) == (4, 11111, 1)
     assert (config.run.max_error_rate, config.run.max_usd) == (0.05, 10)

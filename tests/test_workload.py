@@ -165,46 +165,35 @@ TALK = Workload(
     input_tokens=Tokens(mean=60, stddev=10),
     output_tokens=Tokens(mean=30, stddev=5),
     turns=3,
-    conversations=4,
     think_time_s=1.5,
 )
 
 
-def test_conversations_interleave_and_wait_for_the_turn_before() -> None:
+def test_a_conversations_turns_follow_each_other_and_one_that_does_not_fit_is_not_started() -> None:
     made = source(TALK)
-    requests = [made.request(index) for index in range(24)]
-    assert [request.session for request in requests] == [0, 1, 2, 3] * 3 + [4, 5, 6, 7] * 3
-    assert [request.turn for request in requests] == [0] * 4 + [1] * 4 + [2] * 4 + [0] * 4 + [1] * 4 + [2] * 4
-    assert [made.depends_on(index) for index in (0, 3, 4, 8, 12, 23)] == [
-        None,
-        None,
-        (0, 1.5),
-        (4, 1.5),
-        None,
-        (19, 1.5),
-    ]
-    for index, request in enumerate(requests):
-        before = made.depends_on(index)
-        assert before is None or requests[before[0]].session == request.session
-        assert made.partition(index) == request.session
+    requests = [made.request(index) for index in range(6)]
+    assert [(request.session, request.turn) for request in requests] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert {request.turns for request in requests} == {3}
+    assert [request.delay_s for request in requests[:3]] == [0, TALK.think_time_s, TALK.think_time_s]
+    assert list(made.sessions(8)) == [range(3), range(3, 6)]
 
 
 def test_a_turn_carries_the_real_history_behind_one_nonce() -> None:
     made, counter = source(TALK, name="cl100k_base"), tokenizer("cl100k_base")
     first = made.request(0)
     history = (*first.messages, Message("assistant", "A real answer."))
-    second = made.request(4, history=history)
+    second = made.request(1, history=history)
     assert second.messages[:2] == history
     assert [message.role for message in second.messages] == ["user", "assistant", "user"]
     assert not second.messages[2].text.startswith(nonce_text("job", "", 0))
     assert second.input_tokens == sum(counter.count(message.text) for message in second.messages)
-    other = source(TALK, name="cl100k_base", nonce="b").request(4, history=history[:1])
+    other = source(TALK, name="cl100k_base", nonce="b").request(1, history=history[:1])
     assert other.prompt_digest == second.prompt_digest != first.prompt_digest
 
 
 def test_a_turn_without_an_answer_before_it_gets_a_made_up_one() -> None:
     made = source(TALK)
-    third = made.request(8)
+    third = made.request(2)
     assert [message.role for message in third.messages] == ["user", "assistant"] * 2 + ["user"]
     assert third.messages[0] == made.request(0).messages[0]
     assert all(message.text for message in third.messages)
@@ -234,11 +223,8 @@ def test_a_mix_deals_by_weight_and_keeps_parts_whole(tmp_path: Path) -> None:
     talks = [request for request in requests if request.session is not None]
     assert len(talks) / 400 == pytest.approx(0.25, abs=0.07)
     for request in talks:
-        before = made.depends_on(request.index)
-        assert (before is None) == (request.turn == 0)
-        assert before is None or requests[before[0]].session == request.session
-        assert before is None or requests[before[0]].turn == request.turn - 1
-        assert made.partition(request.index) == made.partition(before[0] if before else request.index)
+        before = requests[request.index - 1]
+        assert request.turn == 0 or (before.session, before.turn) == (request.session, request.turn - 1)
     assert len({text(request)[:20] for request in requests if request.turn == 0}) == 400 - sum(
         r.turn > 0 for r in talks
     )
@@ -281,8 +267,10 @@ def composed(group: str, option: Path, **more: Any) -> config.Config:
 def test_shipped_workloads_load_and_say_what_they_are(option: Path, tmp_path: Path) -> None:
     assert option.read_text().startswith("# ")
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "Why is the sky blue?", "output_tokens": 12}\n')
-    more = {"workload": {"file": str(rows)}} if option.stem == "sharegpt" else {}
+    row = '{"prompt": "Why is the sky blue?", "output_tokens": 12}\n'
+    turn = '{"messages": [{"role": "user", "content": "Why?"}], "output_tokens": 12}'
+    rows.write_text(f'{{"turns": [{", ".join([turn] * 30)}]}}\n' if option.stem == "sessions" else row)
+    more = {"workload": {"file": str(rows)}} if option.stem in ("sharegpt", "file", "sessions") else {}
     loaded = composed("workload", option, **more)
     made = source_for(loaded, None, "job")
     bound = context_tokens(loaded.workload)

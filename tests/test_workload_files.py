@@ -121,12 +121,12 @@ def test_sharegpt_chats_go_up_to_their_first_answer(tmp_path: Path) -> None:
 
 def test_sharegpt_chats_make_conversations(tmp_path: Path) -> None:
     file = write(tmp_path, "sharegpt.json", SHAREGPT)
-    workload = Workload(kind="conversation", file=file, turns=2, conversations=2, output_tokens=Tokens(mean=6))
+    workload = Workload(kind="conversation", file=file, turns=2, output_tokens=Tokens(mean=6))
     made = Source(workload, Estimate(), seed=1, nonce="job")
-    first, second = made.request(0), made.request(2)
+    first, second = made.request(0), made.request(1)
     assert behind_nonce(first, 0) == "Name a river."
     history = (*first.messages, Message("assistant", "The Elbe."))
-    assert made.request(2, history=history).messages == (*history, Message("user", "And a second?"))
+    assert made.request(1, history=history).messages == (*history, Message("user", "And a second?"))
     assert second.messages[0] == first.messages[0]
     assert made.size == 2
     with pytest.raises(ConfigError, match=r"workload\.turns: .* has 3 turns"):

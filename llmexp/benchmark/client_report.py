@@ -99,7 +99,7 @@ def _held(config: Config, observed: Observed) -> float | None:
     from llmexp.metrics import summary as metrics
 
     streams = config.streams or 1
-    return metrics.concurrency_held(observed, min(streams, config.run.max_requests or streams))
+    return metrics.concurrency_held(observed, min(streams, config.max_requests or streams))
 
 
 def money(config: Config, price: PriceList, summary: Mapping[str, Any], measurement: Measurement) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def notes(config: Config, measurement: Measurement, observed: Observed, nonce: s
 
     built = measurement.built
     workload = list(built.workload_notes) if built else []
-    size, most = built.workload_size if built else None, config.run.max_requests
+    size, most = built.workload_size if built else None, config.max_requests
     if size is not None and (most is None or most > size):
         workload.append(f"the workload has {size} texts; beyond that they come again under new nonces")
     return {

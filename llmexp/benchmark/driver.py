@@ -110,7 +110,7 @@ def workers_for(config: Config, *, own_stream: bool, cores: int) -> int:
         wanted = math.ceil(streams / STREAMS_PER_WORKER)
     else:
         wanted = math.ceil(rate / RATE_PER_WORKER)
-    return max(1, min(wanted, cores, streams or cores, config.run.max_requests or cores))
+    return max(1, min(wanted, cores, streams or cores, config.max_requests or cores))
 
 
 def share(total: int | None, worker: int, workers: int) -> int | None:
@@ -305,10 +305,10 @@ class Benchmark:
             seed=run.seed,
             streams=self._config.streams,
             timeout_s=run.timeout_s,
-            max_requests=run.max_requests,
+            max_requests=self._config.max_requests,
         )
         if offsets is None or self._waits_for_answers:
-            return run.max_requests
+            return self._config.max_requests
         return sum(1 for _ in offsets)
 
     def _plan(self, pair: _Pair, workers: int) -> Plan:
@@ -316,8 +316,9 @@ class Benchmark:
         from llmexp.worker.plan import Plan
 
         config, run, streams = self._config, self._config.run, self._config.streams
+        begins = pair.built.sessions if self._waits_for_answers else config.max_requests
         offsets = schedule.offsets(
-            config.load, seed=run.seed, streams=streams, timeout_s=run.timeout_s, max_requests=run.max_requests
+            config.load, seed=run.seed, streams=streams, timeout_s=run.timeout_s, max_requests=begins
         )
         mine = share(streams, pair.number, workers)
         # A list, so that it travels to the worker.
@@ -401,7 +402,7 @@ class Benchmark:
     @property
     def _waits_for_answers(self) -> bool:
         """Whether some requests can only be prepared when an earlier one has been answered."""
-        return self._config.workload.kind in ("conversation", "mix")
+        return self._config.workload.kind in ("conversation", "sessions", "mix")
 
     # -- the clock ----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from llmexp.clients import address, failures
+from llmexp.clients import address, chat_anthropic, failures
 from llmexp.clients.base import TokenKind, Usage
 from llmexp.clients.decoding import Draft, Wire, as_text, count, text_inside
 from llmexp.clients.json_text import listing, mapping
@@ -39,17 +39,8 @@ class AnthropicClient(UnsignedClient):
 
 def body(model: Model, request: Request) -> dict[str, Any]:
     """The JSON body of `request`; system messages go where this wire wants them."""
-    system = [message.text for message in request.messages if message.role == "system"]
-    sent: dict[str, Any] = {
-        "model": model.name,
-        "max_tokens": request.max_tokens,
-        "messages": [
-            {"role": message.role, "content": message.text} for message in request.messages if message.role != "system"
-        ],
-        "stream": True,
-    }
-    if system:
-        sent["system"] = "\n\n".join(system)
+    sent: dict[str, Any] = {"model": model.name, "max_tokens": request.max_tokens, "messages": [], "stream": True}
+    sent |= chat_anthropic.parts(request, model.cache_points)
     return merged(sent, model.params)
 
 

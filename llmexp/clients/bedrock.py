@@ -9,20 +9,19 @@ follows; sampling parameters by any of their usual names (`temperature`, `top_p`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from llmexp.clients import address, aws, aws_failures
+from llmexp.clients import address, aws, aws_failures, chat_bedrock
 from llmexp.clients.base import Answer, HttpRequest, Response, Target, Usage
 from llmexp.clients.decoding import Draft, Payload, Wire, as_text, count, decode_payloads, text_inside
 from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
 from llmexp.clients.json_text import NotJson, loads, mapping
 from llmexp.config import Model
-from llmexp.workload.request import Message, Request
+from llmexp.workload.request import Request
 
 _TOP_LEVEL = frozenset(
     {
@@ -72,7 +71,7 @@ class BedrockClient:
 
     def prepare(self, request: Request) -> HttpRequest:
         """The unsigned request."""
-        body = orjson.dumps(converse_body(request, self._model.params))
+        body = orjson.dumps(converse_body(request, self._model.params, self._model.cache_points))
         return HttpRequest("POST", self._path, self._headers, body)
 
     def sign(self, http: HttpRequest) -> HttpRequest:
@@ -84,7 +83,7 @@ class BedrockClient:
         return explain(response)
 
 
-def converse_body(request: Request, params: Mapping[str, Any]) -> dict[str, Any]:
+def converse_body(request: Request, params: Mapping[str, Any], cache_points: Sequence[str] = ()) -> dict[str, Any]:
     """The body of a ConverseStream request."""
     body: dict[str, Any] = {key: value for key, value in params.items() if key in _TOP_LEVEL}
     inference: dict[str, Any] = {"maxTokens": request.max_tokens} | body.get("inferenceConfig", {})
@@ -98,18 +97,14 @@ def converse_body(request: Request, params: Mapping[str, Any]) -> dict[str, Any]
     body["inferenceConfig"] = inference
     if extra:
         body["additionalModelRequestFields"] = extra
-    return body | _conversation(request.messages)
+    return body | _with_choice(chat_bedrock.parts(request, cache_points), body)
 
 
-def _conversation(turns: tuple[Message, ...]) -> dict[str, Any]:
-    """Messages as content blocks: system ones apart, neighbours of one role in one message, as Bedrock demands."""
-    system = [{"text": turn.text} for turn in turns if turn.role == "system"]
-    spoken = [turn for turn in turns if turn.role != "system"]
-    shaped = [
-        {"role": role, "content": [{"text": turn.text} for turn in group]}
-        for role, group in groupby(spoken, key=lambda turn: turn.role)
-    ]
-    return {"messages": shaped} | ({"system": system} if system else {})
+def _with_choice(parts: dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The workload's tools under what `model.params.toolConfig` says beside them, such as a `toolChoice`."""
+    if "toolConfig" in parts and isinstance(params.get("toolConfig"), dict):
+        parts["toolConfig"] = params["toolConfig"] | parts["toolConfig"]
+    return parts
 
 
 # --- the answer ------------------------------------------------------------------------------------------------------

@@ -72,6 +72,8 @@ class LiteLLMClient:
 
     def prepare(self, request: Request) -> HttpRequest:
         """LiteLLM's finished request; from the template where it has proved itself."""
+        if not request.is_plain or self._model.cache_points:
+            return self.prepare_slowly(request)
         key = litellm_template.shape(request)
         known = self._shapes.get(key)
         if known is None:

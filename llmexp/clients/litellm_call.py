@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from llmexp.clients import address, litellm_sdk
+from llmexp.clients import address, chat_openai, litellm_sdk
 from llmexp.clients.base import HttpRequest, Target
 from llmexp.config import Model
 from llmexp.workload.request import Request
@@ -78,9 +78,11 @@ class Caller:
         for name in self._forgone:
             del arguments[name]
         if self._model.route == "completions":
-            arguments["prompt"] = "\n\n".join(message.text for message in request.messages)
+            arguments["prompt"] = chat_openai.text_alone(request)
         else:
-            arguments["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
+            arguments["messages"] = chat_openai.marked(request, self._model.cache_points)
+            if request.tools:
+                arguments["tools"] = chat_openai.marked_tools(request.tools, self._model.cache_points)
         return arguments | self._fixed | self._params | self._forced(request)
 
     def forgo(self, error: Exception) -> bool:

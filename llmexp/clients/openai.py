@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from llmexp.clients import address, failures
+from llmexp.clients import address, chat_openai, failures
 from llmexp.clients.base import Usage
 from llmexp.clients.decoding import Draft, Wire, as_text, count, number, text_inside
 from llmexp.clients.json_text import listing, mapping
@@ -40,9 +40,11 @@ def body(model: Model, request: Request) -> dict[str, Any]:
     """The JSON body of `request`."""
     sent: dict[str, Any] = {"model": model.name}
     if model.route == "chat":
-        sent["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
+        sent["messages"] = chat_openai.messages(request)
+        if request.tools:
+            sent["tools"] = chat_openai.tools(request.tools)
     else:
-        sent["prompt"] = "\n\n".join(message.text for message in request.messages)
+        sent["prompt"] = chat_openai.text_alone(request)
     sent[_limit_name(model.params)] = request.max_tokens
     sent["stream"] = True
     sent["stream_options"] = {"include_usage": True}

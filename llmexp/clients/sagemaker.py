@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from llmexp.clients import address, aws, aws_failures, failures, openai
+from llmexp.clients import address, aws, aws_failures, chat_openai, failures, openai
 from llmexp.clients.base import Answer, Failure, Headers, HttpRequest, Response, Target, Usage
 from llmexp.clients.decoding import Draft, Payload, Wire, as_text, count, decode_payloads, payloads, text_inside
 from llmexp.clients.eventstream import messages
@@ -98,7 +98,7 @@ def text_body(model: Model, request: Request) -> dict[str, Any]:
         inner |= {"ignore_eos_token": True, "min_new_tokens": request.max_tokens}
     outer = {key: value for key, value in model.params.items() if key in _BODY_KEYS}
     inner |= {key: value for key, value in model.params.items() if key not in _BODY_KEYS} | outer.get("parameters", {})
-    prompt = "\n\n".join(turn.text for turn in request.messages)
+    prompt = chat_openai.text_alone(request)
     return {"inputs": prompt, "stream": True} | outer | {"parameters": inner}
 
 

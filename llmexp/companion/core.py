@@ -92,6 +92,7 @@ class Core:
             signed=client.signature_lifetime_s is not None,
             own_stream=own,
             due=self._supply.due,
+            sessions=None if task.most is None else sum(1 for _ in source.sessions(task.most)),
             tokenizer=self._tokenizer.name,
             tokenizer_source=self._tokenizer.source,
             declared_cache_share=float(source.declared_cache_share()),
@@ -275,10 +276,11 @@ class Core:
 
     def _go_on(self, request: Request, row: Record) -> None:
         """Free the turn that waits for this answer, or end the session where there is none."""
+        turns = self._supply.turns
         if row.status == "completed":
-            answer = Message("assistant", row.text or "")
-            self._supply.turns.answered(request.index, [*request.messages, answer], row.end_ns or time.monotonic_ns())
-        elif self._supply.failed(request.index):
+            row.off_script = turns.off_script(request, row.tool_calls)
+            turns.answered(request, Message("assistant", row.text or ""), row.end_ns or time.monotonic_ns())
+        elif turns.failed(request):
             self._feed.send(SessionsEnded(1))
         if not self._told_last and self._supply.all_given:
             self._send_ready([])
@@ -300,6 +302,7 @@ class Core:
                     prompt_digest=request.prompt_digest,
                     session=request.session,
                     turn=request.turn,
+                    session_turns=None if request.session is None else request.turns,
                     error_class="client",
                     error_message=why,
                 )
@@ -313,8 +316,8 @@ class Core:
         if self._problem is not None:
             problem = f"internal error while explaining answers: {self._problem}"
         counts = self._tally.counts
-        if self._supply.skipped:
-            counts["turns_skipped"] = self._supply.skipped
+        if self._supply.turns.skipped:
+            counts["turns_skipped"] = self._supply.turns.skipped
         return Drained(self._rows.take(), counts, problem)
 
     def warmup_records(self) -> list[Record]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from llmexp.clients.base import Answer, Client, Failure, Response
 from llmexp.clients.http import Headless, Malformed, unframe
 from llmexp.companion.belief import believed
+from llmexp.companion.calls import calls_of
 from llmexp.companion.token_shares import Allotment, Counter, allot
 from llmexp.records import Record, Source, Status
 from llmexp.workload.request import Request
@@ -82,6 +83,7 @@ def _bare(tape: Tape, request: Request, worker: int, status: Status) -> Record:
         prompt_digest=request.prompt_digest,
         session=request.session,
         turn=request.turn,
+        session_turns=None if request.session is None else request.turns,
     )
 
 
@@ -192,6 +194,9 @@ def _times(row: Record, answer: Answer) -> None:
     row.first_answer_token_ns = next((event.at_ns for event in events if event.kind != "reasoning"), None)
     row.reasoning_streamed = any(event.kind == "reasoning" for event in events)
     row.text = "".join([event.text for event in events if event.kind == "answer"])
+    row.first_tool_call_ns = next((event.at_ns for event in events if event.kind == "tool"), None)
+    if row.first_tool_call_ns is not None:
+        row.tool_calls = json.dumps(calls_of(events), ensure_ascii=False)
 
 
 def _output(row: Record, answer: Answer, allotment: Allotment) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from llmexp.clients.base import Client, HttpRequest
 from llmexp.companion.task import Task
-from llmexp.companion.turns import Turn, Turns
+from llmexp.companion.turns import Turn, Turns, follows
 from llmexp.worker.dial import through_proxy
 from llmexp.worker.line import Shot
 from llmexp.worker.plan import NS
@@ -30,15 +30,14 @@ class Supply:
         self._client = client
         self._source = source
         self._tokenizer = tokenizer
+        self.turns = Turns(source)
         self.due = self._count_due()
-        """Requests that fall to this worker; None: as many as there is time for."""
-        self.turns = Turns()
-        self.skipped = 0
-        """Turns that will not be sent, because their session ended before them."""
+        """Requests that fall to this worker; None: as many as there is time for, or as a file holds."""
         self.measuring = False
         """The load runs: nothing that calls the endpoint may be done beside it."""
-        self._indexes = self._mine()
-        self._taken = 0
+        self._sessions = self._mine()
+        self._coming: range | None = None
+        """The session to begin next, once it was looked at."""
         self._ahead: deque[int] = deque()
         """Prepared, not yet handed over."""
         self._stale: deque[int] = deque()
@@ -51,49 +50,32 @@ class Supply:
 
     # -- which --------------------------------------------------------------------------------------------------------
 
-    def _mine(self) -> Iterator[int]:
-        """Indexes that fall to this worker: requests and whole sessions are dealt round, in the order they begin."""
-        task, source = self._task, self._source
-        if task.workers == 1 or task.requests is not None:
-            yield from itertools.count(task.worker, task.workers)
-        begun = 0
-        owners: dict[int, int] = {}
-        """Index that another waits for → the worker that its session fell to."""
-        for index in itertools.count():
-            needed = source.depends_on(index)
-            if needed is None:
-                owner = begun % task.workers
-                begun += 1
-            else:
-                owner = owners.pop(needed[0])
-            if source.followed_by(index) is not None:
-                owners[index] = owner
-            if owner == task.worker:
-                yield index
+    def _mine(self) -> Iterator[range]:
+        """The sessions that fall to this worker: dealt round, in the order they begin. A lone request is one."""
+        task = self._task
+        if task.requests is not None:
+            count = len(task.requests) if task.most is None else min(task.most, len(task.requests))
+            return (range(index, index + 1) for index in range(task.worker, count, task.workers))
+        return itertools.islice(self._source.sessions(task.most), task.worker, None, task.workers)
 
     def _count_due(self) -> int | None:
-        most = self._task.most
-        if most is None:
+        if self._task.most is None and self._task.requests is None:
             return None
-        return sum(1 for _ in itertools.takewhile(lambda index: index < most, self._mine()))
+        return sum(map(len, self._mine()))
 
     @property
     def all_given(self) -> bool:
         """Whether nothing will come any more."""
-        if self.due is None or self._taken < self.due:
+        if self._ahead or self._stale or self.turns.waiting:
             return False
-        return not (self._ahead or self._stale or self.turns.waiting)
+        self._coming = self._coming or next(self._sessions, None)
+        return self._coming is None
 
     def _next_index(self) -> int | None:
-        """The next request that waits for no answer; turns met on the way are parked."""
-        while self.due is None or self._taken < self.due:
-            self._taken += 1
-            index = next(self._indexes)
-            needed = None if self._task.requests is not None else self._source.depends_on(index)
-            if needed is None:
-                return index
-            self.skipped += self.turns.park(index, *needed)
-        return None
+        """The first turn of the next session; None where no session is left."""
+        session = self._coming or next(self._sessions, None)
+        self._coming = None
+        return None if session is None else session.start
 
     # -- handing over -------------------------------------------------------------------------------------------------
 
@@ -132,8 +114,7 @@ class Supply:
         return shots
 
     def _turn(self, turn: Turn) -> Shot:
-        request = self._source.request(turn.index, history=turn.history)
-        shot = self._shot(self._make(request, turn.index))
+        shot = self._shot(self._make(turn.request, turn.request.index))
         shot.not_before_ns, shot.opens = turn.not_before_ns, False
         return shot
 
@@ -171,9 +152,11 @@ class Supply:
         """What is handed over: freshly signed where the API signs."""
         self._given.pop(key, None)
         self._given[key] = None
-        shot = Shot(key, b"", closes=self._closes(key))
+        request = self._requests[key]
+        self.turns.given(request)
+        shot = Shot(key, b"", closes=not follows(request))
         if times_itself(self._client):
-            shot.data = self._requests[key]
+            shot.data = request
             return shot
         lifetime_s = self._client.signature_lifetime_s
         http = self._unsigned[key]
@@ -186,13 +169,6 @@ class Supply:
         shot.data = through_proxy(http, target).encode(target)
         return shot
 
-    def _closes(self, key: int) -> bool:
-        """Whether nothing of the same session follows."""
-        if key < 0 or self._task.requests is not None:
-            return True
-        follower, most = self._source.followed_by(key), self._task.most
-        return follower is None or (most is not None and follower >= most)
-
     # -- what has become of it ----------------------------------------------------------------------------------------
 
     def ended(self, key: int) -> Request:
@@ -200,13 +176,6 @@ class Supply:
         self._unsigned.pop(key, None)
         self._given.pop(key, None)
         return self._requests.pop(key)
-
-    def failed(self, index: int) -> bool:
-        """A turn has no answer: whether that ends a session before its last turn."""
-        if self._closes(index):
-            return False
-        self.skipped += self.turns.failed(index)
-        return True
 
     def on_the_wire(self, count: int) -> list[int]:
         """The measured shots that a worker must have launched, if it launched `count` that are not over."""

@@ -44,6 +44,8 @@ class Built:
     """LiteLLM must send and time itself."""
     due: int | None
     """Requests that fall to this worker; None: as many as there is time for."""
+    sessions: int | None
+    """Sessions of the whole job, lone requests among them; None: not known before the end."""
     tokenizer: str
     tokenizer_source: str
     declared_cache_share: float

@@ -1,14 +1,15 @@
-"""Turns of a session that wait for the answer before them."""
+"""Turns of sessions that wait for the answer before them."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmexp.worker.plan import NS
-from llmexp.workload.request import Message
+from llmexp.workload.request import Message, Request
+from llmexp.workload.source import Source
 
 AHEAD_NS = 30 * NS
 """A turn is handed over so long before it may be sent; earlier, and its signature could expire in the worker."""
@@ -18,63 +19,50 @@ AHEAD_NS = 30 * NS
 class Turn:
     """A turn whose history is known."""
 
-    index: int
-    history: Sequence[Message]
+    request: Request
     not_before_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Answered:
-    history: Sequence[Message]
-    end_ns: int
-
-
 class Turns:
-    """Parks turns until their answer is known. An answer may come before its turn is parked, or after."""
+    """Knows which sessions go on, and makes their next turn once an answer came."""
 
-    def __init__(self) -> None:
-        self._parked: dict[int, tuple[int, float]] = {}
-        """Index whose answer is needed → (index that waits for it, think time in s)."""
-        self._answered: dict[int, _Answered] = {}
-        self._dead: set[int] = set()
-        """Indexes without an answer: what follows them is not sent."""
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._awaited: set[int] = set()
+        """Indexes of turns that were given and that others follow."""
         self._free: deque[Turn] = deque()
+        self.skipped = 0
+        """Turns that will not be sent, because their session ended before them."""
 
     @property
     def waiting(self) -> bool:
         """Whether any turn will still come, sooner or later."""
-        return bool(self._parked or self._free)
+        return bool(self._awaited or self._free)
 
-    def park(self, index: int, before: int, think_s: float) -> int:
-        """Let the turn `index` wait for the answer to `before`; how many turns are dropped by that: 1 or 0."""
-        if before in self._dead:
-            self._dead.discard(before)
-            self._dead.add(index)
-            return 1
-        self._parked[before] = (index, think_s)
-        if before in self._answered:
-            self._unpark(before)
-        return 0
+    def given(self, request: Request) -> None:
+        """A turn is on its way to the worker."""
+        if follows(request):
+            self._awaited.add(request.index)
 
-    def answered(self, index: int, history: Sequence[Message], end_ns: int) -> None:
-        """The answer to `index` came; `history` is the session so far, the answer included."""
-        self._answered[index] = _Answered(history, end_ns)
-        if index in self._parked:
-            self._unpark(index)
+    def answered(self, request: Request, answer: Message, end_ns: int) -> None:
+        """The answer to a turn came."""
+        self._awaited.discard(request.index)
+        following = self._source.after(request, answer)
+        if following is not None:
+            self._free.append(Turn(following, end_ns + int(following.delay_s * NS)))
 
-    def _unpark(self, before: int) -> None:
-        known = self._answered.pop(before)
-        index, think_s = self._parked.pop(before)
-        self._free.append(Turn(index, known.history, known.end_ns + int(think_s * NS)))
+    def off_script(self, request: Request, tool_calls: str | None) -> bool:
+        """Whether the answer left out a tool that the recorded one called."""
+        called = json.loads(tool_calls) if tool_calls else ()
+        return self._source.off_script(request, frozenset(call["name"] for call in called))
 
-    def failed(self, index: int) -> int:
-        """There is no answer to `index`: its session ends here. How many parked turns are dropped."""
-        dropped = 0
-        while index in self._parked:
-            index, _ = self._parked.pop(index)
-            dropped += 1
-        self._dead.add(index)
-        return dropped
+    def failed(self, request: Request) -> bool:
+        """A turn has no answer; whether that ends its session before the last turn."""
+        self._awaited.discard(request.index)
+        if not follows(request):
+            return False
+        self.skipped += request.turns - 1 - request.turn
+        return True
 
     def next(self) -> Turn | None:
         """A turn that may be handed over now."""
@@ -84,3 +72,8 @@ class Turns:
                 self._free.remove(turn)
                 return turn
         return None
+
+
+def follows(request: Request) -> bool:
+    """Whether another turn of the same session comes after this one."""
+    return not request.warmup and request.turn + 1 < request.turns

@@ -37,9 +37,9 @@ def _check_model(model: Model) -> Iterator[str]:
 def _check_workload(workload: Workload) -> Iterator[str]:
     if workload.kind == "mix" and not workload.parts:
         yield "workload.parts: a mix needs at least one part"
-    if workload.kind == "file" and not workload.file:
-        yield "workload.file: kind 'file' needs a path"
-    made_up = ("synthetic", "arithmetic", "lookup", "format")
+    if workload.kind in ("file", "sessions") and not workload.file:
+        yield f"workload.file: kind '{workload.kind}' needs a path"
+    made_up = ("synthetic", "images", "arithmetic", "lookup", "format")
     if workload.kind in made_up or (workload.kind == "conversation" and not workload.file):
         yield from _check_tokens("workload.input_tokens", workload.input_tokens)
         yield from _check_tokens("workload.output_tokens", workload.output_tokens)
@@ -69,12 +69,7 @@ def _check_tokens(key: str, tokens: Tokens) -> Iterator[str]:
 
 
 def _check_load(config: Config) -> Iterator[str]:
-    load, workload = config.load, config.workload
-    if workload.kind == "conversation" and load.kind == "closed" and (config.concurrency or 0) > workload.conversations:
-        yield (
-            f"workload.conversations: {workload.conversations} side by side cannot keep concurrency="
-            f"{config.concurrency} busy; set workload.conversations={config.concurrency} or more"
-        )
+    load = config.load
     if load.kind in ("constant", "poisson", "burst") and load.rate is None and not config.capacity.enabled:
         yield f"load.rate: load={load.kind} needs requests per second, such as load.rate=5"
     if load.kind == "closed" and load.rate is not None:

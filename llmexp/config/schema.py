@@ -7,12 +7,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+AUTO_REQUESTS = 32
+"""What `run.max_requests=auto` measures where the load and the workload have no end of their own."""
+
+
+def _amount(value: object) -> object:
+    """Says in one line what is wrong with a number that may be a word, too."""
+    if value is None or value == "auto" or (type(value) is int and value >= 1):
+        return value
+    if type(value) is int:
+        raise PydanticKnownError("greater_than_equal", {"ge": 1})
+    raise PydanticCustomError("amount", "must be a whole number, auto or null")
+
+
+Amount = Annotated[int | Literal["auto"] | None, BeforeValidator(_amount)]
 Api = Literal["openai", "anthropic", "bedrock", "sagemaker", "litellm"]
 
 
@@ -161,6 +176,9 @@ class Model(_Part):
         None,
         description="`endpoint`, `cl100k_base`, `o200k_base`, a tokenizer.json, `estimate`; null: the best there is.",
     )
+    cache_points: list[Literal["system", "tools", "history"]] = Field(
+        [], description="What Anthropic and Bedrock are told to cache: the end of each of these is marked."
+    )
     price: Price = Price()
     ready_timeout_s: Positive = Field(60.0, description="How long the endpoint may take to answer its first call.")
     metrics_url: str | None = Field(
@@ -193,10 +211,21 @@ class Part(_Part):
     weight: Positive = 1.0
 
 
+class Images(_Part):
+    """Pictures that each request of `workload=images` begins with."""
+
+    count: Count = Field(1, description="Pictures in each request.")
+    width: Annotated[int, Field(ge=1, le=8192)] = Field(512, description="Pixels.")
+    height: Annotated[int, Field(ge=1, le=8192)] = Field(512, description="Pixels.")
+    format: Literal["png", "jpeg"] = "png"
+
+
 class Workload(_Part):
     """What is sent."""
 
-    kind: Literal["synthetic", "file", "conversation", "mix", "arithmetic", "lookup", "format"] = "synthetic"
+    kind: Literal[
+        "synthetic", "file", "conversation", "sessions", "images", "mix", "arithmetic", "lookup", "format"
+    ] = "synthetic"
     difficulty: Count = Field(1, description="For `arithmetic`, `lookup` and `format`: how hard, from 1 on.")
     input_tokens: Tokens = Tokens()
     output_tokens: Tokens = Tokens()
@@ -209,14 +238,19 @@ class Workload(_Part):
         None, description="Sizes prompts, the same for every model; null: o200k_base. The model's own counts beside it."
     )
     file: str | None = Field(
-        None, description="For `file` and `conversation`: JSONL, CSV, Parquet or ShareGPT JSON of prompts or lengths."
+        None,
+        description="For `file` and `conversation`: JSONL, CSV, Parquet or ShareGPT JSON of prompts or lengths; for "
+        "`sessions`: JSONL, a session a line.",
     )
     prefix_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Tokens of a prefix that requests share.")
     prefix_share: Share = Field(1.0, description="Share of requests that begin with the shared prefix.")
     prefix_count: Count = Field(1, description="How many different shared prefixes there are.")
     turns: Count = Field(1, description="For `conversation`: user turns in each.")
-    conversations: Count = Field(8, description="For `conversation`: how many run side by side.")
+    history: Literal["recorded", "live"] = Field(
+        "recorded", description="For `sessions`: the file's own answers as history, or the model's in their place."
+    )
     think_time_s: NonNegative = Field(0.0, description="For `conversation`: pause between an answer and the next turn.")
+    images: Images = Field(Images(), description="For `images`: made deterministically, all different.")
     parts: list[Part] = Field([], description="For `mix`: workloads with weights.")
 
 
@@ -248,7 +282,11 @@ class Load(_Part):
 class Run(_Part):
     """How long, how often, within which bounds."""
 
-    max_requests: Count | None = Field(32, description="Requests measured; null: until timeout_s.")
+    max_requests: Amount = Field(
+        "auto",
+        description="Requests measured (of sessions: turns). `auto`: 32, a whole trace, each session of a file once; "
+        "null: until timeout_s, or the end of a trace or of a file of sessions.",
+    )
     timeout_s: Positive = Field(300.0, description="Nothing new starts after it.")
     grace_s: NonNegative = Field(30.0, description="What is in flight at the timeout gets this long.")
     warmup_requests: Annotated[int, Field(ge=0)] = Field(4, description="Sent before, on top, never counted.")
@@ -440,6 +478,14 @@ class Config(_Part):
     def closed(self) -> bool:
         """Whether a request waits for the one before it."""
         return closed_loop(self.load.kind, self.load.of)
+
+    @property
+    def max_requests(self) -> int | None:
+        """Requests (of sessions: turns) measured at most; None: until the timeout or the end of what is replayed."""
+        asked = self.run.max_requests
+        if asked != "auto":
+            return asked
+        return None if self.load.kind == "replay" or self.workload.kind == "sessions" else AUTO_REQUESTS
 
     @property
     def streams(self) -> int | None:

@@ -66,7 +66,7 @@ def length(config: Config, level: float, e2e_s: float | None) -> int:
         asked = [limit for name, limit in config.slo.thresholds.items() if name != "time_per_output_token_s"]
         duration_s = max(config.capacity.probe_s, ANSWERS * (e2e_s or 0.0), THRESHOLDS * max(asked, default=0.0))
         wanted = min(max(LEAST_REQUESTS, math.ceil(level * duration_s)), math.ceil(level * run.timeout_s))
-    return max(1, min(wanted, run.max_requests or wanted))
+    return max(1, min(wanted, config.max_requests or wanted))
 
 
 def tree_of(tree: Tree, config: Config, level: float, requests: int, tries: int, nonce: str) -> dict[str, object]:

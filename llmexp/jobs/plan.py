@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmexp.config import Config
 from llmexp.errors import ConfigError
 from llmexp.jobs.spec import Spec
+
+if TYPE_CHECKING:
+    from llmexp.workload.source import Source
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,14 @@ def _expected(spec: Spec) -> Expected:
 
 
 def _mean_tokens(config: Config) -> tuple[float, float]:
+    return _source(config).mean_tokens()
+
+
+def _source(config: Config) -> Source:
     from llmexp.workload.source import Source
     from llmexp.workload.tokens import estimate_tokenizer
 
-    source = Source(config.workload, estimate_tokenizer(), seed=config.run.seed, nonce="plan")
-    return source.mean_tokens()
+    return Source(config.workload, estimate_tokenizer(), seed=config.run.seed, nonce="plan")
 
 
 def _e2e_s(config: Config, mean_output: float) -> float:
@@ -83,13 +90,27 @@ def _requests(config: Config, mean_output: float) -> int:
         from llmexp.jobs import capacity_probes as probes
 
         measured = probes.length(config, config.capacity.start, _e2e_s(config, mean_output))
-    elif run.max_requests is not None:
-        measured = run.max_requests
+    elif (most := _most(config)) is not None:
+        measured = most
     elif config.peak_rate is None:
         measured = int((config.streams or 4) * run.timeout_s / _e2e_s(config, mean_output)) + 1
     else:
         measured = int(config.peak_rate * run.timeout_s) + 1
     return (measured + run.warmup_requests) * probes_at_most(config)
+
+
+def _most(config: Config) -> int | None:
+    """Requests as far as the config, a trace or a file of sessions limits them; None: only the time does."""
+    if config.max_requests is not None:
+        return config.max_requests
+    if config.workload.kind == "sessions":
+        return _source(config).estimated_requests()
+    if config.load.kind != "replay":
+        return None
+    from llmexp import schedule
+
+    offsets = schedule.offsets(config.load, seed=0, timeout_s=config.run.timeout_s, max_requests=None)
+    return sum(1 for _ in offsets or ())
 
 
 def probes_at_most(config: Config) -> int:

@@ -206,12 +206,26 @@ def _check_workload(config: Config) -> None:
     from llmexp import workload
 
     workload.validate(config.workload)
+    if config.workload.kind in ("sessions", "images", "file"):
+        _check_carried(config)
 
 
 def _check_quality(config: Config) -> None:
     from llmexp.quality import check
 
     check.check(config)
+
+
+def _check_carried(config: Config) -> None:
+    """Whether the model's wire can carry what the workload sends: tools, images, roles."""
+    from llmexp.clients import carry
+    from llmexp.workload import looked_at
+
+    for request in looked_at(config):
+        problem = carry.problem(config.model, request)
+        if problem is not None:
+            where = "" if request.session is None else f" (session {request.session}, turn {request.turn})"
+            raise ConfigError(f"workload.{config.workload.kind}{where}: {problem}")
 
 
 def _check_schedule(config: Config) -> None:

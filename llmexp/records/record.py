@@ -108,6 +108,12 @@ class Record:
     """What is unusual about the stream, by the names of `REMARKS`."""
     noise_events: int = 0
     """Events that were neither part of the answer nor an error: times, pings, null."""
+    session_turns: int | None = None
+    """How many turns the session has in all."""
+    first_tool_call_ns: int | None = None
+    """First chunk that carried a call of a tool."""
+    off_script: bool | None = None
+    """Whether the recorded answer called a tool that this one did not; null for requests of no session."""
     text: str | None = None
     """The answer without its reasoning. This and the next three are kept until graded, then under run.save_text."""
     tool_calls: str | None = None

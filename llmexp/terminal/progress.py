@@ -23,7 +23,7 @@ class Progress:
     """A context for one job; `update` takes the counts so far."""
 
     def __init__(self, config: Config, name: str, *, quiet: bool = False) -> None:
-        self._most = config.run.max_requests
+        self._most = config.max_requests
         self._timeout_s = config.run.timeout_s
         self._name = name
         self._quiet = quiet
@@ -46,7 +46,7 @@ class Progress:
 
     def begin(self, config: Config, name: str) -> None:
         """Start over for the next load of the same job."""
-        self._most, self._timeout_s, self._name = config.run.max_requests, config.run.timeout_s, name
+        self._most, self._timeout_s, self._name = config.max_requests, config.run.timeout_s, name
         if self._bar is not None and self._task is not None:
             total = self._most or self._timeout_s
             self._bar.reset(self._task, total=total, description=name, state="getting ready")

@@ -5,6 +5,7 @@ Importing this package is free of cost: composing a configuration loads it. What
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from llmexp.workload.source import Source
 
 
+LOOK_S = 1.5
+"""How long a workload's file may be looked through before the load; what lies behind is met when its turn comes."""
 YARDSTICK = "o200k_base"
 """The tokenizer that sizes prompts unless the workload names another: one for all stacks, so that all get the same."""
 
@@ -48,6 +51,27 @@ def every_request(workload: Workload) -> Iterator[Request]:
 
 
 _FIRST = 64
+
+
+def looked_at(config: Config) -> Iterator[Request]:
+    """Requests to check before anything is sent: the last turn of each session, which holds all before it.
+
+    All that will be sent, where that can be read within `LOOK_S`.
+    """
+    from llmexp.workload.source import Source
+    from llmexp.workload.tokens import Estimate
+
+    source = Source(config.workload, Estimate(), seed=config.run.seed, nonce="")
+    ends = time.monotonic() + LOOK_S
+    limit = config.max_requests
+    if config.workload.kind == "images":
+        limit = 1
+    elif limit is None and config.workload.kind == "file":
+        limit = source.size
+    for turns in source.sessions(limit):
+        yield source.request(turns.stop - 1)
+        if time.monotonic() > ends:
+            return
 
 
 def context_tokens(workload: Workload) -> int:

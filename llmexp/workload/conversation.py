@@ -1,23 +1,19 @@
 """Conversations of several turns, each carrying the real history before it.
 
-`workload.conversations` of them run side by side. With two side by side and three turns, in the order of the index:
-
-    conversation  0 1 0 1 0 1   2 3 2 3 2 3
-    turn          0 0 1 1 2 2   0 0 1 1 2 2
-
-So a turn follows the turn before it by exactly `conversations` indexes, whatever the load, and as many requests can be
-in flight. `input_tokens` is the length of what the user says in a turn; a request's own count includes the history.
+Each has `workload.turns` turns, and their indexes follow each other. `input_tokens` is the length of what the user says
+in a turn; a request's own count includes the history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import count
 from typing import NamedTuple
 
 from llmexp.config import Workload
 from llmexp.errors import ConfigError
-from llmexp.workload.kit import Kit, Spot, closing, digest, filled, user, with_nonce
+from llmexp.workload.kit import Kit, Spot, closing, digest, filled, headed, user
 from llmexp.workload.lengths import lengths
 from llmexp.workload.request import Message, Request, texts_of
 from llmexp.workload.rows import Row, read_rows
@@ -64,10 +60,7 @@ class Conversations:
         return None if self._scripts is None else len(self._scripts) * self._workload.turns
 
     def _place(self, index: int) -> _Place:
-        side, turns = self._workload.conversations, self._workload.turns
-        group, rest = divmod(index, side * turns)
-        turn, seat = divmod(rest, side)
-        return _Place(group * side + seat, turn)
+        return _Place(*divmod(index, self._workload.turns))
 
     def request(self, index: int, warmup: bool, history: Sequence[Message] | None) -> Request:
         """The turn of an index; a warm-up request is the first turn of a conversation of its own."""
@@ -87,6 +80,8 @@ class Conversations:
             warmup=warmup,
             session=None if warmup else place.session,
             turn=place.turn,
+            turns=1 if warmup else self._workload.turns,
+            delay_s=self._workload.think_time_s if place.turn else 0.0,
         )
 
     def _say(self, conversation: int, turn: int, warmup: bool) -> _Said:
@@ -119,22 +114,25 @@ class Conversations:
             messages += [user(one.text), Message("assistant", f"{_ANSWER}{answer}")]
         messages.append(user(said[-1].text))
         nonce = self._spot(place.session, 0, warmup=warmup).nonce()
-        return with_nonce(messages, nonce) if script else tuple(messages)
+        return headed(messages, nonce) if script else tuple(messages)
 
-    def depends_on(self, index: int) -> tuple[int, float] | None:
-        """On the turn before, and then the think time."""
-        if self._place(index).turn == 0:
-            return None
-        return index - self._workload.conversations, self._workload.think_time_s
+    def sessions(self, limit: int | None) -> Iterator[range]:
+        """Each with as many turns; what does not fit into the limit is not started."""
+        turns = self._workload.turns
+        numbers = count() if limit is None else range(limit // turns)
+        return (range(number * turns, (number + 1) * turns) for number in numbers)
 
-    def followed_by(self, index: int) -> int | None:
-        """The next turn, which stands where every conversation beside this one has had its turn."""
-        last = self._place(index).turn + 1 >= self._workload.turns
-        return None if last else index + self._workload.conversations
+    def off_script(self, index: int, called: frozenset[str]) -> bool:  # noqa: ARG002
+        """Nothing was recorded."""
+        return False
 
-    def partition(self, index: int) -> int:
-        """The conversation's number."""
-        return self._place(index).session
+    def estimated_requests(self) -> int | None:
+        """As many as the file has turns; without end where there is none."""
+        return self.size
+
+    def turns_per_session(self) -> float:
+        """As the config says."""
+        return float(self._workload.turns)
 
     def _turn_means(self) -> tuple[float, float]:
         if self._scripts is None:
@@ -165,7 +163,5 @@ class Conversations:
         return 1 - said / self.mean_tokens()[0] if self._workload.turns > 1 else 0.0
 
     def notes(self) -> list[str]:
-        """What side by side means for the load."""
-        if self._workload.turns == 1:
-            return []
-        return [f"workload.conversations: at most {self._workload.conversations} requests are in flight"]
+        """Nothing to tell."""
+        return []

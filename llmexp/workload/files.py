@@ -9,7 +9,7 @@ from statistics import fmean
 
 from llmexp.config import Workload
 from llmexp.errors import ConfigError
-from llmexp.workload.kit import Kit, Spot, digest, filled, with_nonce
+from llmexp.workload.kit import Alone, Kit, Spot, digest, filled, headed
 from llmexp.workload.lengths import Lengths, lengths
 from llmexp.workload.request import Message, Request, texts_of
 from llmexp.workload.rows import Row, read_rows
@@ -19,7 +19,7 @@ _SAMPLE = 64
 _MARGIN = 1.5
 
 
-class FromFile:
+class FromFile(Alone):
     """`kind: file`. Row 0 is request 0; after the last row the first comes again, under a new nonce.
 
     A chat is sent up to its first answer. The token limit is the row's budget, else drawn from
@@ -57,7 +57,7 @@ class FromFile:
         if row.input_tokens is not None:
             return self._by_length.of_lengths(spot, row.input_tokens, output_tokens, warmup=warmup)
         bare = self._with_instruction(row.opening, output_tokens)
-        messages = with_nonce(bare, spot.nonce())
+        messages = headed(bare, spot.nonce())
         return Request(
             index=index,
             messages=messages,
@@ -87,18 +87,6 @@ class FromFile:
             return messages
         asked, last = filled(self._workload.instruction, output_tokens), messages[-1]
         return (*messages[:-1], replace(last, content=f"{last.text}\n\n{asked}"))
-
-    def depends_on(self, index: int) -> None:  # noqa: ARG002
-        """No dependency."""
-        return
-
-    def followed_by(self, index: int) -> None:  # noqa: ARG002
-        """No turn waits for it."""
-        return
-
-    def partition(self, index: int) -> int:
-        """Each request for itself."""
-        return index
 
     @cached_property
     def _sampled(self) -> list[tuple[int, int]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import count
 from typing import NamedTuple, Protocol
 
 from llmexp.config import Workload
 from llmexp.workload.lengths import Lengths, seeded, uniform
 from llmexp.workload.numerals import in_words
-from llmexp.workload.request import Message, Request
+from llmexp.workload.request import Message, Request, Text
 from llmexp.workload.text import Composer, Prompt, nonce_text, reference_nonce
 
 DEFAULT_INSTRUCTION = "Continue this text in the same manner. Write exactly {output_tokens_in_words} tokens, no fewer."
@@ -26,19 +27,26 @@ class Kind(Protocol):
         ...
 
     def request(self, index: int, warmup: bool, history: Sequence[Message] | None) -> Request:
-        """The request of an index; `history` holds the conversation so far, answers included."""
+        """The request of an index; `history` holds the session so far, the model's last answer included."""
         ...
 
-    def depends_on(self, index: int) -> tuple[int, float] | None:
-        """(index whose answer must be known first, think time in seconds after it)."""
+    def sessions(self, limit: int | None) -> Iterator[range]:
+        """The indexes of each session in order: its turns, sent one after the other. A lone request is one turn.
+
+        `limit`: requests in all; None: as many as there are, or without end.
+        """
         ...
 
-    def followed_by(self, index: int) -> int | None:
-        """The index that depends on this one."""
+    def off_script(self, index: int, called: frozenset[str]) -> bool:
+        """Whether the recorded answer called a tool that is not among `called`."""
         ...
 
-    def partition(self, index: int) -> int:
-        """Requests of one partition must be handled by one worker."""
+    def turns_per_session(self) -> float:
+        """Mean turns of a session."""
+        ...
+
+    def estimated_requests(self) -> int | None:
+        """About how many different requests there are; None: no end."""
         ...
 
     def mean_tokens(self) -> tuple[float, float]:
@@ -56,6 +64,31 @@ class Kind(Protocol):
     def notes(self) -> list[str]:
         """What a reader of the results should know, in words."""
         ...
+
+
+class Alone:
+    """What kinds whose requests stand each for itself have in common."""
+
+    @property
+    def size(self) -> int | None:
+        """Without end."""
+        return None
+
+    def estimated_requests(self) -> int | None:
+        """As many as there are texts."""
+        return self.size
+
+    def sessions(self, limit: int | None) -> Iterator[range]:
+        """Each request for itself."""
+        return (range(index, index + 1) for index in (count() if limit is None else range(limit)))
+
+    def off_script(self, index: int, called: frozenset[str]) -> bool:  # noqa: ARG002
+        """Nothing was recorded."""
+        return False
+
+    def turns_per_session(self) -> float:
+        """One."""
+        return 1.0
 
 
 class Prefix(NamedTuple):
@@ -147,7 +180,9 @@ def user(text: str) -> Message:
     return Message("user", text)
 
 
-def with_nonce(messages: Sequence[Message], nonce: str) -> tuple[Message, ...]:
+def headed(messages: Sequence[Message], nonce: str) -> tuple[Message, ...]:
     """The messages with the nonce at the head of the first one, so that no cache knows how they begin."""
     first, *rest = messages
-    return (replace(first, content=f"{nonce}\n\n{first.text}"), *rest)
+    if isinstance(first.content, str):
+        return (replace(first, content=f"{nonce}\n\n{first.content}"), *rest)
+    return (replace(first, content=(Text(nonce), *first.content)), *rest)

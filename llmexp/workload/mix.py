@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmexp.config import Part, Workload, defaults, load
 from llmexp.errors import ConfigError
@@ -20,8 +21,19 @@ _OPTIONS = (_PACKAGE / "conf" / "workload", _PACKAGE.parent / "conf" / "workload
 """Where the shipped options lie: in an installed package, and in a checkout."""
 
 
+class _Dealt(NamedTuple):
+    """A session of the mix: its indexes here, whose it is, and its indexes there."""
+
+    here: range
+    part: int
+    there: range
+
+
 class Mix:
-    """`kind: mix`. Each index is dealt to a part by its weight; within a part, requests keep the part's own order."""
+    """`kind: mix`. Each session (a lone request is one) is dealt to a part; within a part they keep the part's order.
+
+    A part's weight is its share of the requests: a part of long sessions gets fewer of them.
+    """
 
     size: int | None = None
 
@@ -29,53 +41,71 @@ class Mix:
         self._kit = kit
         total = sum(part.weight for part in workload.parts)
         self._shares = [part.weight / total for part in workload.parts]
-        self._bounds = list(accumulate(self._shares))
         self._parts: list[Kind] = [
             kind_of(read_part(f"workload.parts.{at}.workload", part), kit.inside(str(at)))
             for at, part in enumerate(workload.parts)
         ]
-        self._dealt: list[tuple[int, int]] = []
-        """(part, number within the part) of each index so far; grows as indexes are asked for."""
-        self._members: list[list[int]] = [[] for _ in self._parts]
+        chances = [w / part.turns_per_session() for w, part in zip(self._shares, self._parts, strict=True)]
+        self._bounds = [bound / sum(chances) for bound in accumulate(chances)]
+        self._coming = [part.sessions(None) for part in self._parts]
+        self._dealt: list[_Dealt] = []
+        """Grows as indexes are asked for."""
+        self._starts: list[int] = []
 
-    def _where(self, index: int) -> tuple[int, int]:
-        while len(self._dealt) <= index:
-            at = len(self._dealt)
-            chance = uniform(self._kit.seed, f"{self._kit.stream}part", at)
-            part = next((p for p, bound in enumerate(self._bounds) if chance < bound), len(self._bounds) - 1)
-            self._dealt.append((part, len(self._members[part])))
-            self._members[part].append(at)
-        return self._dealt[index]
+    def _deal(self) -> bool:
+        """Deal one more session; False once a part has no more."""
+        at = len(self._dealt)
+        chance = uniform(self._kit.seed, f"{self._kit.stream}part", at)
+        part = next((p for p, bound in enumerate(self._bounds) if chance < bound), len(self._bounds) - 1)
+        there = next(self._coming[part], None)
+        if there is None:
+            return False
+        start = self._dealt[-1].here.stop if self._dealt else 0
+        self._dealt.append(_Dealt(range(start, start + len(there)), part, there))
+        self._starts.append(start)
+        return True
+
+    def _where(self, index: int) -> tuple[int, int, int]:
+        """(session, part, index within the part) of an index."""
+        while not self._dealt or self._dealt[-1].here.stop <= index:
+            if not self._deal():
+                raise IndexError(index)
+        number = bisect_right(self._starts, index) - 1
+        dealt = self._dealt[number]
+        return number, dealt.part, dealt.there[index - dealt.here.start]
+
+    def sessions(self, limit: int | None) -> Iterator[range]:
+        """As they are dealt; what does not fit into the limit is not started."""
+        left = limit
+        for number in count():
+            if left == 0 or (len(self._dealt) <= number and not self._deal()):
+                return
+            here = self._dealt[number].here
+            if left is None:
+                yield here
+            elif len(here) <= left:
+                left -= len(here)
+                yield here
 
     def request(self, index: int, warmup: bool, history: Sequence[Message] | None) -> Request:
         """The request of an index."""
-        part, number = self._where(index)
-        request = self._parts[part].request(number, warmup, history)
-        session = request.session
-        if session is not None:
-            session = session * len(self._parts) + part
+        number, part, there = self._where(index)
+        request = self._parts[part].request(there, warmup, history)
+        session = None if request.session is None else number
         return replace(request, index=index, session=session)
 
-    def depends_on(self, index: int) -> tuple[int, float] | None:
-        """As the part says, in the indexes of the mix."""
-        part, number = self._where(index)
-        needed = self._parts[part].depends_on(number)
-        return None if needed is None else (self._members[part][needed[0]], needed[1])
+    def off_script(self, index: int, called: frozenset[str]) -> bool:
+        """As the part says."""
+        _, part, there = self._where(index)
+        return self._parts[part].off_script(there, called)
 
-    def followed_by(self, index: int) -> int | None:
-        """As the part says, in the indexes of the mix."""
-        part, number = self._where(index)
-        follower = self._parts[part].followed_by(number)
-        if follower is None:
-            return None
-        while len(self._members[part]) <= follower:
-            self._where(len(self._dealt))
-        return self._members[part][follower]
+    def turns_per_session(self) -> float:
+        """The mean over sessions."""
+        return 1 / sum(w / part.turns_per_session() for w, part in zip(self._shares, self._parts, strict=True))
 
-    def partition(self, index: int) -> int:
-        """As the part says, kept apart from the other parts."""
-        part, number = self._where(index)
-        return self._parts[part].partition(number) * len(self._parts) + part
+    def estimated_requests(self) -> int | None:
+        """Without end."""
+        return None
 
     def mean_tokens(self) -> tuple[float, float]:
         """The parts' means, weighed."""

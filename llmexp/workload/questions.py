@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 
 from llmexp.config import Workload
-from llmexp.workload.kit import Kit, Spot, digest, filled, user
+from llmexp.workload.kit import Alone, Kit, Spot, digest, filled, user
 from llmexp.workload.lengths import lengths, seeded
 from llmexp.workload.puzzles import ALONE, Puzzle, arithmetic, layout, lookup
 from llmexp.workload.request import Message, Request
@@ -21,10 +21,8 @@ _SPREAD = 12
 """Tokens by which another tokenizer, or another draw, may count a question longer than the sampled ones."""
 
 
-class Questions:
+class Questions(Alone):
     """`kind: arithmetic`, `lookup` and `format`."""
-
-    size: int | None = None
 
     def __init__(self, workload: Workload, kit: Kit) -> None:
         self._workload = workload
@@ -84,18 +82,6 @@ class Questions:
 
     def _stream(self, spot: Spot, part: int) -> tuple[int, str, int]:
         return self._kit.seed, f"{spot.stream}text{'' if part < 0 else part}", spot.index
-
-    def depends_on(self, index: int) -> None:  # noqa: ARG002
-        """No dependency."""
-        return
-
-    def followed_by(self, index: int) -> None:  # noqa: ARG002
-        """No turn waits for it."""
-        return
-
-    def partition(self, index: int) -> int:
-        """Each request for itself."""
-        return index
 
     def floor_tokens(self) -> int:
         """The shortest prompt that a question of this difficulty needs, as far as a sample tells."""

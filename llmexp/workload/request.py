@@ -118,6 +118,8 @@ class Request:
     session: int | None = None
     """Which session a turn belongs to; turns of one are sent in order."""
     turn: int = 0
+    turns: int = 1
+    """How many turns the session has."""
     delay_s: float = 0.0
     """From the end of the answer before to when this turn is due."""
 

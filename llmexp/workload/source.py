@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from llmexp.config import Workload
 from llmexp.workload.kit import Kind, Kit
@@ -26,27 +26,41 @@ class Source:
     def request(self, index: int, warmup: bool = False, history: Sequence[Message] | None = None) -> Request:
         """The request of an index.
 
-        `history`: for a conversation's later turns, the messages of the turn before and the answer to it. Without it
-        the answers so far are replaced by text of the length that they were asked to have.
+        `history`: for a session's later turns, the messages of the turn before and the answer to it. Without it the
+        answers so far are the recorded ones, or text of the length that they were asked to have.
         """
         return self._kind.request(index, warmup, history)
 
-    def depends_on(self, index: int) -> tuple[int, float] | None:
-        """(index whose answer must be known first, think time in seconds after it); None: it may be sent at once."""
-        return self._kind.depends_on(index)
+    def after(self, request: Request, answer: Message) -> Request | None:
+        """The turn that follows once `request` was answered, due `delay_s` later; None at the session's end."""
+        if request.turn + 1 >= request.turns:
+            return None
+        return self._kind.request(request.index + 1, False, (*request.messages, answer))
 
-    def followed_by(self, index: int) -> int | None:
-        """The index of the turn that waits for this one's answer; None: it is a session's last, or no turn at all."""
-        return self._kind.followed_by(index)
+    def off_script(self, request: Request, called: frozenset[str]) -> bool:
+        """Whether the recorded answer called a tool that the model did not call; `called` names those it did."""
+        return request.session is not None and self._kind.off_script(request.index, called)
 
-    def partition(self, index: int) -> int:
-        """Requests of one partition must be handled by one worker: a conversation's turns, else each for itself."""
-        return self._kind.partition(index)
+    def sessions(self, limit: int | None) -> Iterator[range]:
+        """The indexes of each session that is started, in order; of a lone request, its own.
+
+        At most `limit` requests in all: a session that does not fit is not started. None: each session of a file once;
+        without end where there is none. Every worker gets the same, so that each takes its share.
+        """
+        return self._kind.sessions(limit)
+
+    def turns_per_session(self) -> float:
+        """Mean turns of a session; 1 where each request stands for itself."""
+        return self._kind.turns_per_session()
 
     @property
     def size(self) -> int | None:
         """How many different texts there are; beyond it they come again, under new nonces. None: no end."""
         return self._kind.size
+
+    def estimated_requests(self) -> int | None:
+        """About how many requests there are before texts come again; None: no end."""
+        return self._kind.estimated_requests()
 
     def mean_tokens(self) -> tuple[float, float]:
         """Mean input and output tokens of a request, for estimates."""
@@ -71,6 +85,14 @@ def kind_of(workload: Workload, kit: Kit) -> Kind:
         from llmexp.workload.files import FromFile
 
         return FromFile(workload, kit)
+    if workload.kind == "sessions":
+        from llmexp.workload.sessions import Sessions
+
+        return Sessions(workload, kit)
+    if workload.kind == "images":
+        from llmexp.workload.images import Images
+
+        return Images(workload, kit)
     if workload.kind == "conversation":
         from llmexp.workload.conversation import Conversations
 

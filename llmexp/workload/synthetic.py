@@ -7,21 +7,19 @@ from functools import lru_cache
 from random import Random
 
 from llmexp.config import Workload
-from llmexp.workload.kit import NO_PREFIX, Kit, Prefix, Spot, closing, digest, user
+from llmexp.workload.kit import NO_PREFIX, Alone, Kit, Prefix, Spot, closing, digest, user
 from llmexp.workload.lengths import lengths, seeded
 from llmexp.workload.numerals import SPREAD_WORDS
 from llmexp.workload.request import Message, Request
 from llmexp.workload.text import nonce_text, reference_nonce
 
 
-class Synthetic:
+class Synthetic(Alone):
     """`kind: synthetic`. Prefix, nonce, text and instruction together are as long as `input_tokens` says.
 
     A shared prefix stands before the request's nonce (else no cache could serve it) and begins with a nonce of its
     own, so that only this job's requests share it. Warm-up requests share it too: a measured run meets it warm.
     """
-
-    size: int | None = None
 
     def __init__(self, workload: Workload, kit: Kit) -> None:
         self._workload = workload
@@ -57,18 +55,6 @@ class Synthetic:
         room = max(0, self._workload.prefix_tokens - kit.composer.count(reference))
         text = kit.composer.passage(Random(seeded(kit.seed, name, number)), room)
         return Prefix(f"{nonce_text(kit.nonce, name, number)}{text} ", f"{reference}{text} ", text)
-
-    def depends_on(self, index: int) -> None:  # noqa: ARG002
-        """No dependency."""
-        return
-
-    def followed_by(self, index: int) -> None:  # noqa: ARG002
-        """No turn waits for it."""
-        return
-
-    def partition(self, index: int) -> int:
-        """Each request for itself."""
-        return index
 
     def floor_tokens(self) -> int:
         """The shortest possible prompt: nonce and instruction."""

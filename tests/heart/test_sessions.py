@@ -12,19 +12,22 @@ from support.in_process import Outcome, config, pair, run
 from support.sse_server import Received, Script, head, serve, streamed
 
 from llmexp.companion.turns import Turns
-from llmexp.config import Config
+from llmexp.config import Config, Tokens, Workload
 from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.server import listening
 from llmexp.records import Record
 from llmexp.workload.request import Message
+from llmexp.workload.source import Source
+from llmexp.workload.tokens import Estimate
 
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 TURNS = 3
+SHORT = Tokens(mean=24)
 
 
 def talking(address: str, **changes: object) -> Config:
     """Conversations of three turns."""
-    shape = {"workload__kind": "conversation", "workload__turns": TURNS, "workload__conversations": 2}
+    shape = {"workload__kind": "conversation", "workload__turns": TURNS}
     return config(address, **{**shape, "run__max_requests": 12, **changes})
 
 
@@ -47,7 +50,7 @@ def most_sessions(rows: list[Record]) -> int:
 
 def test_a_turn_follows_the_answer_before_it_and_a_session_holds_its_stream() -> None:
     async def body() -> None:
-        async with listening(QUICK) as (_, address), pair(talking(address, workload__conversations=4)) as both:
+        async with listening(QUICK) as (_, address), pair(talking(address)) as both:
             watch = await both.measure(count=4)
             outcome = await both.finish()
         assert outcome.statuses() == ["completed"] * watch.launched == ["completed"] * 12
@@ -107,7 +110,7 @@ def said(text: str) -> Script:
 def test_the_real_answer_is_the_history_of_the_next_turn() -> None:
     async def body() -> None:
         async with scripted(said("first words"), said("second"), said("third")) as (address, received):
-            told = talking(address, concurrency=1, run__max_requests=3, workload__conversations=1)
+            told = talking(address, concurrency=1, run__max_requests=3)
             async with pair(told) as both:
                 await both.measure(count=1)
                 outcome = await both.finish()
@@ -127,7 +130,7 @@ def test_a_failed_turn_ends_its_session_and_frees_its_stream(last: bool) -> None
     async def body() -> None:
         async with scripted(*scripts) as (address, received):
             asked = 3 if last else 6
-            told = talking(address, concurrency=1, run__max_requests=asked, workload__conversations=1)
+            told = talking(address, concurrency=1, run__max_requests=asked)
             async with pair(told) as both:
                 watch = await both.measure(count=2)
                 outcome = await both.finish()
@@ -170,30 +173,35 @@ def test_a_session_whose_connection_is_cut_while_a_turn_is_held_is_dropped_with_
     run(body())
 
 
-def test_turns_are_freed_in_either_order_and_dropped_with_their_session() -> None:
-    turns, history = Turns(), [Message("user", "hello")]
-    turns.park(1, 0, 0.0)
+def test_a_turn_is_made_once_the_answer_before_it_is_known_and_dropped_with_its_session() -> None:
+    source = Source(
+        Workload(kind="conversation", turns=TURNS, input_tokens=SHORT, output_tokens=SHORT),
+        Estimate(),
+        seed=1,
+        nonce="",
+    )
+    turns, first = Turns(source), source.request(0)
+    turns.given(first)
     assert turns.next() is None
-    turns.answered(0, history, end_ns=5)
-    first = turns.next()
-    assert first is not None
-    assert (first.index, first.history, first.not_before_ns) == (1, history, 5)
-    turns.answered(2, history, end_ns=7)
-    turns.park(3, 2, 0.0)
-    assert turns.next() is not None
+    assert turns.waiting
+    turns.answered(first, Message("assistant", "hello"), end_ns=5)
+    second = turns.next()
+    assert second is not None
+    assert (second.request.index, second.not_before_ns) == (1, 5)
+    assert second.request.messages[:2] == (*first.messages, Message("assistant", "hello"))
     assert not turns.waiting
-    turns.park(11, 10, 0.0)
-    turns.park(12, 11, 0.0)
-    assert turns.failed(10) == 2
-    assert turns.failed(20) == 0
-    assert turns.park(21, 20, 0.0) == 1
-    assert turns.park(22, 21, 0.0) == 1
+    turns.given(second.request)
+    assert turns.failed(second.request)
+    assert turns.skipped == 1
     assert not turns.waiting
+    assert not turns.failed(source.request(2))
 
 
 def test_a_turn_far_in_the_future_is_kept_back_so_that_its_signature_stays_fresh() -> None:
-    turns = Turns()
-    turns.park(1, 0, 3600.0)
-    turns.answered(0, [], end_ns=10**17)
+    told = Workload(kind="conversation", turns=2, think_time_s=3600.0, input_tokens=SHORT, output_tokens=SHORT)
+    source = Source(told, Estimate(), seed=1, nonce="")
+    turns, first = Turns(source), source.request(0)
+    turns.given(first)
+    turns.answered(first, Message("assistant", "hello"), end_ns=10**17)
     assert turns.next() is None
     assert turns.waiting

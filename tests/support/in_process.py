@@ -130,7 +130,7 @@ async def pair(
         worker=worker,
         workers=workers,
         warmup_requests=len(range(worker, told.run.warmup_requests, workers)),
-        most=told.run.max_requests,
+        most=told.max_requests,
         requests=None if requests is None else tuple(requests),
     )
     companion = Companion(task)

@@ -1,0 +1,36 @@
+"""Which tools an answer called: out of the text that its tool events carried, the same for every wire.
+
+A wire streams a call's name and then its arguments in pieces. Put together that is a name followed by a JSON object,
+and then the next call.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+from llmexp.clients.base import TokenEvent
+
+Call = dict[str, str]
+
+
+def calls_of(events: Iterable[TokenEvent]) -> list[Call]:
+    """The calls of an answer: name and arguments of each."""
+    return list(_cut("".join([event.text for event in events if event.kind == "tool"])))
+
+
+def _cut(text: str) -> Iterator[Call]:
+    decoder = json.JSONDecoder()
+    while text:
+        name, brace, _ = text.partition("{")
+        if not brace:
+            break
+        try:
+            _, end = decoder.raw_decode(text, len(name))
+        except (ValueError, RecursionError):  # the limit cut it, or the model wrote no JSON
+            yield {"name": name.strip(), "arguments": text[len(name) :]}
+            return
+        yield {"name": name.strip(), "arguments": text[len(name) : end]}
+        text = text[end:]
+    if text.strip():
+        yield {"name": text.strip(), "arguments": ""}

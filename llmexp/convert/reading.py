@@ -1,0 +1,147 @@
+"""Records of logs as mappings, one at a time: JSON lines, JSON arrays or single objects, CSV, Parquet; gzip; folders.
+
+Which of the JSON forms a file has is told by its beginning: exporters name them as they like.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+from llmexp.errors import ConfigError
+
+_TABLES = (".csv", ".parquet")
+_KNOWN = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".log", ".txt", "")
+_PIECE = 1 << 20
+_LARGEST_VALUE = 1 << 30
+_LARGEST_CELL = 1 << 27
+
+
+class Found(NamedTuple):
+    """A record and where it stands; `record` is the reason, as text, where it cannot be read."""
+
+    where: str
+    record: Mapping[str, object] | str
+
+
+def records(source: str) -> Iterator[Found]:
+    """Every record of a file or of all files below a folder, in the order of their names."""
+    path = Path(source)
+    files = [path]
+    if path.is_dir():
+        files = sorted(one for one in path.rglob("*") if one.is_file() and _kind(one) in _KNOWN and _kind(one))
+    if not files or not path.exists():
+        raise ConfigError(f"SOURCE: no such file, or a folder without logs: '{source}'")
+    for file in files:
+        try:
+            yield from _of_file(file)
+        except (OSError, EOFError) as error:
+            raise ConfigError(f"SOURCE: '{file}' cannot be read ({error})") from None
+
+
+def _kind(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def _of_file(path: Path) -> Iterator[Found]:
+    kind = _kind(path)
+    if kind == ".parquet":
+        yield from _parquet(path)
+        return
+    read = _csv if kind == ".csv" else _json
+    if path.name.endswith(".gz"):
+        with gzip.open(path, "rb") as unpacked:
+            yield from read(path, cast("IO[bytes]", unpacked))
+    else:
+        with path.open("rb") as raw:
+            yield from read(path, raw)
+
+
+def _csv(path: Path, raw: IO[bytes]) -> Iterator[Found]:
+    csv.field_size_limit(_LARGEST_CELL)
+    lines = csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""))
+    while True:
+        try:
+            row = next(lines, None)
+        except (csv.Error, UnicodeDecodeError) as error:
+            yield Found(f"{path.name}, line {lines.line_num}", f"it is no CSV: {error}")
+            continue
+        if row is None:
+            return
+        yield Found(f"{path.name}, line {lines.line_num}", {str(name): value for name, value in row.items()})
+
+
+def _parquet(path: Path) -> Iterator[Found]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Found(f"{path.name}, row {number}", row)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"SOURCE: '{path}' is no Parquet ({error})") from None
+
+
+def _json(path: Path, raw: IO[bytes]) -> Iterator[Found]:
+    """JSON lines, unless the file begins with an array or with an object that goes on over its line."""
+    number, first = 0, b""
+    for line in raw:
+        number += 1
+        if line.strip(b"\xef\xbb\xbf \t\r\n"):
+            first = line
+            break
+    text = first.decode("utf-8", "replace").removeprefix("\ufeff")
+    goes_on = text.lstrip().startswith("{") and not text.rstrip().endswith("}")
+    if text.lstrip().startswith("[") or goes_on:
+        yield from _values(path, text, raw)
+        return
+    if text.strip():
+        yield Found(f"{path.name}, line {number}", _parsed(text))
+    for line in raw:
+        number += 1
+        if line.strip():
+            yield Found(f"{path.name}, line {number}", _parsed(line.decode("utf-8", "replace")))
+
+
+def _parsed(text: str) -> Mapping[str, object] | str:
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"it is no JSON: {error}"
+    return tree if isinstance(tree, dict) else "it is no JSON object"
+
+
+def _values(path: Path, text: str, raw: IO[bytes]) -> Iterator[Found]:
+    """The objects of an array, or one after the other, however they are broken into lines."""
+    decoder, reader = json.JSONDecoder(), io.TextIOWrapper(raw, encoding="utf-8", errors="replace")
+    number, more = 0, True
+    while True:
+        text = text.lstrip(" \t\r\n,[")
+        if not text.strip("] \t\r\n") and not more:
+            return
+        try:
+            tree, end = decoder.raw_decode(text) if text and text[0] != "]" else (None, 0)
+        except (ValueError, RecursionError) as error:
+            tree, end = None, 0
+            if not more or len(text) > _LARGEST_VALUE:
+                yield Found(f"{path.name}, record {number + 1}", f"it is no JSON: {error}")
+                return
+        if end:
+            number += 1
+            text = text[end:]
+            yield Found(f"{path.name}, record {number}", tree if isinstance(tree, dict) else "it is no JSON object")
+            continue
+        if not more:
+            return
+        piece = reader.read(max(_PIECE, len(text)))
+        more = bool(piece)
+        text = text.removeprefix("]") + piece
