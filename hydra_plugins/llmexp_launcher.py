@@ -46,7 +46,7 @@ class LlmexpLauncher(Launcher):
             refuse_credentials(self.config)
             composed = [self._compose(overrides, initial_job_idx + at) for at, overrides in enumerate(job_overrides)]
             command_line.composed()
-            status = sweep.run_sweep(composed, str(self.config.hydra.sweep.dir), self.config)
+            status = sweep.run_sweep(composed, str(self.config.hydra.sweep.dir), self.config).status
         except ConfigError as error:
             print(error, file=sys.stderr)
             sys.exit(error.exit_status)

@@ -86,7 +86,7 @@ def _hydra() -> None:
 
         command_line.composed()
         try:
-            status = sweep.run_composed(composed, cast("DictConfig", HydraConfig.get()))
+            status = sweep.run_composed(composed, cast("DictConfig", HydraConfig.get())).status
         except ConfigError as error:
             # Hydra would show a traceback.
             print(error, file=sys.stderr)

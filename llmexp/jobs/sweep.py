@@ -35,8 +35,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("llmexp")
 
 
-def run_composed(task: DictConfig, hydra: DictConfig) -> int:
-    """A command without `-m`: one job, or a sweep of its repeats. Returns the exit status."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and where it left its files."""
+
+    status: int
+    directory: Path | None
+    """None where nothing was run."""
+    sweep: bool
+
+
+def run_composed(task: DictConfig, hydra: DictConfig) -> Outcome:
+    """A command without `-m`: one job, or a sweep of its repeats."""
     composed = Composed(task, hydra, tuple(hydra.overrides.task))
     with _owned(lock.claim(Path(str(hydra.runtime.output_dir)))) as folder:
         found = jobs.specs([composed])
@@ -47,12 +57,12 @@ def run_composed(task: DictConfig, hydra: DictConfig) -> int:
         return _Run([replace(found[0], directory=folder.path)], folder, None).run()
 
 
-def run_sweep(composed: Sequence[Composed], directory: str, multirun: DictConfig | None = None) -> int:
-    """A multirun. Returns the exit status; raises `ConfigError` before anything is written or sent."""
+def run_sweep(composed: Sequence[Composed], directory: str, multirun: DictConfig | None = None) -> Outcome:
+    """A multirun. Raises `ConfigError` before anything is written or sent."""
     return run_specs(jobs.specs(composed), Path(directory), multirun)
 
 
-def run_specs(found: list[Spec], directory: Path, multirun: DictConfig | None = None) -> int:
+def run_specs(found: list[Spec], directory: Path, multirun: DictConfig | None = None) -> Outcome:
     """A sweep of checked jobs into `directory`, or into the one that `run.resume` names."""
     config = found[0].config
     if config.dry_run:
@@ -76,11 +86,11 @@ def _owned(folder: Folder) -> Iterator[Folder]:
         folder.drop_if_empty()
 
 
-def _plan_only(found: list[Spec]) -> int:
+def _plan_only(found: list[Spec]) -> Outcome:
     from llmexp.jobs import plan
 
     print(plan.render(plan.estimate(found)))
-    return OK
+    return Outcome(OK, None, sweep=len(found) > 1)
 
 
 @dataclass
@@ -99,7 +109,7 @@ class _Run:
     servers: Servers | None = None
     """What jobs start by a command, kept for those that follow."""
 
-    def run(self) -> int:
+    def run(self) -> Outcome:
         from llmexp.endpoints.served import Servers
         from llmexp.jobs import plan
 
@@ -119,7 +129,7 @@ class _Run:
 
             self._end()
             benchmark.stop_ray()
-        return self._status()
+        return Outcome(self._status(), self.folder.path, sweep=self.sweep is not None)
 
     def _status(self) -> int:
         return worst([*self.statuses, *self.recorder.statuses])
