@@ -5,25 +5,17 @@ Nothing heavy is imported before a job is known to run: `--help` does not even i
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from llmexp import command_line, secrets
 from llmexp import errors as outcome
+from llmexp.composition import conf_dir, quiet_environment, store_schema
 from llmexp.errors import FAILED, INTERRUPTED, WRONG, ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-
-def conf_dir() -> Path:
-    """The folder of shipped configs: beside the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def main() -> None:
@@ -33,7 +25,7 @@ def main() -> None:
     if answered is not None:
         sys.exit(answered)
     secrets.guard_streams()
-    _quiet_environment()
+    quiet_environment()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         sys.argv[1:] = command_line.arranged(arguments)
@@ -58,25 +50,14 @@ def main() -> None:
     sys.exit(outcome.final())
 
 
-def _quiet_environment() -> None:
-    """Libraries underneath must not phone anywhere or write over the tables."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-
-
 def _terminated(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
 def _hydra() -> None:
     import hydra
-    from hydra.core.config_store import ConfigStore
 
-    from llmexp import config
-
-    ConfigStore.instance().store(name="llmexp_schema", node=config.schema_node(), provider="llmexp")
+    store_schema()
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def run(composed: DictConfig) -> Any:

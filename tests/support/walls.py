@@ -18,6 +18,7 @@ DOORS = {
     "calibrate",
     "command_line",
     "compare.__main__",
+    "composition",
     "convert",
     "llmperf.correctness",
     "llmperf.flags",
