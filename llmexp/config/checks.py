@@ -12,6 +12,7 @@ from llmexp.config.schema import Config, Judge, Model, Tokens, Workload
 def problems(config: Config) -> Iterator[str]:
     """What does not fit together."""
     yield from _check_model(config.model)
+    yield from _check_gpus(config.model)
     yield from _check_workload(config.workload)
     yield from _check_load(config)
     yield from _check_run(config)
@@ -32,6 +33,18 @@ def _check_model(model: Model) -> Iterator[str]:
             )
     if model.api == "litellm" and not model.provider:
         yield "model.provider: api=litellm needs LiteLLM's prefix, such as openai or bedrock/converse"
+
+
+def _check_gpus(model: Model) -> Iterator[str]:
+    if model.gpu_metrics not in (None, "none", "nvml"):
+        url = urlsplit(model.gpu_metrics)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            yield (
+                "model.gpu_metrics: must be nvml, none, or the URL of a DCGM exporter such as "
+                f"http://127.0.0.1:9400/metrics, got '{model.gpu_metrics}'"
+            )
+    if model.gpus == []:
+        yield "model.gpus: must name a GPU; null means all"
 
 
 def _check_workload(workload: Workload) -> Iterator[str]:

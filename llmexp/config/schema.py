@@ -185,9 +185,24 @@ class Model(_Part):
         None,
         description="The server's Prometheus metrics; null: where OpenAI-like servers have them; `none`: not read.",
     )
+    gpu_metrics: str | None = Field(
+        None,
+        description="Energy: `nvml`, the URL of a DCGM exporter, `none`; null: this machine's GPUs by NVML where the "
+        "job starts the server.",
+    )
+    gpus: list[int | str] | int | str | None = Field(
+        None, description="Which GPUs serve, by index or UUID; null: all, summed."
+    )
     deployment: Deployment = External()
     rehearsal: Profile = Field(Profile(), description="How the simulator plays this model under rehearse=true.")
     notes: str | None = None
+
+    @property
+    def chosen_gpus(self) -> tuple[int | str, ...] | None:
+        """The GPUs that were named; None for all."""
+        if self.gpus is None:
+            return None
+        return tuple(self.gpus) if isinstance(self.gpus, list) else (self.gpus,)
 
 
 # --- workload --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +25,21 @@ if TYPE_CHECKING:
     from llmexp.records.observed import Observed
     from llmexp.results.model import Result, Status
     from llmexp.results.run import Run
+    from llmexp.telemetry import PowerWatch
     from llmexp.workload.request import Request
 
 log = logging.getLogger("llmexp")
 _ENDED = "the server that the job started"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What others said while a load ran."""
+
+    server: Watch
+    """The server's own metrics."""
+    gpu: PowerWatch
+    cpu: PowerWatch
 
 
 def send(
@@ -39,18 +50,21 @@ def send(
     *,
     requests: tuple[Request, ...] | None = None,
     enough: Callable[[Counter[str]], str | None] = lambda _counts: None,
-) -> tuple[Job, Measurement, Watch]:
-    """The load itself, on an endpoint that answers: its `benchmark.Job`, what it left, and the server's own metrics."""
+) -> tuple[Job, Measurement, Seen]:
+    """The load itself, on an endpoint that answers: its `benchmark.Job`, what it left, and what others saw of it."""
+    from llmexp import telemetry
     from llmexp.benchmark import Benchmark
     from llmexp.benchmark.server_metrics import Watch, source_of
 
     watch = Watch(source_of(spec.config, running.base_url, running.metrics_url), spec.config.model.name)
     job = _job(spec, running, budget, progress, requests, watch)
     job = replace(job, enough=enough, spend=_while_it_serves(job.spend, running))
-    measurement = Benchmark(job).run()
+    gpu, cpu = telemetry.choose(spec.config)
+    with gpu, cpu:
+        measurement = Benchmark(job).run()
     if (how := running.ended()) is not None and measurement.reason is None:
         measurement.failed, measurement.reason = True, f"{_ENDED} {how}"
-    return job, measurement, watch
+    return job, measurement, Seen(watch, gpu, cpu)
 
 
 def _while_it_serves(
@@ -111,7 +125,7 @@ def conclude(
     started: datetime,
     nonce: str,
     budget: Budget,
-    watch: Watch | None = None,
+    seen: Seen | None = None,
     requests: tuple[Request, ...] | None = None,
 ) -> Result:
     """Records on disk → numbers, verdict on the client, files."""
@@ -138,6 +152,11 @@ def conclude(
     if not config.rehearse:
         budget.spent_usd += (cost["cost_usd"] or 0.0) + (cost["warmup_usd"] or 0.0)
     curves = metrics.curves(observed)
+    server: dict[str, object] = {}
+    if seen is not None:
+        server = server_side.of_run(seen.server, observed, summary, curves, measurement.anchor)
+        curves, drawn = _drawn(seen, observed, summary, curves)
+        server |= drawn
     result = results.build(
         job=spec.info(),
         status=_status(measurement, observed),
@@ -148,7 +167,7 @@ def conclude(
         deployment=_deployment(config, running, measurement),
         metrics=summary,
         curves=curves,
-        server=None if watch is None else server_side.of_run(watch, observed, summary, curves, measurement.anchor),
+        server=server,
         errors=metrics.errors(observed),
         validity=validity.judge(facts),
         client=client,
@@ -160,6 +179,25 @@ def conclude(
         files.write_job(results.Run(result, spec.directory))
         _draw(results.Run(result, spec.directory))
     return result
+
+
+def _drawn(
+    seen: Seen, observed: Observed, summary: dict[str, object], curves: dict[str, object] | None
+) -> tuple[dict[str, object] | None, dict[str, object]]:
+    """Adds what the hardware drew to the summary; the curves with it, and where it comes from."""
+    from llmexp import telemetry
+    from llmexp.metrics import summary as metrics
+
+    work, sources = telemetry.Work.of(observed, summary, metrics.billed_output_tokens(observed)), {}
+    for name, watch in (("gpu", seen.gpu), ("cpu", seen.cpu)):
+        found = telemetry.report(watch, work, curves)
+        if found.metrics:
+            summary[name] = found.metrics
+        if found.source:
+            sources[name] = found.source
+        if curves is not None:
+            curves = {**curves, **{f"{name}_{curve}": values for curve, values in found.curves.items()}}
+    return curves, {"power": sources} if sources else {}
 
 
 def _summary(config: Config, observed: Observed, price: PriceList) -> dict[str, object]:

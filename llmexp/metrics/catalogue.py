@@ -37,6 +37,12 @@ SHOWN = (
     "cost_usd",
     "usd_per_million_output_tokens",
     "usd_per_thousand_right",
+    "gpu/joules_per_output_token",
+    "gpu/joules_per_good_request",
+    "gpu/joules_per_right_answer",
+    "gpu/energy_j",
+    "gpu/power_w",
+    "cpu/joules_per_output_token",
 )
 """What a comparison shows, in this order; the primary metric comes first wherever it stands."""
 
@@ -66,9 +72,23 @@ _WORDS = {
     "right_per_s": "right answers/s",
     "usd_per_thousand_right": "cost per thousand right answers",
     "right_goodput_per_s": "right and in time",
+    "gpu/energy_j": "GPU energy",
+    "gpu/power_w": "GPU power",
+    "gpu/utilization": "GPU utilization",
+    "gpu/memory_used_bytes": "GPU memory used",
+    "gpu/joules_per_output_token": "GPU energy per output token",
+    "gpu/joules_per_good_request": "GPU energy per good request",
+    "gpu/joules_per_right_answer": "GPU energy per right answer",
+    "cpu/energy_j": "CPU energy",
+    "cpu/power_w": "CPU power",
+    "cpu/joules_per_output_token": "CPU energy per output token",
+    "cpu/joules_per_good_request": "CPU energy per good request",
+    "cpu/joules_per_right_answer": "CPU energy per right answer",
 }
 AT_A_LOAD = tuple(_WORDS)
 """Beginnings of the metrics that mean something only beside the load they were measured at."""
+_DRAWN = ("gpu/", "cpu/")
+"""Groups of plain numbers: no distribution stands behind such a name."""
 _OPEN_LOOP_ONLY = ("response_ttft_s", "response_latency_s")
 
 
@@ -81,12 +101,12 @@ class Metric:
     @property
     def base(self) -> str:
         """The distribution it belongs to: `ttft_s` of `ttft_s/p95`."""
-        return self.name.rpartition("/")[0] or self.name
+        return self.name if self.name.startswith(_DRAWN) else self.name.rpartition("/")[0] or self.name
 
     @property
     def statistic(self) -> str:
         """`p95` of `ttft_s/p95`; empty for plain numbers."""
-        return self.name.rpartition("/")[2] if "/" in self.name else ""
+        return self.name.rpartition("/")[2] if self.base != self.name else ""
 
     @property
     def percent(self) -> int | None:
@@ -109,6 +129,8 @@ class Metric:
             return "higher"
         if self.base.endswith("_s") or self.base in ("error_rate", "requests_failed") or "usd" in self.base:
             return "lower"
+        if self.base.endswith(("energy_j", "power_w")) or "joules" in self.base:
+            return "lower"
         return None
 
     @property
@@ -120,7 +142,11 @@ class Metric:
             return "requests/s"
         if "usd" in self.base:
             return "USD"
-        if self.base == "error_rate" or self.base.startswith("right_share"):
+        if self.base.endswith("energy_j") or "joules" in self.base:
+            return "J"
+        if self.base.endswith("power_w"):
+            return "W"
+        if self.base in ("error_rate", "gpu/utilization") or self.base.startswith("right_share"):
             return "share"
         return "s" if self.base.endswith("_s") else "tokens" if self.base.endswith("_tokens") else ""
 

@@ -100,6 +100,25 @@ DICTIONARY: dict[str, Metric] = {
         Metric(
             "usd_per_million_output_tokens", "USD", "number", "cost_usd / output tokens × 10⁶: input's cost is inside."
         ),
+        Metric(
+            "gpu/energy_j", "J", "number", "Drawn by the GPUs over the window, summed; only where all of it was seen."
+        ),
+        Metric("gpu/power_w", "W", "number", "gpu/energy_j / window, else the mean of the readings inside it."),
+        Metric("gpu/utilization", "share", "number", "Mean over the window and the GPUs, 0 to 1."),
+        Metric("gpu/memory_used_bytes", "bytes", "number", "The most that was used inside the window, GPUs summed."),
+        Metric("gpu/joules_per_output_token", "J", "number", "gpu/energy_j / output tokens, as they are billed."),
+        Metric("gpu/joules_per_good_request", "J", "number", "gpu/energy_j / requests that meet the SLO."),
+        Metric("gpu/joules_per_right_answer", "J", "number", "gpu/energy_j / right answers, where answers are graded."),
+        Metric(
+            "cpu/energy_j",
+            "J",
+            "number",
+            "Drawn by the CPU by RAPL, where it may be read and the job starts the server.",
+        ),
+        Metric("cpu/power_w", "W", "number", "cpu/energy_j / window."),
+        Metric("cpu/joules_per_output_token", "J", "number", "cpu/energy_j / output tokens, as they are billed."),
+        Metric("cpu/joules_per_good_request", "J", "number", "cpu/energy_j / requests that meet the SLO."),
+        Metric("cpu/joules_per_right_answer", "J", "number", "cpu/energy_j / right answers, where answers are graded."),
         Metric("score", "0 to 1", "distribution", "What the grader gave each graded answer; 0 for unparsed ones."),
         Metric("right_share", "share", "number", "Right / graded answers, where answers are graded (quality)."),
         Metric("right_share_low", "share", "number", "Lower end of Wilson's 95 % interval of right_share."),

@@ -38,6 +38,7 @@ __all__ = [
     "DICTIONARY",
     "Metric",
     "all_uncarried",
+    "billed_output_tokens",
     "cached_beyond",
     "concurrency_held",
     "curves",
@@ -199,7 +200,7 @@ def _money(observed: Observed, span: Span | None, cost: Cost | None, usd_per_hou
     hours = None if usd_per_hour is None or span is None else usd_per_hour * span.duration_s / 3600
     parts = [part for part in (tokens, hours) if part is not None]
     usd = sum(parts) if parts else None
-    billed = int(_billed(observed)[2].sum())
+    billed = billed_output_tokens(observed)
     return {
         "cost_usd": usd,
         "usd_per_million_output_tokens": usd / billed * 1e6 if usd is not None and billed else None,
@@ -215,6 +216,11 @@ def _tokens_usd(observed: Observed, cost: Cost) -> float | None:
             return None
         spent += usd
     return spent
+
+
+def billed_output_tokens(observed: Observed) -> int:
+    """Output tokens that cost money, of every request."""
+    return int(_billed(observed)[2].sum())
 
 
 def _billed(observed: Observed) -> tuple[Ints, Ints, Ints, Ints]:

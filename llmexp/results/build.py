@@ -65,6 +65,9 @@ def remarks(metrics: Tree, notes: Tree, server: Tree) -> list[str]:
     problem = text(server, "source", "problem")
     found = [f"The server's metrics were not read: {problem}."] if problem else []
     found += [said for check in items(server, "checks") if (said := text(check, "remark"))]
+    for name in ("gpu", "cpu"):
+        if problem := text(server, "power", name, "problem"):
+            found.append(f"Energy of the {name.upper()} is not known: {problem}.")
     cut = int(number(metrics, "requests_unfinished") or 0)
     if early := text(notes, "ended_early"):
         found.append(f"The load ended early: {early}. {cut} requests in flight were cut.")

@@ -11,7 +11,7 @@ NUMBERS = BASE | {"records", "metrics", "litellm_package"}
 READER = NUMBERS | {"results"}
 MEASURING = NUMBERS | {"workload", "schedule", "clients", "worker", "companion", "endpoints", "benchmark"}
 READERS = {"terminal", "tracking", "llmperf", "report", "compare"}
-BELOW_JOBS = MEASURING | READERS | {"quality", "results"}
+BELOW_JOBS = MEASURING | READERS | {"quality", "results", "telemetry"}
 DOORS = {
     "__main__",
     "api",
@@ -45,6 +45,7 @@ ROOMS: Mapping[str, set[str]] = {
     "companion": NUMBERS | {"worker", "clients", "workload"},
     "endpoints": BASE | {"clients", "workload"},
     "benchmark": NUMBERS | {"companion", "worker", "clients", "schedule", "workload"},
+    "telemetry": NUMBERS | {"benchmark"},
     "quality": NUMBERS | {"workload"},
     "results": NUMBERS,
     "terminal": READER,
