@@ -11,9 +11,11 @@ from llmexp.config import Config
 
 if TYPE_CHECKING:
     from llmexp.benchmark import Measurement
+    from llmexp.benchmark.hosts import HostReport
     from llmexp.metrics.prices import PriceList
     from llmexp.metrics.validity import ClientFacts
     from llmexp.records.observed import Observed
+    from llmexp.worker.plan import Watch as WorkerWatch
 
 
 def client(measurement: Measurement) -> dict[str, Any]:
@@ -44,10 +46,21 @@ def client(measurement: Measurement) -> dict[str, Any]:
         "tokenizer": built.tokenizer if built else None,
         "tokenizer_source": built.tokenizer_source if built else None,
         "own_stream": built is not None and built.own_stream,
+        "clock_uncertainty_s": measurement.clock_uncertainty_s,
+        "load_lost_share": measurement.lost_share,
+        "hosts": [_host(host, measurement.watches) for host in measurement.hosts],
     }
 
 
-def _cpu_share(watch: Any) -> float:
+def _host(host: HostReport, watches: Mapping[int, WorkerWatch]) -> dict[str, object]:
+    """An entry of `hosts`: the loop lag is that of the workers that ran there."""
+    from llmexp.metrics.distributions import distribution
+
+    lags = [lag for number in host.numbers if number in watches for lag in watches[number].loop_lag_s]
+    return {**host.as_dict(), "loop_lag_s": distribution(lags)}
+
+
+def _cpu_share(watch: WorkerWatch) -> float:
     duration = (watch.ended_ns - watch.started_ns) / 1e9
     return watch.cpu_s / duration if duration > 0 else 0.0
 
@@ -89,6 +102,8 @@ def facts(
         undeclared_cache_hits=metrics.cached_beyond(observed, declared),
         other_load_share=seen["other_load_share"],
         endpoint_on_this_machine=seen["endpoint_cpu_share"] is not None,
+        clock_uncertainty_s=measurement.clock_uncertainty_s,
+        load_lost_share=measurement.lost_share,
         gc_pause_max_s=seen["gc_pause_max_s"],
         rehearsal=config.rehearse,
     )
@@ -130,7 +145,7 @@ def notes(config: Config, measurement: Measurement, observed: Observed, nonce: s
     from llmexp.metrics import summary as metrics
 
     built = measurement.built
-    workload = list(built.workload_notes) if built else []
+    workload = [*measurement.notes, *(built.workload_notes if built else ())]
     size, most = built.workload_size if built else None, config.max_requests
     if size is not None and (most is None or most > size):
         workload.append(f"the workload has {size} texts; beyond that they come again under new nonces")

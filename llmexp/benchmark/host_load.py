@@ -1,4 +1,4 @@
-"""Who else uses this machine while a load runs: the endpoint, if it is here, and everybody else.
+"""Who else uses a machine while a load runs: the endpoint, if it is here, and everybody else.
 
 Reads CPU times before and after, so that watching costs nothing in between.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any
 
 
 class LoadWatch:
     """A context that compares the machine's CPU time with that of our own processes and the endpoint's."""
 
-    def __init__(self, host: str, port: int, endpoint_pids: tuple[int, ...]) -> None:
+    def __init__(self, host: str, port: int, endpoint_pids: tuple[int, ...], ours: tuple[int, ...] = ()) -> None:
+        """`ours`: processes that are the client's with all below them; none: this one."""
+        self._ours = ours or (os.getpid(),)
         self._host = host
         self._port = port
         self._pids = endpoint_pids
@@ -53,7 +54,7 @@ class LoadWatch:
         # timers, the columns sum to 10 % more or less than went by. Busy is the clock's time less the idle one.
         times = psutil.cpu_times()
         endpoint = {pid for root in self._pids for pid in _tree(root)}
-        ours = set(_tree(os.getpid())) - endpoint
+        ours = {pid for root in self._ours for pid in _tree(root)} - endpoint
         return {
             "total": time.monotonic() * self._cores,
             "idle": times.idle + getattr(times, "iowait", 0.0),
@@ -88,6 +89,9 @@ def _listeners(host: str, port: int) -> tuple[int, ...]:
         return ()
     found: set[int] = set()
     with contextlib.suppress(psutil.Error):
-        connections: list[Any] = psutil.net_connections(kind="tcp")
-        found = {c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid}
+        found = {
+            c.pid
+            for c in psutil.net_connections(kind="tcp")
+            if c.status == psutil.CONN_LISTEN and c.pid and c.laddr and c.laddr.port == port
+        }
     return tuple(found)

@@ -24,8 +24,8 @@ class Companion:
         self._environment: dict[str, str | None] = {}
         """What the variables that a job set were before it."""
 
-    def begin(self, task: Task) -> Built:
-        """Build all that the job needs; what the driver needs to plan the worker.
+    def begin(self, task: Task, files: Mapping[str, bytes] | None = None) -> Built:
+        """Build all that the job needs; what the driver needs to plan the worker. `files` came with the task.
 
         Nothing of a job before is left: its counts, queues, requests, nonce, client and credentials are dropped with
         its `Core`, its directory is removed, and the variables that it set are as they were. Imported modules and the
@@ -35,7 +35,7 @@ class Companion:
         self._core = None
         gc.collect()
         self._set(task.environment)
-        self._core = Core(task)
+        self._core = Core(task, files or {})
         return self._core.build()
 
     def _set(self, environment: Mapping[str, str]) -> None:

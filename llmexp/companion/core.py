@@ -13,10 +13,12 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from llmexp.clients.base import Client, Failure, Target
-from llmexp.companion import ahead
+from llmexp.companion import ahead, luggage
 from llmexp.companion.feed import Feed
 from llmexp.companion.rows import BATCH_S, Rows
 from llmexp.companion.spool import Spool, SpoolFullError
@@ -39,9 +41,9 @@ LONGEST_REST_S = 0.05
 class Core:
     """One companion, one job."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, files: Mapping[str, bytes] | None = None) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="llmexp-"))
+        self._task = replace(task, config=luggage.unpack(task.config, files or {}, self._directory))
         self._odometer = Odometer(self._directory / ODOMETER, create=True)
         self._feed = Feed(self._directory)
         self._tapes = Spool()
@@ -318,7 +320,8 @@ class Core:
         counts = self._tally.counts
         if self._supply.turns.skipped:
             counts["turns_skipped"] = self._supply.turns.skipped
-        return Drained(self._rows.take(), counts, problem)
+        flying = self._supply.on_the_wire(max(0, self._odometer.read() - self._tally.done))
+        return Drained(self._rows.take(), counts, problem, flying)
 
     def warmup_records(self) -> list[Record]:
         """What the warm-up's tapes mean, once all of them have been explained."""

@@ -179,7 +179,8 @@ class Supply:
 
     def on_the_wire(self, count: int) -> list[int]:
         """The measured shots that a worker must have launched, if it launched `count` that are not over."""
-        return [key for key in self._given if key >= 0][:count]
+        # A copy: the working thread hands over more meanwhile.
+        return [key for key in list(self._given) if key >= 0][:count]
 
 
 def times_itself(client: Client) -> bool:

@@ -63,6 +63,8 @@ class Drained(NamedTuple):
     """Requests by status, tokens, missed service levels: so far."""
     problem: str | None
     """A reason to stop the job, or a fault of our own."""
+    flying: list[int]
+    """Indexes of the requests on the wire: lost, should this host die now."""
 
 
 @dataclass(frozen=True)

@@ -431,7 +431,11 @@ class Ray(_Part):
     """Where the workers run."""
 
     kind: Literal["local", "cluster"] = "local"
-    address: str | None = Field(None, description="For `cluster`: as ray.init takes it.")
+    address: str | None = Field(None, description="For `cluster`: HOST:PORT of its head, or auto.")
+    nodes: Annotated[str, Field(min_length=1)] = Field(
+        "all",
+        description="For `cluster`: all (that offer CPUs), others (not the driver's), or a Ray resource or label.",
+    )
     workers: Count | None = Field(None, description="Null: chosen from load and cores.")
 
 

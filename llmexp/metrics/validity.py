@@ -14,6 +14,7 @@ Verdict = Literal["valid", "degraded", "invalid"]
 Level = Literal["note", "degraded", "invalid"]
 
 GC_PAUSE_LIMIT_S = 0.005
+OTHER_LOAD_LIMIT, OTHER_LOAD_NOTED = 0.25, 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class ClientFacts:
     """Share of this machine's CPU that went to neither the client nor an endpoint that the job started."""
     endpoint_on_this_machine: bool = False
     """The job started the endpoint beside the client."""
+    clock_uncertainty_s: float | None = None
+    """How far off another host's stamps may be, in the driver's clock; the worst host's."""
+    load_lost_share: float | None = None
+    """Share of the load that was offered and lost with workers."""
     gc_pause_max_s: float | None = None
     rehearsal: bool = False
 
@@ -178,11 +183,31 @@ _LIMITS = (
         remedy="Leave run.nonce null, so that each run draws its own, or declare workload.prefix_tokens.",
     ),
     _Limit(
+        fact="clock_uncertainty_s",
+        reason="clock_uncertainty",
+        degraded=0.001,
+        invalid=0.010,
+        unit="ms",
+        seen="the clock of a host is known to {} (limit {})",
+        why="its stamps are off by up to that much against those of the other hosts",
+        remedy="Use hosts that are nearer to the driver's (one zone, one network), or leave that host out (ray.nodes).",
+    ),
+    _Limit(
+        fact="load_lost_share",
+        reason="load_lost",
+        degraded=0.0,
+        invalid=0.10,
+        unit="%",
+        seen="{} of the load was lost with workers that died (limit {})",
+        why="what was measured is a lower load than the one it is labelled with",
+        remedy="See the log for what ended them (memory, a lost node), and run again.",
+    ),
+    _Limit(
         fact="other_load_share",
         reason="other_load",
-        degraded=0.10,
+        degraded=OTHER_LOAD_LIMIT,
         unit="%",
-        seen="other programs used {} of this machine's CPU (limit {})",
+        seen="other programs used {} of a client machine's CPU (limit {})",
         why="they delay the client at moments that look like the endpoint's",
         remedy="Stop them, or run on a machine of its own.",
     ),
@@ -250,6 +275,9 @@ def _notes(facts: ClientFacts) -> Iterator[Reason]:
             "the endpoint ran on this machine",
             "client and endpoint share its cores, as they would not in production",
         )
+    if facts.other_load_share is not None and OTHER_LOAD_NOTED < facts.other_load_share <= OTHER_LOAD_LIMIT:
+        seen = f"other programs used {facts.other_load_share * 100:.3g} % of a client machine's CPU"
+        yield _note("other_load", seen, "they may delay the client now and then", facts.other_load_share)
     if facts.requests_completed and facts.loop_lag_p99_s is None:
         yield _note("loop_lag_unknown", "event-loop lag was not measured", "the stamps' own error is unknown")
     if facts.gc_pause_max_s is not None and facts.gc_pause_max_s > GC_PAUSE_LIMIT_S:

@@ -1,5 +1,6 @@
 """One request's record, its file and its columns."""
 
+from llmexp.records.clock import moved, take_out_drift
 from llmexp.records.file import (
     ARROWS,
     PARQUET,
@@ -34,10 +35,12 @@ __all__ = [
     "from_batch",
     "iterate",
     "metadata",
+    "moved",
     "read",
     "records",
     "rewrite",
     "schema",
+    "take_out_drift",
     "to_batch",
     "to_parquet",
 ]

@@ -141,6 +141,10 @@ class Writer:
             view = view[self._file.write(view) :]
         self.rows += rows
 
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Write one batch of these columns."""
+        self.append(bytes(batch.serialize()))
+
     def close(self) -> None:
         """Mark the end of the stream and close the file; a second call does nothing."""
         if not self._file.closed:

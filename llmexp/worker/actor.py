@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from pathlib import Path
-from time import monotonic_ns
 
 from llmexp.worker.core import Core
 from llmexp.worker.plan import Plan, Watch
@@ -50,9 +48,8 @@ class Worker:
         """Take the shots that the companion gives before a phase; how many are ready. Runs while it gives them."""
         return self._loop.run_until_complete(self._now.load_shots())
 
-    def measure(self, start_wall_ns: int) -> Watch:
-        """Run the load from the given wall-clock time on."""
-        start_ns = monotonic_ns() + start_wall_ns - time.time_ns()
+    def measure(self, start_ns: int) -> Watch:
+        """Run the load from this time of this host's monotonic clock on."""
         return self._loop.run_until_complete(self._now.run(warmup=False, start_ns=start_ns))
 
     def close(self) -> None:

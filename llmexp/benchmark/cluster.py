@@ -1,0 +1,376 @@
+"""Ray: started on this machine or joined elsewhere, asked whether it lives, restarted, ended; and its nodes.
+
+Ray is started once per process and kept for all jobs of a sweep. In local mode it joins no other Ray of this host,
+listens on loopback alone and takes only calls that carry a token of its own, which lies in a private folder.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from llmexp.benchmark import ray_parts
+from llmexp.config import Ray
+from llmexp.errors import ConfigError, JobError
+
+if TYPE_CHECKING:
+    import psutil
+
+ATTEMPTS = 3
+START_S = 90.0
+STOP_S = 15.0
+REACH_S = 3.0
+CORE_PROCESSES = ("gcs_server", "raylet")
+LONGEST_FOLDER = 40
+"""Ray's sockets lie 60 characters below its folder, and their addresses may have 107."""
+_EVERY_NODE = ("CPU", "GPU", "memory", "object_store_memory")
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+log = logging.getLogger("llmexp")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster that can take workers."""
+
+    id: str
+    address: str
+    cores: int
+    """CPUs that it offers."""
+    here: bool
+    """The driver runs on it."""
+
+    def __str__(self) -> str:
+        return f"{self.address} (node {self.id[:8]})"
+
+
+# --- start and end ---------------------------------------------------------------------------------------------------
+
+
+class _Keeper(threading.Thread):
+    """Starts Ray, and lives as long as Ray does: Linux ends Ray's processes with the thread that started them.
+
+    The main thread, which takes the signals, can so wait with a limit.
+    """
+
+    def __init__(self, start: Callable[[], None]) -> None:
+        super().__init__(name="ray", daemon=True)
+        self._start_ray = start
+        self.error: BaseException | None = None
+        self.started = threading.Event()
+        self.stopping = threading.Event()
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        import ray
+
+        try:
+            self._start_ray()
+        except BaseException as error:  # noqa: BLE001 -- handed to the thread that waits
+            self.error = error
+        self.started.set()
+        self.stopping.wait()
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        self.ended.set()
+
+
+@dataclass
+class _Running:
+    """The Ray that this process uses."""
+
+    asked: Ray
+    keeper: _Keeper | None
+    """None: somebody else started it in this process; it is used and left."""
+    folder: Path | None = None
+    processes: list[psutil.Process] = field(default_factory=list)
+    """The processes without which it is dead, where they are ours."""
+
+
+class _ThisProcess:
+    """A process uses one Ray at a time."""
+
+    running: _Running | None = None
+
+
+_process = _ThisProcess()
+
+
+def ensure_ray(asked: Ray) -> None:
+    """Have the Ray that the config names: start it, join it, or start it anew where it died."""
+    running = _process.running
+    if running is not None and _is_initialized():
+        same = (running.asked.kind, running.asked.address) == (asked.kind, asked.address)
+        if running.keeper is None or (same and alive()):
+            return
+        if same:
+            log.warning("Ray has died; it is started again")
+        stop_ray()
+    if _is_initialized():
+        _process.running = _Running(asked, None)
+    elif asked.kind == "local":
+        _process.running = _started(asked)
+    else:
+        _process.running = _joined(asked)
+
+
+def _is_initialized() -> bool:
+    """Whether this process uses a Ray. It is not imported for that: it reads its environment when it is."""
+    module = sys.modules.get("ray")
+    return module is not None and bool(module.is_initialized())
+
+
+def alive() -> bool:
+    """Whether Ray can be used; asks no part of Ray that might not answer."""
+    running = _process.running
+    if running is None or not _is_initialized():
+        return False
+    if running.processes:
+        return all(_lives(process) for process in running.processes)
+    import ray
+
+    return running.keeper is None or _answers(ray.get_runtime_context().gcs_address)
+
+
+def session() -> object:
+    """Stands for the Ray that runs now; another one after a restart."""
+    return _process.running
+
+
+def stop_ray() -> None:
+    """End the Ray that `ensure_ray` started, or leave the one that it joined."""
+    running, _process.running = _process.running, None
+    if running is None or running.keeper is None:
+        return
+    running.keeper.stopping.set()
+    if not running.keeper.ended.wait(STOP_S):
+        log.warning("Ray did not end within %.0f s: its processes are killed", STOP_S)
+    _end(running.processes)
+    if running.folder is not None:
+        shutil.rmtree(running.folder, ignore_errors=True)
+
+
+atexit.register(stop_ray)
+
+
+def _started(asked: Ray) -> _Running:
+    """Ray on this machine, for this process."""
+    options = _options()
+    for attempt in range(ATTEMPTS):
+        folder, before = _private_folder(), _children()
+
+        def start(folder: Path = folder) -> None:
+            import ray
+
+            with ray_parts.heeded(), ray_parts.without_watchers():
+                ray.init(
+                    address="local", include_dashboard=False, num_cpus=os.cpu_count(), _temp_dir=str(folder), **options
+                )
+
+        with (
+            ray_parts.variables(ray_parts.COMMON, ray_parts.QUIET, ray_parts.LOOPBACK),
+            ray_parts.variables(_own_token(folder), override=True),
+        ):
+            error = _wait(keeper := _Keeper(start), before)
+        if error is None:
+            ours = [child for child in _children() if child not in before]
+            return _Running(asked, keeper, folder, [child for child in ours if _name(child) in CORE_PROCESSES])
+        # Ray gives a busy machine 30 s, then raises a bare Exception and leaves behind what it had started.
+        keeper.stopping.set()
+        keeper.ended.wait(STOP_S)
+        _end([child for child in _children() if child not in before])
+        if attempt + 1 == ATTEMPTS:
+            raise JobError(f"Ray did not start on this machine: {error}. Its logs are in {folder}") from error
+        shutil.rmtree(folder, ignore_errors=True)
+    raise AssertionError
+
+
+def _joined(asked: Ray) -> _Running:
+    """The cluster that `ray.address` names."""
+    if asked.address is not None and asked.address.startswith("ray://"):
+        raise ConfigError(
+            f"ray.address: Ray Client cannot time other hosts, got '{asked.address}'; run the command on a node of the "
+            "cluster and give HOST:PORT of its head, or auto"
+        )
+    with ray_parts.variables(ray_parts.COMMON, _token_at_hand()):
+        keeper = _Keeper(lambda: _join(asked))
+        error = _wait(keeper, _children())
+    if error is not None:
+        keeper.stopping.set()
+        raise ConfigError(_refusal(asked, error)) from error
+    return _Running(asked, keeper)
+
+
+def _join(asked: Ray) -> None:
+    import ray
+
+    with ray_parts.heeded():
+        ray.init(address=asked.address, **_options())
+
+
+def _wait(keeper: _Keeper, before: list[psutil.Process]) -> BaseException | None:
+    """Let it start; what went wrong. An interrupt ends what was started so far."""
+    keeper.start()
+    try:
+        if not keeper.started.wait(START_S):
+            return TimeoutError(f"it was not up within {START_S:.0f} s")
+    except BaseException:
+        keeper.stopping.set()
+        _end([child for child in _children() if child not in before])
+        raise
+    return keeper.error
+
+
+def _options() -> dict[str, object]:
+    return {"configure_logging": True, "logging_level": logging.ERROR, "log_to_driver": False}
+
+
+def _private_folder() -> Path:
+    """Where this Ray keeps sockets, logs and token: mode 0700, a name that nobody can guess."""
+    base = tempfile.gettempdir()
+    if len(base) > LONGEST_FOLDER and Path("/tmp").is_dir():  # noqa: S108 -- only a private folder is made in it
+        base = "/tmp"  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix="llmexp-", dir=base))
+
+
+def _own_token(folder: Path) -> dict[str, str]:
+    """A token that only this Ray takes, in a file that only this user reads."""
+    path = folder / "token"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def _token_at_hand() -> dict[str, str]:
+    """Have Ray use the token that this user has; clusters without authentication do not mind."""
+    named = any(os.environ.get(name) for name in TOKEN_VARIABLES)
+    return {"RAY_AUTH_MODE": "token"} if named or _default_token().exists() else {}
+
+
+def _default_token() -> Path:
+    return Path.home() / ".ray" / "auth_token"
+
+
+def _refusal(asked: Ray, error: BaseException) -> str:
+    where = asked.address or "auto"
+    said = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if asked.address and ":" in asked.address and not _answers(asked.address):
+        return (
+            f"ray.address: nothing answers at {where} ({said}); start it with `ray start --head`, or mend the address"
+        )
+    if _token_at_hand():
+        hint = "its Ray may want another token than the one in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+    else:
+        hint = "if it uses token authentication, put its token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
+    return f"ray.address: cannot join the cluster at {where}: {said}; {hint}"
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def _children() -> list[psutil.Process]:
+    import psutil
+
+    return psutil.Process().children(recursive=True)
+
+
+def _name(process: psutil.Process) -> str:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return process.name()
+    return ""
+
+
+def _lives(process: psutil.Process) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    return False
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+# --- nodes -----------------------------------------------------------------------------------------------------------
+
+
+def own_node() -> Node:
+    """The node that the driver runs on."""
+    return nodes(Ray())[0]
+
+
+def nodes(asked: Ray) -> list[Node]:
+    """The nodes that take workers, this one first; raises `ConfigError` where `ray.nodes` names none."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    living: list[_Row] = [node for node in ray.nodes() if node["Alive"]]
+    if asked.kind == "local":
+        chosen = [node for node in living if node["NodeID"] == own]
+    else:
+        chosen = [node for node in living if _wanted(node, asked.nodes, own)]
+    if not chosen:
+        offered = ", ".join(sorted({name for node in living for name in _labels(node)}))
+        raise ConfigError(
+            f"ray.nodes: must be all (nodes that offer CPUs), others (not this one), or a resource or label of a node"
+            f"{f' ({offered})' if offered else ''}; none of the {len(living)} nodes is meant by '{asked.nodes}'"
+        )
+    found = [Node(node["NodeID"], node["NodeManagerAddress"], _cores(node), node["NodeID"] == own) for node in chosen]
+    return sorted(found, key=lambda node: (not node.here, node.address, node.id))
+
+
+class _Row(TypedDict):
+    """A node as Ray lists it; it tells more."""
+
+    NodeID: str
+    Alive: bool
+    NodeManagerAddress: str
+    Resources: dict[str, float]
+    Labels: dict[str, str]
+
+
+def _cores(node: _Row) -> int:
+    return int(node["Resources"].get("CPU", 0))
+
+
+def _wanted(node: _Row, named: str, own: str) -> bool:
+    if named == "all":
+        return _cores(node) > 0
+    if named == "others":
+        return _cores(node) > 0 and node["NodeID"] != own
+    return named in _labels(node)
+
+
+def _labels(node: _Row) -> set[str]:
+    """What a node can be named by: its own resources, its labels as `key` and as `key=value`."""
+    resources = {name for name in node["Resources"] if name not in _EVERY_NODE and ":" not in name}
+    labels = {key: value for key, value in node.get("Labels", {}).items() if not key.startswith("ray.io/")}
+    return resources | set(labels) | {f"{key}={value}" for key, value in labels.items()}

@@ -1,0 +1,235 @@
+"""Pairs of a worker and its companion: placed on nodes, kept from one job to the next.
+
+A worker needs a core to itself while its load runs, so where a cluster is shared each pair reserves one of Ray's CPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from llmexp.benchmark import cluster, hosts
+from llmexp.benchmark.cluster import Node
+from llmexp.benchmark.hosts import Host
+from llmexp.config import Config
+from llmexp.errors import ConfigError, JobError
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+    from llmexp.companion.actor import Companion
+    from llmexp.companion.task import Built, Task
+    from llmexp.worker.actor import Worker
+    from llmexp.worker.plan import Plan
+
+T = TypeVar("T")
+ROOM_S = 60.0
+"""A node of a cluster must have started its pairs by then: it is full or broken otherwise."""
+BUILD_S = 300.0
+log = logging.getLogger("llmexp")
+
+
+class Pair:
+    """A worker and its companion, on one host."""
+
+    def __init__(self, host: Host, *, reserve: bool) -> None:
+        import ray
+
+        from llmexp.companion.actor import Companion
+        from llmexp.worker.actor import Worker
+
+        self.node = host.node
+        options = {"max_restarts": 0, "scheduling_strategy": hosts.on(host.node)}
+        self.companion: ActorHandle[Companion] = (
+            ray.remote(Companion).options(num_cpus=int(reserve), max_concurrency=4, **options).remote()
+        )
+        self.worker: ActorHandle[Worker] = ray.remote(Worker).options(num_cpus=0, **options).remote()
+        self.join(host, 0)
+
+    def join(self, host: Host, number: int) -> None:
+        """Become worker `number` of the next job."""
+        self.host = host
+        self.number = number
+        self.built: Built
+        self.worker_lives = self.companion_lives = True
+        self.counts: Counter[str] = Counter()
+        """Of its requests so far."""
+        self.flying: list[int] = []
+        """Requests on the wire when it was last heard of."""
+
+    @property
+    def alive(self) -> bool:
+        """Neither half has died."""
+        return self.worker_lives and self.companion_lives
+
+    def kill(self) -> None:
+        """End both."""
+        import ray
+
+        for actor in (self.worker, self.companion):
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+
+    def kill_worker(self) -> None:
+        """End the worker alone; its companion explains what it has."""
+        import ray
+
+        ray.kill(self.worker)
+
+    def __str__(self) -> str:
+        return f"worker {self.number}" if self.node.here else f"worker {self.number} on {self.node}"
+
+
+class Crew:
+    """All pairs and hosts of this process, kept while Ray lives."""
+
+    def __init__(self) -> None:
+        self._session: object = None
+        self._pairs: list[Pair] = []
+        self._hosts: dict[Node, Host] = {}
+
+    def _renew(self) -> None:
+        """What belonged to an earlier Ray is gone with it."""
+        if self._session is not cluster.session():
+            self._session, self._pairs, self._hosts = cluster.session(), [], {}
+
+    def hosts(self, config: Config, nodes: Sequence[Node]) -> list[Host]:
+        """The hosts of these nodes, ready for a job: looked at where they are not this machine's own."""
+        self._renew()
+        new = [node for node in nodes if node not in self._hosts]
+        if config.ray.kind == "local":
+            self._hosts |= {node: Host(node, None, hosts.sight(())) for node in new}
+        else:
+            models = () if config.rehearse else (config.model,)
+            hosts.check([self._hosts[node] for node in nodes if node in self._hosts], models)
+            self._hosts |= hosts.enter(new, models)
+        for node in nodes:
+            self._hosts[node].renew()
+        return [self._hosts[node] for node in nodes]
+
+    def pairs(self, on: Sequence[Host], *, reserve: bool) -> list[Pair]:
+        """A pair on each of these hosts, in this order: one kept from an earlier job, else a new one."""
+        free = [pair for pair in self._pairs if pair.alive]
+        taken: list[Pair] = []
+        fresh: list[Pair] = []
+        for number, host in enumerate(on):
+            pair = next((one for one in free if one.node == host.node), None)
+            if pair is None:
+                pair = Pair(host, reserve=reserve)
+                fresh.append(pair)
+            else:
+                free.remove(pair)
+            pair.join(host, number)
+            host.numbers.append(number)
+            taken.append(pair)
+        self._pairs += fresh
+        _await_room(fresh, limit_s=ROOM_S if reserve else BUILD_S)
+        return taken
+
+    def drop(self, pairs: Sequence[Pair]) -> None:
+        """End these: their state is not known any more."""
+        for pair in pairs:
+            pair.kill()
+            if pair in self._pairs:
+                self._pairs.remove(pair)
+
+
+crew = Crew()
+
+
+def placed(nodes: Sequence[Node], workers: int) -> list[Node]:
+    """A node for each worker, spread evenly; a node that cannot take its share is a `ConfigError`."""
+    chosen = [nodes[number % len(nodes)] for number in range(workers)]
+    for node, share in Counter(chosen).items():
+        if share > node.cores:
+            raise ConfigError(
+                f"ray.workers: {node} offers {node.cores} CPUs and would get {share} of {workers} workers, one a CPU; "
+                f"lower ray.workers, add nodes, or leave it out with ray.nodes"
+            )
+    return chosen
+
+
+def check_memory(on: Sequence[Host], workers: Sequence[Node]) -> None:
+    """Whether each host has memory for its pairs."""
+    for host in on:
+        share = workers.count(host.node)
+        if host.sight.memory_bytes < share * hosts.MEMORY_PER_PAIR:
+            raise ConfigError(
+                f"ray.workers: {host.node} has {host.sight.memory_bytes >> 20} MiB of memory free, its {share} workers "
+                f"need {share * hosts.MEMORY_PER_PAIR >> 20}; lower ray.workers, or leave it out with ray.nodes"
+            )
+
+
+def _await_room(fresh: Sequence[Pair], limit_s: float) -> None:
+    """Wait until new pairs have been started."""
+    import ray
+    from ray.exceptions import RayError
+
+    refs = {pair: pair.companion.node.remote() for pair in fresh}
+    if not refs:
+        return
+    ready, _ = ray.wait(list(refs.values()), num_returns=len(refs), timeout=limit_s)
+    for pair, ref in refs.items():
+        if ref not in ready:
+            crew.drop(fresh)
+            raise ConfigError(
+                f"ray.workers: {pair.node} did not start its share of workers within {limit_s:.0f} s; its CPUs are in "
+                f"use or it is out of order: free it, lower ray.workers, or leave it out with ray.nodes"
+            )
+        try:
+            ray.get(ref)
+        except RayError as error:
+            crew.drop(fresh)
+            raise JobError(f"{pair.node}: Ray could not start a worker: {error}") from error
+
+
+def ask(pairs: Sequence[Pair], call: Callable[[Pair], ObjectRef[T]], limit_s: float, what: str) -> list[T]:
+    """The answers of all, asked at the same time."""
+    return answers(pairs, [call(pair) for pair in pairs], limit_s, what)
+
+
+def answers(pairs: Sequence[Pair], refs: Sequence[ObjectRef[T]], limit_s: float, what: str) -> list[T]:
+    """What they answered to calls that were made before; what goes wrong names the host."""
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+    ray.wait(list(refs), num_returns=len(refs), timeout=limit_s)
+    found: list[T] = []
+    for pair, ref in zip(pairs, refs, strict=True):
+        try:
+            found.append(ray.get(ref, timeout=1.0))
+        except RayTaskError as error:
+            if isinstance(error.cause, ConfigError):
+                where = "" if pair.node.here else f"{pair.node}: "
+                raise ConfigError(f"{where}{error.cause}") from error
+            raise JobError(f"{pair} failed to {what}: {error.cause}") from error
+        except GetTimeoutError as error:
+            raise JobError(f"{pair} did not {what} within {limit_s:.0f} s") from error
+        except RayError as error:
+            raise JobError(f"{pair} died before it could {what}: {error}") from error
+    return found
+
+
+def begin(pairs: Sequence[Pair], task: Callable[[Pair], Task], files: Mapping[str, bytes]) -> None:
+    """Have companions build what their part of the job needs. `files` travel once to each host."""
+    import ray
+
+    luggage = ray.put(dict(files))
+    built: list[Built] = ask(
+        pairs, lambda pair: pair.companion.begin.remote(task(pair), luggage), BUILD_S, "prepare the job"
+    )
+    for pair, one in zip(pairs, built, strict=True):
+        pair.built = one
+
+
+def connect(pairs: Sequence[Pair], plan: Callable[[Pair], Plan], first_shots: Callable[[Pair], int]) -> None:
+    """Have workers join their companions and connect to the endpoint, while companions prepare the first requests."""
+    prepared = [pair.companion.prepare.remote(first_shots(pair)) for pair in pairs]
+    attached = [pair.companion.attach.remote() for pair in pairs]
+    ask(pairs, lambda pair: pair.worker.begin.remote(plan(pair), pair.built.directory), BUILD_S, "connect")
+    answers(pairs, attached, BUILD_S, "meet its worker")
+    answers(pairs, prepared, BUILD_S, "prepare its requests")

@@ -1,0 +1,109 @@
+"""What we use of Ray beyond its public interface, all of it. Each part has a way back where a version has it no more.
+
+Settings go by environment variables (`RAY_…`): a name that Ray does not know is no error there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+
+QUIET: Mapping[str, str] = {
+    # Ray runs its workers at niceness 15: stamps would wait for whatever else this machine does.
+    "RAY_worker_niceness": "0",
+    # One node and a handful of actors need no reports ten times a second.
+    "RAY_raylet_report_resources_period_milliseconds": "2000",
+    "RAY_raylet_check_gc_period_milliseconds": "2000",
+    "RAY_health_check_period_ms": "10000",
+    "RAY_metrics_report_interval_ms": "60000",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_metrics_collection": "false",
+}
+LOOPBACK: Mapping[str, str] = {
+    # Ray's switch for desktops whose firewalls ask about every listener: all of its processes stay on loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+COMMON: Mapping[str, str] = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+WATCHERS = ("start_api_server", "start_monitor", "start_log_monitor")
+"""What Ray starts that works for nobody here. The first is the dashboard's head, which starts without a dashboard too
+and asks cloud providers' metadata addresses where it runs; the others read files and ask many times a second.
+"""
+
+
+@contextlib.contextmanager
+def without_watchers() -> Iterator[None]:
+    """Ray starts none of `WATCHERS` inside. Where it calls them otherwise, it starts them all the same."""
+    node = _node_class()
+    kept = {name: getattr(node, name) for name in WATCHERS if hasattr(node, name)}
+    for name in kept:
+        setattr(node, name, _nothing)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(node, name, method)
+
+
+@contextlib.contextmanager
+def heeded() -> Iterator[None]:
+    """Ray heeds the environment as it is now, also where it was imported earlier and has read it."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined, unused-ignore]
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+    constants = _constants()
+    kept = getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    if kept is not None and os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == "0":
+        constants.ENABLE_RAY_CLUSTER = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if kept is not None:
+            constants.ENABLE_RAY_CLUSTER = kept  # type: ignore[attr-defined]
+
+
+def _constants() -> object:
+    try:
+        from ray._private import ray_constants
+    except ImportError:
+        return object()
+    found: object = ray_constants
+    return found
+
+
+def _node_class() -> type:
+    try:
+        from ray._private.node import Node
+    except ImportError:
+        return type("NoNode", (), {})
+    found: type = Node
+    return found
+
+
+def _nothing(*_args: object, **_options: object) -> None:
+    """Stands where Ray starts a watcher."""
+
+
+@contextlib.contextmanager
+def variables(*settings: Mapping[str, str], override: bool = False) -> Iterator[None]:
+    """The environment with these, for what is started inside. What a user has set stays, unless overridden."""
+    wanted = {name: value for one in settings for name, value in one.items()}
+    before = {name: os.environ.get(name) for name in wanted}
+    for name, value in wanted.items():
+        if override or before[name] is None:
+            os.environ[name] = value
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
