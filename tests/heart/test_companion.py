@@ -264,7 +264,7 @@ def test_what_a_driver_is_told_of_a_pair() -> None:
             assert both.built.target == Target("http", "127.0.0.1", port)
             assert (both.built.signed, both.built.own_stream, both.built.due) == (False, False, 8)
             # Asked before anything was sent: nothing yet, no problem.
-            assert both.companion.drain() == ([], {}, None)
+            assert both.companion.drain() == ([], {}, None, [])
             await both.measure()
             assert (await both.finish()).problem is None
 
