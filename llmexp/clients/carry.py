@@ -34,7 +34,7 @@ def _wire(model: Model) -> tuple[str, tuple[_Found, ...]]:
     if model.api == "bedrock" or (model.api == "litellm" and family == "bedrock"):
         return "Bedrock's Converse", (_names, _late_system, _arguments, _formats, _addresses, _undeclared)
     if model.api == "litellm" and family in ("gemini", "vertex_ai", "vertex_ai_beta"):
-        return "Gemini's wire", (_names, _late_system, _arguments)
+        return "Gemini's wire", (_names, _late_system, _arguments, _addresses)
     return "OpenAI's wire", ()
 
 

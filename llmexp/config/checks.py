@@ -31,6 +31,12 @@ def _check_model(model: Model) -> Iterator[str]:
                 f"model.metrics_url: must be a URL such as http://127.0.0.1:8000/metrics, or none, "
                 f"got '{model.metrics_url}'"
             )
+    takes_marks = model.api in ("anthropic", "bedrock") or (model.provider or "").startswith(("anthropic", "bedrock"))
+    if model.cache_points and not takes_marks:
+        yield (
+            f"model.cache_points: only Anthropic and Bedrock are told what to cache, got {list(model.cache_points)} "
+            f"with api={model.api}; other servers cache by themselves: leave it empty"
+        )
     if model.api == "litellm" and not model.provider:
         yield "model.provider: api=litellm needs LiteLLM's prefix, such as openai or bedrock/converse"
 
