@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,8 @@ def test_a_folder_of_neither_is_refused(tmp_path: Path) -> None:
 
 
 def test_derived_columns_are_absent_where_they_do_not_exist() -> None:
-    whole = record(0, sent_ns=10**9, first_token_ns=2 * 10**9, last_token_ns=3 * 10**9)
-    broken = record(1, status="failed", sent_ns=10**9, first_token_ns=None, last_token_ns=None)
+    whole = replace(record(0), sent_ns=10**9, first_token_ns=2 * 10**9, last_token_ns=3 * 10**9)
+    broken = replace(record(1), status="failed", sent_ns=10**9, first_token_ns=None, last_token_ns=None)
     frame = with_latencies(table([whole, broken]).to_pandas())
     assert frame.ttft_s.notna().tolist() == [True, False]
     assert frame.ttft_s[0] == 1.0
