@@ -48,6 +48,9 @@ def llmexp(tmp_path: Path):  # type: ignore[no-untyped-def]
         (["-m", "load.rat=1,2"], "load.rat: unknown key; did you mean load.rate?"),
         (["concurrency=1,4"], "concurrency=1,4: several values make a sweep: add -m"),
         (["sonnet"], "sonnet: is no override; write key=value"),
+        (["compare.primary=ttft"], "compare.primary: there is no metric 'ttft'; did you mean ttft_s/mean"),
+        (["compare.primary=ttft_s"], "name what of it, such as ttft_s/mean"),
+        (["compare.primary=ttft_s/p42"], "'ttft_s' has no 'p42'"),
         (["--dry-run"], "--dry-run: unknown flag; did you mean dry_run=VALUE?"),
         (["--config-dir", "nowhere", "model=gpt"], "--config-dir: no such directory: 'nowhere'"),
         (["model.base_url=nowhere"], "model.base_url: must be a URL"),
@@ -112,6 +115,25 @@ def test_the_plan_costs_nothing(llmexp) -> None:  # type: ignore[no-untyped-def]
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model=sonnet") == 3
     assert "Total:" in done.stdout
+
+
+def test_the_plan_names_what_will_not_work_and_leaves_no_folder(llmexp, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = llmexp(
+        "-m", "model=gpt,sonnet", "concurrency=1", "model.region=us-east-9", "run.max_requests=5000", "dry_run=true"
+    )
+    assert done.returncode == 2  # 5,000 requests of these models cost more than 10 USD
+    assert "environment variable OPENAI_API_KEY is not set" in done.stderr
+    assert "AWS has no region 'us-east-9'" in done.stderr
+    assert "run.timeout_s=300 ends the load after about" in done.stderr
+    assert "run.max_usd: this is estimated at" in done.stderr
+    assert "nothing was sent" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_knows_inference_profiles_of_other_continents(llmexp) -> None:  # type: ignore[no-untyped-def]
+    done = llmexp("model=sonnet", "model.region=eu-west-1", "dry_run=true")
+    assert done.returncode == 0
+    assert "is an inference profile of another part of the world than region eu-west-1" in done.stderr
 
 
 def test_a_sweep_that_would_cost_too_much_does_not_start(llmexp) -> None:  # type: ignore[no-untyped-def]

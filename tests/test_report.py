@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -178,6 +179,27 @@ def test_one_request_is_enough_for_a_page(tmp_path):
     assert "1 of 1 requests completed" in Page((directory / "report.html").read_text()).text
     run_sweep(tmp_path)
     assert "nothing to compare it with" in Page((tmp_path / "comparison.html").read_text()).text
+
+
+def test_the_command_to_run_it_again_is_a_whole_one(tmp_path):
+    directory = synthetic.write_job(tmp_path / "0", Truth(requests=30), 1)
+    tree = json.loads((directory / "result.json").read_text())
+    tree["job"]["overrides"] = ["experiment=slots", "model.params={a: 1}", "run.repeats=3", "run.resume=x"]
+    tree["config"]["run"]["repeats"] = 3
+    tree["notes"]["nonce"] = "abc123"
+    (directory / "result.json").write_text(json.dumps(tree))
+    (directory / ".hydra").mkdir(exist_ok=True)
+    (directory / ".hydra" / "hydra.yaml").write_text(
+        "runtime:\n  config_sources:\n  - {path: /conf, schema: file, provider: main}\n"
+        "  - {path: /my conf, schema: file, provider: command-line}\n"
+    )
+    report.job(Run.at(directory))
+    page = html.unescape((directory / "report.html").read_text())
+    again = (
+        "python -m llmexp --config-dir '/my conf' experiment=slots 'model.params={a: 1}' run.nonce=abc123 "
+        "hydra.mode=RUN run.repeats=1"
+    )
+    assert again in page
 
 
 def test_names_and_messages_are_escaped(tmp_path):

@@ -20,6 +20,15 @@ def problems(model: Model, environ: Mapping[str, str] | None = None) -> list[str
     return _litellm(model) if model.api == "litellm" else []
 
 
+def region_problems(model: Model) -> list[str]:
+    """What does not fit about the model's AWS region; empty where it is not on AWS, or cannot be told."""
+    if not _on_aws(model) or model.base_url is not None:
+        return []
+    from llmexp.clients import aws_credentials
+
+    return aws_credentials.region_problems(model)
+
+
 def _variables(model: Model, environ: Mapping[str, str]) -> Iterator[str]:
     named = {f"model.headers_env.{header}": name for header, name in model.headers_env.items()}
     if model.api_key_env is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,6 +129,45 @@ def _seconds(config: Config, mean_output: float) -> float:
     else:
         need = requests / config.peak_rate
     return min(need, (run.timeout_s + run.grace_s) * probes_at_most(config))
+
+
+def cautions(specs: Sequence[Spec]) -> list[str]:
+    """What will keep these jobs from running, or from running to their end, as far as it can be known; each once."""
+    found: dict[str, None] = {}
+    for spec in specs:
+        found |= dict.fromkeys(_missing_credentials(spec.config))
+        found |= dict.fromkeys(_too_long(spec))
+    return list(found)
+
+
+def _missing_credentials(config: Config) -> list[str]:
+    from llmexp.clients import credentials
+
+    if config.rehearse:
+        return []
+    return [*credentials.problems(config.model), *credentials.region_problems(config.model)]
+
+
+def _too_long(spec: Spec) -> Iterator[str]:
+    """Loads that `run.timeout_s` ends before their last request."""
+    config = spec.config
+    most = _most(config)
+    if most is None or config.capacity.enabled:
+        return
+    _, mean_output = _mean_tokens(config)
+    limit_s = config.run.timeout_s
+    if config.peak_rate is not None and config.load.kind != "ramp":
+        need_s, about = most / config.peak_rate, ""
+    elif config.closed and config.load.kind == "closed":
+        need_s, about = most / (config.streams or 1) * _e2e_s(config, mean_output), "about "
+    else:
+        return
+    if need_s > limit_s:
+        sent = int(most * limit_s / need_s)
+        yield (
+            f"{spec.name}: run.timeout_s={limit_s:g} ends the load after {about}{sent:,} of {most:,} requests; "
+            f"raise it to {math.ceil(need_s)}, or lower run.max_requests"
+        )
 
 
 def check_budget(expected: Estimate, limit_usd: float) -> None:

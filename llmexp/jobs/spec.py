@@ -190,7 +190,7 @@ def environment_problems(config: Config) -> list[str]:
     """What this machine lacks for the job: credentials, files."""
     problems = list(_missing_files(config))
     if not problems:
-        for check in (_check_workload, _check_schedule, _check_endpoint, _check_quality):
+        for check in (_check_workload, _check_schedule, _check_endpoint, _check_quality, _check_comparison):
             try:
                 check(config)
             except ConfigError as error:
@@ -214,6 +214,14 @@ def _check_quality(config: Config) -> None:
     from llmexp.quality import check
 
     check.check(config)
+
+
+def _check_comparison(config: Config) -> None:
+    """What the comparison shall decide has to be a metric: found out before anything is paid for."""
+    from llmexp.metrics.dictionary import unknown_metric
+
+    if problem := unknown_metric(config.compare.primary):
+        raise ConfigError(f"compare.primary: {problem}")
 
 
 def _check_carried(config: Config) -> None:

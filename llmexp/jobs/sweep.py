@@ -89,7 +89,11 @@ def _owned(folder: Folder) -> Iterator[Folder]:
 def _plan_only(found: list[Spec]) -> Outcome:
     from llmexp.jobs import plan
 
-    print(plan.render(plan.estimate(found)))
+    estimate = plan.estimate(found)
+    print(plan.render(estimate))
+    for caution in plan.cautions(found):
+        log.warning("%s", caution)
+    plan.check_budget(estimate, found[0].config.run.max_usd)
     return Outcome(OK, None, sweep=len(found) > 1)
 
 

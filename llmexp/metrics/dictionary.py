@@ -5,6 +5,7 @@ Documentation is generated from it, and a test holds the summary's names against
 
 from __future__ import annotations
 
+import difflib
 from typing import Literal, NamedTuple
 
 
@@ -144,3 +145,33 @@ DICTIONARY: dict[str, Metric] = {
         ),
     )
 }
+
+STATISTICS = ("mean", "stddev", "min", "p25", "p50", "p75", "p90", "p95", "p99", "max", "count")
+_ELSEWHERE = ("capacity/", "client/", "server/", "steady/")
+"""Beginnings of names that a run may have beside the dictionary's."""
+
+
+def unknown_metric(name: str) -> str | None:
+    """Why no run can have a metric of this name, with the nearest ones; None where it is one.
+
+    A distribution needs its statistic (`ttft_s/mean`); a number has none.
+    """
+    base, _, statistic = name.rpartition("/")
+    plain = DICTIONARY.get(name)
+    spread = DICTIONARY.get(base)
+    if (plain is not None and plain.kind == "number") or name.startswith(_ELSEWHERE):
+        return None
+    if spread is not None and spread.kind == "distribution" and statistic in STATISTICS:
+        return None
+    if plain is not None:
+        return f"'{name}' is a distribution; name what of it, such as {name}/mean or {name}/p95"
+    if spread is not None and spread.kind == "distribution":
+        return f"'{base}' has no '{statistic}'; it has {', '.join(STATISTICS)}"
+    near = difflib.get_close_matches(base or name, DICTIONARY, n=3, cutoff=0.5)
+    near = near or [metric for metric in DICTIONARY if metric.startswith(name)]
+    offered = [f"{metric}/mean" if DICTIONARY[metric].kind == "distribution" else metric for metric in near]
+    return f"there is no metric '{name}'{_or(offered)}; docs/metrics.md lists them all"
+
+
+def _or(names: list[str]) -> str:
+    return f"; did you mean {' or '.join(names)}?" if names else ""

@@ -141,6 +141,22 @@ class Run:
         """Which option of each config group was chosen, as Hydra noted it."""
         return {} if self.directory is None else _choices(self.directory / ".hydra" / "hydra.yaml")
 
+    @cached_property
+    def config_dirs(self) -> list[str]:
+        """The user's own config folders that it was composed from."""
+        return [] if self.directory is None else _config_dirs(self.directory / ".hydra" / "hydra.yaml")
+
+
+def _config_dirs(path: Path) -> list[str]:
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        return []
+    tree = OmegaConf.load(path)
+    sources = OmegaConf.select(tree, "hydra.runtime.config_sources")
+    sources = sources or OmegaConf.select(tree, "runtime.config_sources") or []
+    return [str(source.path) for source in sources if source.provider == "command-line"]
+
 
 def _choices(path: Path) -> dict[str, str]:
     """Hydra's own file has everything below `hydra`; earlier versions of ours wrote a sweep's jobs without it."""
