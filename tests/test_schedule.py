@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from scipy import stats
 from llmexp.config import Load
 from llmexp.errors import ConfigError
 from llmexp.schedule import limits, offsets, shard
+from llmexp.schedule.trace import notes
 
 
 def load(**keys: Any) -> Load:
@@ -165,3 +167,60 @@ def test_workers_share_the_times_without_loss() -> None:
     parts = [list(shard(iter(times(spec, max_requests=11)), worker, 3)) for worker in range(3)]
     assert [len(part) for part in parts] == [4, 4, 3]
     assert sorted(itertools.chain(*parts)) == times(spec, max_requests=11)
+
+
+# --- units, rows and ends of traces ----------------------------------------------------------------------------------
+
+
+def trace(folder: Path, name: str, rows: list[dict[str, Any]]) -> str:
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+LENGTHS: dict[str, Any] = {"input_length": 10, "output_length": 5}
+UNITS: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "mooncake": ([{"timestamp": at, **LENGTHS, "hash_ids": [1]} for at in (200, 700, 3200)], "milliseconds"),
+    "mooncake without ids": ([{"timestamp": at, **LENGTHS} for at in (200, 700, 3200)], "milliseconds"),
+    "named": ([{"arrival_time_ms": at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
+    "named ns": ([{"ts_ns": at * 10**6, "prompt": "x"} for at in (200, 700, 3200)], "nanoseconds"),
+    "epoch": ([{"timestamp": 1.7e12 + at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
+    "fractions": ([{"timestamp": at / 1000, "prompt": "x"} for at in (200, 700, 3200)], ""),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_unit_is_what_the_file_shows_and_is_told(tmp_path: Path, name: str) -> None:
+    rows, said = UNITS[name]
+    spec = load(kind="replay", file=trace(tmp_path, "t.jsonl", rows))
+    assert times(spec) == pytest.approx([0, 0.5, 3.0])
+    found = notes(spec, timeout_s=60, max_requests=None)
+    assert len(found) == bool(said)
+    assert said in "".join(found)
+
+
+def test_a_unit_that_nothing_shows_is_asked_for(tmp_path: Path) -> None:
+    file = trace(tmp_path, "t.jsonl", [{"timestamp": at, "prompt": "x"} for at in (0, 500, 3000)])
+    with pytest.raises(ConfigError, match=r"load\.time_unit: must be given for .*1,500 apart .*load\.time_unit=ms"):
+        times(load(kind="replay", file=file))
+    assert times(load(kind="replay", file=file, time_unit="ms")) == pytest.approx([0, 0.5, 3.0])
+    assert times(load(kind="replay", file=file, time_unit="s"), timeout_s=600) == [0, 500]
+
+
+def test_failed_rows_of_a_trace_are_left_out_and_counted(tmp_path: Path) -> None:
+    head = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type"
+    rows = ["5,ChatGPT,472,18,490,API log", "6,ChatGPT,1087,0,1087,API log", "8,GPT-4,417,276,693,API log"]
+    (tmp_path / "burst.csv").write_text("\n".join([head, *rows]) + "\n")
+    spec = load(kind="replay", file=str(tmp_path / "burst.csv"))
+    assert times(spec) == [0, 3]
+    assert "1 of 3 rows left out (row 2 (line 3)" in notes(spec, timeout_s=60, max_requests=None)[0]
+
+
+def test_a_trace_that_is_cut_short_says_so(tmp_path: Path) -> None:
+    rows = [{"timestamp": at, "prompt": "x"} for at in (0.0, 1.5, 10.0, 25.0, 100.0, 400.5)]
+    spec = load(kind="replay", file=trace(tmp_path, "t.jsonl", rows))
+    assert notes(spec, timeout_s=500, max_requests=None) == []
+    [cut] = notes(spec, timeout_s=20, max_requests=None)
+    assert "6 requests over 400.5 s, of which run.timeout_s=20 left out the last 3" in cut
+    [fewer] = notes(spec, timeout_s=20, max_requests=2)
+    assert "run.max_requests=2 left out the last 4" in fewer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,152 @@ def test_prompts_without_any_budget_ask_for_one(tmp_path: Path) -> None:
     file = write(tmp_path, "rows.jsonl", [{"prompt": "Why?"}])
     with pytest.raises(ConfigError, match=r"workload\.output_tokens\.mean: must be given"):
         validate(Workload(kind="file", file=file))
+
+
+# --- layouts that people have ----------------------------------------------------------------------------------------
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"city": "Rome"}'}}
+LAYOUTS: dict[str, tuple[object, list[tuple[str, str]], str | None]] = {
+    "evals": (
+        {
+            "input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}],
+            "ideal": "Because",
+        },
+        [("system", "Be brief."), ("user", "Why?")],
+        None,
+    ),
+    "batch": (
+        {"custom_id": "1", "body": {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 7}},
+        [("user", "Why?")],
+        None,
+    ),
+    "prompt of messages": ({"prompt": [{"role": "user", "content": "Why?"}]}, [("user", "Why?")], None),
+    "alpaca": (
+        {"instruction": "Translate.", "input": "Warum?", "output": "Why is it so?"},
+        [("user", "Translate.\n\nWarum?")],
+        "Why is it so?",
+    ),
+    "alpaca without input": (
+        {"instruction": "Say why.", "input": "", "output": "Because.", "text": "Below is an instruction …"},
+        [("user", "Say why.")],
+        "Because.",
+    ),
+    "dolly": (
+        {"instruction": "Sum up.", "context": "A text.", "response": "Done."},
+        [("user", "Sum up.\n\nA text.")],
+        "Done.",
+    ),
+    "openorca": (
+        {"id": "1", "system_prompt": "Be kind.", "question": "Why?", "response": "So be it."},
+        [("system", "Be kind."), ("user", "Why?")],
+        "So be it.",
+    ),
+    "mt-bench": ({"question_id": 81, "turns": ["Write it.", "Again."]}, [("user", "Write it.")], None),
+    "messages alone": (
+        [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}],
+        [("user", "Why?")],
+        "So.",
+    ),
+    "a call of a tool": (
+        {
+            "messages": [
+                {"role": "user", "content": "Weather?"},
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": "c1", "content": "Sun."},
+                {"role": "assistant", "content": "It is sunny."},
+            ],
+            "tools": [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}],
+        },
+        [("user", "Weather?")],
+        'look_up{"city": "Rome"}',
+    ),
+    "sharegpt with tools": (
+        {
+            "conversations": [
+                {"from": "human", "value": "Weather?"},
+                {"from": "function_call", "value": '{"name": "look_up"}'},
+                {"from": "observation", "value": "Sun."},
+            ]
+        },
+        [("user", "Weather?")],
+        '{"name": "look_up"}',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_is_read_whole(tmp_path: Path, name: str) -> None:
+    row, messages, reply = LAYOUTS[name]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    made = source(str(tmp_path / "rows.jsonl"), **({} if reply else {"output_tokens": {"mean": 5, "dist": "fixed"}}))
+    request = made.request(0)
+    first = (messages[0][0], behind_nonce(request, 0))
+    assert [first, *[(message.role, message.text) for message in request.messages[1:]]] == messages
+    if reply:
+        assert request.max_tokens == Estimate().count(reply)
+    assert [tool.name for tool in request.tools] == (["look_up"] if name == "a call of a tool" else [])
+
+
+@pytest.mark.parametrize("row", [{"prompt": [5, 6, 7]}, {"prompt_token_ids": [5, 6, 7]}, [5, 6, 7]])
+def test_token_ids_stand_for_their_number(tmp_path: Path, row: object) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"input_tokens": 90, "max_tokens": 4}) + "\n" + json.dumps(row))
+    made = source(str(tmp_path / "rows.jsonl"), output_tokens={"mean": 4, "dist": "fixed"})
+    assert (made.size, made.request(0).input_tokens) == (2, 90)
+    assert made.context_tokens() >= 94
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"prompt": "Say hi \ud83d to me", "max_tokens": 3}, r"half of a character \(\\ud83d\)"),
+        ({"input_length": 472, "output_length": 0}, "the request failed"),
+        ({"conversations": [{"from": "gpt", "value": "Hello."}, {"from": "human", "value": "Hi."}]}, "does not begin"),
+        ({"messages": [{"role": "user", "content": None}], "max_tokens": 3}, "message of the user has no content"),
+    ],
+)
+def test_a_row_that_cannot_be_sent_is_left_out_counted_and_named(
+    tmp_path: Path, bad: dict[str, object], reason: str
+) -> None:
+    rows = [{"prompt": f"Question {at}?", "max_tokens": 3} for at in range(7)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n\n" for row in [*rows[:3], bad, *rows[3:]]))
+    made = source(str(tmp_path / "rows.jsonl"))
+    assert made.size == 7
+    [note] = made.notes()
+    assert re.search(rf"^workload\.file: 1 of 8 rows left out \(row 4 \(line 7\)\): .*{reason}", note)
+
+
+def test_turns_that_are_not_sent_are_told(tmp_path: Path) -> None:
+    [note] = source(write(tmp_path, "sharegpt.json", [SHAREGPT[0]])).notes()
+    assert "1 of 1 rows have further turns" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("r.jsonl", '{"prompt": "a"}\n\n{"prompt": b}\n', r"row 2 \(line 3\), column 12: Expecting value"),
+        ("r.jsonl", '{"prompt": "a", "max_tokens": "nan"}\n', "row 1 .* column 'max_tokens' holds 'nan'"),
+        ("r.jsonl", '{"prompt": "a", "max_tokens": -3}\n', "row 1 .* column 'max_tokens' holds '-3'"),
+        ("r.jsonl", "5\n", "row 1 .* it is a number, not an object"),
+        ("r.jsonl", '[["a"]]\n', "row 1 .* neither messages nor token ids"),
+        ("r.jsonl", "[" * 5000, "nested too deeply"),
+        ("r.csv", "prompt,max_tokens\nWhy?,nan\n", r"row 1 \(line 2\) .* column 'max_tokens' holds 'nan'"),
+        ("r.csv", 'prompt,max_tokens\n"a\nb",5\nc, d,5\n', r"row 2 \(line 4\) has more cells than the head"),
+        ("r.csv", 'prompt,max_tokens\n"never closed,5\nb,5\n', "line 2: unexpected end of data"),
+        ("r.json", '[{"prompt": "a"},\n {"prompt" "b"}]', "line 2, column 12: Expecting ':'"),
+    ],
+)
+def test_a_fault_is_named_with_row_and_column(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=rf"workload\.file: .*{message}"):
+        source(str(tmp_path / name), output_tokens={"mean": 5, "dist": "fixed"})
+
+
+def test_a_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_bytes("prompt,max_tokens\ncafé,5\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text \(.*0xe9\)"):
+        source(str(tmp_path / "r.csv"))
+
+
+def test_a_cell_of_any_size_is_read(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(f"prompt,max_tokens\n{'x' * 300_000},5\n")
+    assert len(source(str(tmp_path / "r.csv")).request(0).messages[0].text) > 300_000

@@ -146,6 +146,10 @@ def notes(config: Config, measurement: Measurement, observed: Observed, nonce: s
 
     built = measurement.built
     workload = [*measurement.notes, *(built.workload_notes if built else ())]
+    if config.load.kind == "replay":
+        from llmexp.schedule import trace
+
+        workload += trace.notes(config.load, timeout_s=config.run.timeout_s, max_requests=config.max_requests)
     size, most = built.workload_size if built else None, config.max_requests
     if size is not None and (most is None or most > size):
         workload.append(f"the workload has {size} texts; beyond that they come again under new nonces")

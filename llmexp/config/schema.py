@@ -286,7 +286,10 @@ class Load(_Part):
     steps: Count | None = Field(None, description="For `ramp`: equal steps; null: linear.")
     duration_s: Positive | None = Field(None, description="For `ramp`: from first to last value; null: run.timeout_s.")
     file: str | None = Field(
-        None, description="For `replay`: CSV, JSONL or text with a timestamp in seconds per request."
+        None, description="For `replay`: CSV, JSONL, Parquet or text with a time for each request."
+    )
+    time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        None, description="For `replay`: unit of times that are numbers; null: as the file shows, else it is asked."
     )
     speed: Positive = Field(1.0, description="For `replay`: 2 plays the trace twice as fast.")
 

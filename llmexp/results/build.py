@@ -76,6 +76,7 @@ def remarks(metrics: Tree, notes: Tree, server: Tree) -> list[str]:
             f"{cut} request{'s were' if cut > 1 else ' was'} cut when run.grace_s ended: latencies are censored, "
             "for the slowest answers are not among them. Raise run.grace_s, or run.timeout_s."
         )
+    found += [f"{said}." for said in items(notes, "workload")]
     for name, rows in branch(notes, "streams").items():
         found.append(f"{rows} answer{'' if rows == 1 else 's'}: {REMARKS.get(name, name)}.")
     length = branch(notes, "output_length")

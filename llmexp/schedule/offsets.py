@@ -45,7 +45,7 @@ def offsets(
 
 def _times(load: Load, seed: int, timeout_s: float, max_requests: int | None) -> Iterator[float]:
     if load.kind == "replay":
-        return _replay(load.file or "", load.speed)
+        return _replay(load)
     if load.kind == "ramp":
         return ramp(*ends(load), load.duration_s or timeout_s, load.steps)
     rate = load.rate
@@ -116,14 +116,14 @@ def _when(arrivals: float, low: float, high: float, length: float) -> float:
     return 2 * arrivals / (low + math.sqrt(max(under, 0.0)))
 
 
-def _replay(path: str, speed: float) -> Iterator[float]:
+def _replay(load: Load) -> Iterator[float]:
     from llmexp.schedule.trace import timestamps
 
-    times = timestamps(path)
+    times = timestamps(load)
     first = next(times, None)
     if first is None:
-        raise ConfigError(f"load.file: holds no times, got '{path}'")
-    return (at / speed for at in chain((first,), times))
+        raise ConfigError(f"load.file: holds no times, got '{load.file}'")
+    return (at / load.speed for at in chain((first,), times))
 
 
 def limits(load: Load, *, timeout_s: float, streams: int | None = None) -> Iterator[tuple[float, int]] | None:

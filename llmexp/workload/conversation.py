@@ -42,6 +42,7 @@ class Conversations:
         self._workload = workload
         self._kit = kit
         self._output = lengths("workload.output_tokens", workload.output_tokens)
+        self._left_out: list[str] = []
         self._scripts = self._read() if workload.file else None
         if self._scripts is None:
             self._input = lengths("workload.input_tokens", workload.input_tokens)
@@ -49,7 +50,14 @@ class Conversations:
 
     def _read(self) -> list[Row]:
         turns, path = self._workload.turns, self._workload.file or ""
-        scripts = [row for row in read_rows("workload.file", path) if len(row.turns) >= turns]
+        found = read_rows("workload.file", path)
+        scripts = [row for row in found.rows if len(row.turns) >= turns]
+        self._left_out = list(found.notes("workload.file"))
+        if len(scripts) < len(found.rows):
+            short = len(found.rows) - len(scripts)
+            self._left_out.append(
+                f"workload.file: {short} of {len(found.rows)} rows left out: fewer than {turns} turns"
+            )
         if not scripts:
             raise ConfigError(f"workload.turns: no conversation of '{path}' has {turns} turns; ask for fewer")
         return scripts
@@ -163,5 +171,5 @@ class Conversations:
         return 1 - said / self.mean_tokens()[0] if self._workload.turns > 1 else 0.0
 
     def notes(self) -> list[str]:
-        """Nothing to tell."""
-        return []
+        """Rows that were left out."""
+        return self._left_out

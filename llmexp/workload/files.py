@@ -30,7 +30,8 @@ class FromFile(Alone):
     def __init__(self, workload: Workload, kit: Kit) -> None:
         self._workload = workload
         self._kit = kit
-        self._rows = read_rows("workload.file", workload.file or "")
+        self._read = read_rows("workload.file", workload.file or "")
+        self._rows = self._read.rows
         self._budget: Lengths | None = None
         if workload.output_tokens.mean is not None or workload.output_tokens.dist != "normal":
             self._budget = lengths("workload.output_tokens", workload.output_tokens)
@@ -62,10 +63,11 @@ class FromFile(Alone):
             index=index,
             messages=messages,
             max_tokens=output_tokens,
-            input_tokens=sum(self._kit.composer.tokenizer.count_many(texts_of(messages))),
+            input_tokens=sum(self._kit.composer.tokenizer.count_many(texts_of(messages, row.tools))),
             prompt_digest=digest([message.text for message in bare], output_tokens),
             force_output=self._workload.force_output,
             warmup=warmup,
+            tools=row.tools,
             expected=row.expected,
         )
 
@@ -102,7 +104,7 @@ class FromFile(Alone):
         """The longest texts by characters, counted with a margin for other tokenizers; and the largest numbers."""
         longest = max(self._rows, key=lambda row: sum(len(message.text) for message in row.opening))
         reply = max((row.reply or "" for row in self._rows), key=len)
-        said = sum(self._kit.composer.tokenizer.count_many(texts_of(longest.opening)))
+        said = sum(self._kit.composer.tokenizer.count_many(texts_of(longest.opening, longest.tools)))
         given = max((row.input_tokens or 0 for row in self._rows), default=0)
         budget = self._budget.high if self._budget is not None else round(_MARGIN * self._reply_tokens(reply))
         most = max(row.output_tokens or budget for row in self._rows)
@@ -113,5 +115,12 @@ class FromFile(Alone):
         return self._by_length.declared_cache_share() if self._rows[0].input_tokens is not None else 0.0
 
     def notes(self) -> list[str]:
-        """Nothing to tell."""
-        return []
+        """Rows that were left out, and turns that stand in the file and are not sent."""
+        found = list(self._read.notes("workload.file"))
+        longer = sum(len(row.turns) > 1 for row in self._rows)
+        if longer:
+            found.append(
+                f"workload.file: {longer} of {len(self._rows)} rows have further turns; each is sent up to its first "
+                "answer (workload=multi_turn sends the others, too)"
+            )
+        return found

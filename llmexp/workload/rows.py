@@ -4,35 +4,52 @@ A row is known by the names of its columns, whatever their case, spaces and unde
 
 | a row has | names | is |
 | --- | --- | --- |
-| `prompt` | prompt, text, input, question | one user message |
-| `messages` | messages, conversations, conversation | a chat: OpenAI's `role`/`content`, or ShareGPT's `from`/`value` |
+| prompt | prompt, question, input, text, query | one user message; a list of messages is a chat |
+| instruction | instruction, with input or context (Alpaca, Dolly) | one user message of both |
+| messages | messages, conversations, conversation; a row that is itself a list of messages | a chat: OpenAI's or ShareGPT's |
+| turns | turns (MT-bench) | what the user says, turn by turn |
+| system | system, system_prompt (OpenOrca) | the system message |
+| tools | tools, functions | what the model may call |
+| answer | output, response, completion | the file's own answer, whose length may serve as a budget |
 | budget | output_tokens, max_tokens, completion_tokens, output_length, GeneratedTokens, Response tokens | the limit |
-| what is expected | expected, answer, target, … | a right answer (`llmexp.workload.expected`) |
 | length | input_tokens, prompt_tokens, input_length, ContextTokens, Request tokens | a length to make text for |
+| token ids | prompt or prompt_token_ids as whole numbers | their number is the length |
 
-A row that only has lengths, such as one of a trace, gets text of that length.
-"""
+The `body` of OpenAI's batch rows is read as a row. A row that only has lengths, such as one of a trace, gets text of that
+length.
+
+A row that is of none of these, or holds another kind of value, is an error that names it: the file is not what it was
+taken for. A good row that cannot be sent (a chat that does not begin with the user, a failed request of a trace, half a
+character) is left out, counted, and named in the notes.
+"""  # noqa: E501 -- a table
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from llmexp.errors import ConfigError
+from llmexp.workload.chat import ROLES, message_of, tools_of
 from llmexp.workload.expected import expected_of, question_of
-from llmexp.workload.request import Message, Role
+from llmexp.workload.request import Message, Tool, texts_of
+from llmexp.workload.tables import column, entries, normal
 
-_PROMPT = ("prompt", "text", "input", "question")
+__all__ = ["Row", "Rows", "Unusable", "column", "is_usable", "normal", "read_rows"]
+
+_PROMPT = ("prompt", "question", "input", "query", "text")
+_INSTRUCTION, _ABOUT = ("instruction",), ("input", "context")
 _MESSAGES = ("messages", "conversations", "conversation")
+_SYSTEM = ("system", "systemprompt", "systemmessage")
+_REPLY = ("output", "response", "completion", "reply")
 _OUTPUT = (
     "outputtokens",
     "maxtokens",
     "maxcompletiontokens",
     "maxnewtokens",
+    "maxoutputtokens",
     "completiontokens",
     "outputlength",
     "outputlen",
@@ -40,7 +57,8 @@ _OUTPUT = (
     "responsetokens",
 )
 _INPUT = ("inputtokens", "prompttokens", "inputlength", "inputlen", "contexttokens", "requesttokens")
-_ROLES: dict[str, Role] = {
+_IDS = ("prompttokenids", "tokenids", "inputids")
+_SHAREGPT = {
     "human": "user",
     "user": "user",
     "gpt": "assistant",
@@ -48,8 +66,19 @@ _ROLES: dict[str, Role] = {
     "bing": "assistant",
     "bard": "assistant",
     "assistant": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
     "system": "system",
+    "developer": "developer",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
 }
+_NAMED = 3
+
+
+class Unusable(Exception):  # noqa: N818 -- a finding about a row, no error of the program
+    """A row that is what it should be, and yet cannot be sent; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +91,11 @@ class Row:
     input_tokens: int | None = None
     expected: object = None
     """What a right answer is (`llmexp.workload.expected`); None: not said."""
+    tools: tuple[Tool, ...] = ()
+    answer: str | None = None
+    """The file's own answer, where it stands in a column of its own."""
+    later: tuple[str, ...] = ()
+    """What the user says in later turns, where the file holds no answers between them."""
 
     @property
     def opening(self) -> tuple[Message, ...]:
@@ -71,114 +105,211 @@ class Row:
 
     @property
     def reply(self) -> str | None:
-        """The file's own answer to the opening, whose length may serve as a budget."""
-        rest = self.messages[len(self.opening) :]
-        return rest[0].text if rest else None
+        """The file's own answer to the opening, a call of a tool included, whose length may serve as a budget."""
+        rest = self.messages[len(self.opening) :][:1]
+        return "".join(texts_of(rest)) or None if rest else self.answer
 
     @property
     def system(self) -> tuple[Message, ...]:
         """The system messages."""
-        return tuple(message for message in self.messages if message.role == "system")
+        return tuple(message for message in self.messages if message.role in ("system", "developer"))
 
     @property
     def turns(self) -> list[str]:
         """What the user says, turn by turn."""
-        return [message.text for message in self.messages if message.role == "user"]
+        return [*[message.text for message in self.messages if message.role == "user"], *self.later]
 
 
-def read_rows(key: str, path: str) -> list[Row]:
-    """The file's rows, in its order, without chats that do not begin with the user.
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a file that can be sent."""
 
-    Raises `ConfigError` that names `key`, the row and the remedy.
-    """
-    rows = []
-    for number, record in enumerate(records(key, path), 1):
+    rows: list[Row]
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    """Row and reason of those that cannot."""
+
+    def notes(self, key: str) -> Iterator[str]:
+        """What a reader of the results should know: which rows were left out, and why."""
+        whole = len(self.rows) + len(self.left_out)
+        for reason in dict.fromkeys(reason for _, reason in self.left_out):
+            places = [where for where, why in self.left_out if why == reason]
+            more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+            yield f"{key}: {len(places)} of {whole} rows left out ({', '.join(places[:_NAMED])}{more}): {reason}"
+
+
+def read_rows(key: str, path: str) -> Rows:
+    """The file's rows, in its order. Raises `ConfigError` that names `key`, the row and the remedy."""
+    found = Rows([])
+    folder = Path(path).parent
+    for where, record in entries(key, path):
         try:
-            row = replace(_row(record), expected=expected_of(record))
+            found.rows.append(_sendable(_row(record, folder)))
+        except Unusable as error:
+            found.left_out.append((where, str(error)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"{key}: row {number} of '{path}' cannot be used: {error}") from None
-        if row.input_tokens is not None or (row.opening and row.opening[-1].role == "user"):
-            rows.append(row)
-    if not rows:
-        raise ConfigError(f"{key}: has no rows to send, got '{path}'")
-    return rows
+            raise ConfigError(f"{key}: {where} of '{path}' cannot be used: {_said(error)}") from None
+    if not found.rows:
+        reasons = "; ".join(found.notes("")) or "it is empty"
+        raise ConfigError(f"{key}: has no rows to send, got '{path}' ({reasons.removeprefix(': ')})")
+    return found
 
 
-def records(key: str, path: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of a JSONL, JSON, CSV or Parquet file as mappings, read as they are asked for."""
-    readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
-    reader = readers.get(Path(path).suffix.lower())
-    if reader is None:
-        raise ConfigError(f"{key}: must end in one of {', '.join(readers)}, got '{path}'")
+def is_usable(record: object, path: str) -> bool:
+    """Whether a row of a trace is also a request, so that times and prompts of one file stay together."""
     try:
-        yield from reader(Path(path))
-    except OSError as error:
-        raise ConfigError(f"{key}: cannot be read, got '{path}' ({error.strerror or error})") from None
-    except (ValueError, csv.Error) as error:
-        raise ConfigError(f"{key}: '{path}' does not parse as {Path(path).suffix[1:]} ({error})") from None
+        _sendable(_row(record, Path(path).parent))
+    except Unusable:
+        return False
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return True  # it holds no request at all: only times are read
+    return True
 
 
-def column(record: Mapping[str, Any], names: Iterable[str]) -> Any:
-    """The first column of that name that holds something; names are compared as `normal` writes them."""
-    found = {normal(name): value for name, value in record.items() if isinstance(name, str)}
-    return next((found[name] for name in names if found.get(name) not in (None, "")), None)
+def _said(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def normal(name: str) -> str:
-    """A column's name in lower case, without spaces, underscores and hyphens."""
-    return "".join(letter for letter in name.lower() if letter not in " _-\ufeff")
+# --- one row ---------------------------------------------------------------------------------------------------------
 
 
-def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            if line.strip():
-                yield json.loads(line)
+def _row(record: object, folder: Path) -> Row:
+    if isinstance(record, list):
+        return _listed(record, folder)
+    if not isinstance(record, Mapping):
+        raise ValueError(f"it is {_kind(record)}, not an object with columns")  # noqa: TRY004 -- told like the others
+    body = record.get("body")
+    if isinstance(body, Mapping):
+        return _row(body, folder)
+    answer = column(record, _REPLY)
+    row = replace(
+        _asked(record, folder),
+        output_tokens=_count(record, _OUTPUT),
+        expected=expected_of(record),
+        tools=_tools(record),
+        answer=answer if isinstance(answer, str) else None,
+    )
+    system = column(record, _SYSTEM)
+    if isinstance(system, str) and row.messages and not row.system:
+        row = replace(row, messages=(Message("system", system), *row.messages))
+    return row
 
 
-def _json(path: Path) -> Iterator[Mapping[str, Any]]:
-    parsed = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(parsed, list):
-        raise ValueError("the outermost value must be a list")  # noqa: TRY004 -- reported like text that does not parse
-    yield from parsed
-
-
-def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
-
-
-def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches():
-            yield from batch.to_pylist()
-
-
-def _row(record: Mapping[str, Any]) -> Row:
-    output, chat = _count(column(record, _OUTPUT)), column(record, _MESSAGES)
+def _asked(record: Mapping[str, object], folder: Path) -> Row:
+    """What is asked, in whichever layout."""
+    chat = _parsed(column(record, _MESSAGES))
     if chat is not None:
-        listed = json.loads(chat) if isinstance(chat, str) else chat
-        return Row(tuple(map(_message, listed)), output)
+        return Row(_messages(chat, folder))
+    ids = _parsed(column(record, _IDS))
+    if isinstance(ids, list):
+        return _listed(ids, folder)
+    turns = _parsed(column(record, ("turns",)))
+    if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
+        return Row((Message("user", turns[0]),), later=tuple(turns[1:]))
+    instruction = column(record, _INSTRUCTION)
+    if instruction is not None:
+        about = column(record, _ABOUT)
+        asked = str(instruction) if about is None else f"{instruction}\n\n{about}"
+        return Row((Message("user", asked),))
     prompt = column(record, _PROMPT)
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        prompt = prompt[0]
+    if isinstance(prompt, list):
+        return _listed(prompt, folder)
+    if isinstance(prompt, Mapping):
+        return Row(_messages([prompt], folder))
     if prompt is not None:
-        return Row((Message("user", question_of(record, str(prompt))),), output)
-    wanted = _count(column(record, _INPUT))
+        return Row((Message("user", question_of(record, str(prompt))),))
+    wanted = _count(record, _INPUT)
     if wanted is None:
         raise ValueError("it has neither a prompt, nor messages, nor input_tokens")
-    return Row((), output, wanted)
+    return Row(input_tokens=wanted)
 
 
-def _count(value: Any) -> int | None:
-    return None if value is None else max(1, int(float(value)))
+def _listed(values: list[object], folder: Path) -> Row:
+    """A list where a prompt was expected: messages or token ids."""
+    if values and all(isinstance(value, Mapping) for value in values):
+        return Row(_messages(values, folder))
+    if values and all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        return Row(input_tokens=len(values))
+    raise ValueError(f"a list of {len(values)} values is neither messages nor token ids")
 
 
-def _message(entry: Mapping[str, Any]) -> Message:
-    role = str(entry["from"] if "from" in entry else entry["role"]).lower()
-    if role not in _ROLES:
-        raise ValueError(f"role '{role}' is not one of {', '.join(_ROLES)}")
-    content = entry["value"] if "value" in entry else entry["content"]
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content)
-    return Message(_ROLES[role], str(content))
+def _messages(listed: object, folder: Path) -> tuple[Message, ...]:
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        raise ValueError(f"messages must be a list, got {_kind(listed)}")  # noqa: TRY004
+    return tuple(_message(at, entry, folder) for at, entry in enumerate(listed, 1))
+
+
+def _message(at: int, entry: object, folder: Path) -> Message:
+    """One message, in OpenAI's words or ShareGPT's."""
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"message {at} is {_kind(entry)}, not an object")  # noqa: TRY004
+    said = dict(entry)
+    if "from" in said:
+        said = {"role": said["from"], "content": said.get("value")}
+    role = str(said.get("role")).lower()
+    if role not in _SHAREGPT:
+        raise ValueError(f"role '{role}' is not one of {', '.join(dict.fromkeys((*ROLES, *_SHAREGPT)))}")
+    said["role"] = _SHAREGPT[role]
+    if said["role"] == "tool" and not said.get("tool_call_id"):
+        said["tool_call_id"] = str(said.get("name") or "call")
+    if said["role"] in ("user", "system", "developer") and said.get("content") in (None, "", []):
+        raise Unusable(f"a message of the {said['role']} has no content")
+    if isinstance(said.get("content"), int | float):
+        said["content"] = str(said["content"])
+    return message_of(said, folder)
+
+
+def _tools(record: Mapping[str, object]) -> tuple[Tool, ...]:
+    listed = _parsed(column(record, ("tools", "functions")))
+    return tools_of(listed) if isinstance(listed, list) else ()
+
+
+def _sendable(row: Row) -> Row:
+    """The row, if it can be sent."""
+    if row.output_tokens == 0 or row.input_tokens == 0:
+        raise Unusable("no tokens were read or written: the request failed where it was recorded")
+    if not row.messages:
+        return row
+    if not row.opening or not any(message.role == "user" for message in row.opening):
+        raise Unusable("the chat does not begin with the user")
+    if row.opening[-1].role not in ("user", "tool"):
+        raise Unusable("nothing is asked at the end of the chat's opening")
+    try:
+        for text in (*texts_of(row.messages, row.tools), *row.later):
+            text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise Unusable(f"a text holds half of a character ({half}), which no request can carry") from None
+    return row
+
+
+def _count(record: Mapping[str, object], names: Sequence[str]) -> int | None:
+    """A count of tokens; a figure that is none is named with its column."""
+    value = column(record, names)
+    if value is None:
+        return None
+    try:
+        figure = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        figure = math.nan
+    if not math.isfinite(figure) or figure < 0:
+        name = next(name for name in record if normal(str(name)) in names and record[name] not in (None, ""))
+        raise ValueError(f"column '{name}' holds '{value}', which is no number of tokens")
+    return math.ceil(figure)
+
+
+def _parsed(value: object) -> object:
+    """Lists stand in cells of CSV as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed: object = json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError(f"a list was expected, got the text '{value[:60]}'") from None
+    return parsed
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
