@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llmexp.worker.core import Core
 from llmexp.worker.plan import Plan, Watch
+from llmexp.worker.scheduling import wake_soon
 
 
 class Worker:
@@ -30,6 +31,7 @@ class Worker:
         A worker that had a job before drops everything of it (feed, counters, queues; its frozen memory is collected).
         Idle connections alone are kept, where the target is the same.
         """
+        wake_soon()
         before, self._core = self._core, None
         gc.unfreeze()
         core = Core(plan, Path(directory))
