@@ -16,6 +16,7 @@ from llmexp.benchmark import cluster, hosts, pairs, sizing
 from llmexp.benchmark.hosts import Host
 from llmexp.benchmark.measurement import Job, Measurement
 from llmexp.benchmark.pairs import Pair, crew
+from llmexp.benchmark.purse import End, Spending
 from llmexp.companion import luggage
 from llmexp.errors import ConfigError, JobError
 from llmexp.records import Record, Writer
@@ -49,6 +50,7 @@ class Benchmark:
         """Reports of companions that were asked for and have not come."""
         self._heard_s: dict[Pair, float] = {}
         self._start_ns = self._end_ns = 0
+        self._spending = Spending(None, 0)
         self.result = Measurement()
 
     def run(self) -> Measurement:
@@ -57,6 +59,7 @@ class Benchmark:
         whole = False
         try:
             self._build()
+            self._give_money()
             if self._warm():
                 self._measure()
             whole = True
@@ -70,6 +73,7 @@ class Benchmark:
             self.result.failed = True
             self.result.reason = self.result.reason or f"internal error: {type(error).__name__}: {_first_line(error)}"
         finally:
+            self._spending.end()
             if self._writer is not None:
                 self._writer.close()
             self._part(whole=whole)
@@ -127,6 +131,39 @@ class Benchmark:
     def _first_shots(self, pair: Pair) -> int:
         return sizing.first_shots(self._config, pair.built, pair.number, len(self._pairs))
 
+    def _give_money(self) -> None:
+        """Before the first request: warm-up is paid for like any other."""
+        self._spending = Spending(self._job.purse, len(self._pairs))
+        if self._spending.counts:
+            grants = self._spending.first()
+            ask = "take its money"
+            pairs.ask(self._pairs, lambda pair: pair.companion.grant.remote(*grants[pair.number]), PIDS_S, ask)
+            self._spending.start(self._out_of_money)
+
+    def _spend(self) -> None:
+        """Portions for those that need one; the end where nothing more may start."""
+        grants, end = self._spending.decide(self._recall)
+        for at, grant in grants.items():
+            self._pairs[at].companion.grant.remote(*grant)
+        if end is not None:
+            self._out_of_money(end)
+
+    def _recall(self, at: int) -> float:
+        if not self._pairs[at].companion_lives:
+            return 0.0
+        with contextlib.suppress(JobError):
+            found: list[float] = pairs.ask(
+                self._pairs[at : at + 1], lambda pair: pair.companion.give_back.remote(), POLL_S, "pay back"
+            )
+            return found[0]
+        return 0.0
+
+    def _out_of_money(self, end: End) -> None:
+        if self.result.reason is None:
+            self._give_up(end.reason)
+        if end.cut:
+            self._stop(cut=True)
+
     def _warm(self) -> bool:
         """Warm-up requests, then the first shots; False when the job must not go on."""
         if any(self._hand_over("warm-up", lambda pair: pair.companion.give_warmup.remote())):
@@ -137,7 +174,7 @@ class Benchmark:
                 self._pairs, lambda pair: pair.companion.warmup_records.remote(), limit_s, "explain the warm-up"
             )
             self.result.warmup = [row for rows in found for row in rows]
-            if self._warmup_is_hopeless():
+            if self._warmup_is_hopeless() or self.result.reason is not None:
                 return False
         self._hand_over("first", lambda pair: pair.companion.give.remote(self._first_shots(pair)))
         return True
@@ -268,6 +305,7 @@ class Benchmark:
             return
         self._heard_s[pair] = time.monotonic()
         pair.counts, pair.flying = Counter(told.counts), told.flying
+        self._spending.heard(pair.number, told.spent)
         for batch in told.batches:
             self._write(pair, batch)
         if told.problem and self.result.reason is None:
@@ -292,6 +330,7 @@ class Benchmark:
     def _judge(self) -> None:
         """Whether to go on, by what all have counted so far."""
         total = self._counts()
+        self._spend()
         if self.result.reason is None and (reason := self._job.spend(total)):
             self._give_up(reason)
         if self.result.reason is None and self.result.enough is None and (enough := self._job.enough(total)):
@@ -326,6 +365,7 @@ class Benchmark:
         if pair.worker_lives:
             self._lost(why)
         pair.worker_lives = pair.companion_lives = False
+        self._spending.lost(pair.number)
         pair.kill()
         now = monotonic_ns()
         rows = [

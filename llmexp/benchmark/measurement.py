@@ -15,6 +15,7 @@ from llmexp.workload.request import Request
 
 if TYPE_CHECKING:
     from llmexp.benchmark.hosts import HostReport
+    from llmexp.benchmark.purse import Purse
     from llmexp.companion.task import Built, Work
     from llmexp.worker.plan import Watch
 
@@ -33,6 +34,8 @@ class Job:
     requests: tuple[Request, ...] | None = None
     spend: Callable[[Counter[str]], str | None] = lambda _progress: None
     """Told the counts so far; returns a reason to stop."""
+    purse: Purse | None = None
+    """Money that requests are paid from before they are sent; None: they cost nothing, or there is no limit."""
     enough: Callable[[Counter[str]], str | None] = lambda _progress: None
     """Told the counts so far; returns why no more can be learnt: ends the load and what is in flight, is no failure."""
     progress: Callable[[Counter[str], float], None] = lambda _progress, _elapsed_s: None

@@ -78,6 +78,7 @@ def task(job: Job, worker: int, workers: int, requests: int | None) -> Task:
         most=requests,
         requests=job.requests,
         environment=job.environment,
+        price=None if job.purse is None else job.purse.price,
     )
 
 

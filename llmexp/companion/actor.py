@@ -69,6 +69,14 @@ class Companion:
         """Hand the first `count` measured requests to the worker; how many there were."""
         return self._now.give(count)
 
+    def grant(self, usd: float, beyond: float) -> None:
+        """More money; `beyond` is what could still follow."""
+        self._now.grant(usd, beyond)
+
+    def give_back(self) -> float:
+        """Return the money that nothing needs so far."""
+        return self._now.give_back()
+
     def warmup_records(self) -> list[Record]:
         """What the warm-up's tapes mean, once all of them have been explained."""
         return self._now.warmup_records()

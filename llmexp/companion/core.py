@@ -19,6 +19,7 @@ from pathlib import Path
 
 from llmexp.clients.base import Client, Failure, Target
 from llmexp.companion import ahead, luggage
+from llmexp.companion.allowance import Allowance
 from llmexp.companion.feed import Feed
 from llmexp.companion.rows import BATCH_S, Rows
 from llmexp.companion.spool import Spool, SpoolFullError
@@ -48,6 +49,9 @@ class Core:
         self._feed = Feed(self._directory)
         self._tapes = Spool()
         self._rows = Rows()
+        self._allowance = Allowance(task.price)
+        self._owed = 0
+        """Requests that the worker asked for and that wait for money."""
         self._warm: list[Record] = []
         self._wishes: deque[Need | Resign] = deque()
         self._wake = threading.Event()
@@ -84,7 +88,7 @@ class Core:
         self._client = client = build(config.model, task.base_url)
         self._tokenizer = tokenizer_for(config.model, task.base_url)
         source = source_for(config, task.base_url, task.nonce)
-        self._supply = Supply(task, client, source, self._tokenizer)
+        self._supply = Supply(task, client, source, self._tokenizer, self._allowance)
         self._tally = Tally(config, self._supply.due)
         ahead.load()
         own = times_itself(client)
@@ -192,8 +196,8 @@ class Core:
 
     def _grant(self) -> None:
         """Supply what the worker asked for, and the turns that may go out."""
-        wanted = 0
         with self._supplying:
+            wanted, self._owed = self._owed, 0
             while self._wishes:
                 wish = self._wishes.popleft()
                 if isinstance(wish, Need):
@@ -201,7 +205,7 @@ class Core:
                 else:
                     self._supply.resign(wish.indexes)
                     wanted += len(wish.indexes)
-            turns = self._supply.take_turns() if self._supply.turns.waiting and not self._over else []
+            turns = self._supply.take_turns() if self._supply.waits and not self._over else []
             if turns:
                 self._send_ready(turns)
             if wanted:
@@ -215,6 +219,7 @@ class Core:
             self._send_ready(shots)
             given += len(shots)
             if not shots:
+                self._owed = count - given if self._allowance.short else 0
                 break
         return given
 
@@ -240,7 +245,7 @@ class Core:
         The idle class makes way at once only for tasks of its own scheduling group: whoever was started in another
         session, as a server beside us is, would wait for the scheduler's next tick.
         """
-        hurry = self._over or self._wishes or self._supply.turns.waiting
+        hurry = self._over or self._wishes or self._supply.waits
         if not self._supply.measuring or hurry or time.monotonic_ns() - (ended_ns or 0) > HURRY_NS:
             return
         time.sleep(min(worked_s, LONGEST_REST_S))
@@ -250,6 +255,7 @@ class Core:
     def _explain(self, tape: Tape) -> None:
         request = self._supply.ended(tape.index)
         row = self._record(tape, request)
+        self._settle(tape.index, row)
         if request.session is not None and not tape.warmup:
             self._go_on(request, row)
         if not (self._task.config.run.save_text or self._task.config.quality.graded):
@@ -260,6 +266,11 @@ class Core:
             self._warm.append(row)
         else:
             self._keep(row)
+
+    def _settle(self, key: int, row: Record) -> None:
+        self._allowance.settle(key, row)
+        if self._allowance.overdrawn:
+            self._feed.send(Stop(cut=False))
 
     def _record(self, tape: Tape, request: Request) -> Record:
         """What the tape means. A fault of ours costs this request, never the others."""
@@ -293,22 +304,22 @@ class Core:
         for key in self._supply.on_the_wire(max(0, launched - self._tally.done)):
             request = self._supply.ended(key)
             self._lost += 1
-            self._keep(
-                Record(
-                    index=request.index,
-                    worker=self._task.worker,
-                    status="failed",
-                    intended_ns=now,
-                    dispatched_ns=now,
-                    max_tokens=request.max_tokens,
-                    prompt_digest=request.prompt_digest,
-                    session=request.session,
-                    turn=request.turn,
-                    session_turns=None if request.session is None else request.turns,
-                    error_class="client",
-                    error_message=why,
-                )
+            row = Record(
+                index=request.index,
+                worker=self._task.worker,
+                status="failed",
+                intended_ns=now,
+                dispatched_ns=now,
+                max_tokens=request.max_tokens,
+                prompt_digest=request.prompt_digest,
+                session=request.session,
+                turn=request.turn,
+                session_turns=None if request.session is None else request.turns,
+                error_class="client",
+                error_message=why,
             )
+            self._settle(key, row)
+            self._keep(row)
 
     # -- the driver's questions ---------------------------------------------------------------------------------------
 
@@ -321,7 +332,16 @@ class Core:
         if self._supply.turns.skipped:
             counts["turns_skipped"] = self._supply.turns.skipped
         flying = self._supply.on_the_wire(max(0, self._odometer.read() - self._tally.done))
-        return Drained(self._rows.take(), counts, problem, flying)
+        return Drained(self._rows.take(), counts, problem, flying, self._allowance.state())
+
+    def grant(self, usd: float, beyond: float) -> None:
+        """More money; `beyond` is what could still follow."""
+        self._allowance.grant(usd, beyond)
+        self._wake.set()
+
+    def give_back(self) -> float:
+        """Return the money that nothing needs so far."""
+        return self._allowance.give_back()
 
     def warmup_records(self) -> list[Record]:
         """What the warm-up's tapes mean, once all of them have been explained."""
@@ -342,6 +362,7 @@ class Core:
             self._count_lost(self._odometer.read(), "the worker process died while this request was in flight")
         else:
             self._count_lost(launched, "the worker handed nothing back of this request")
+        self._allowance.release()
         self._rows.flush(force=True)
         return Work(
             decoded=self._decoded,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from llmexp.clients.base import Client, HttpRequest
+from llmexp.companion.allowance import Allowance
 from llmexp.companion.task import Task
 from llmexp.companion.turns import Turn, Turns, follows
 from llmexp.worker.dial import through_proxy
@@ -25,7 +26,10 @@ COUNTING_S = 20.0
 class Supply:
     """The requests that fall to one worker, in order. Not for two threads at a time."""
 
-    def __init__(self, task: Task, client: Client, source: Source, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, task: Task, client: Client, source: Source, tokenizer: Tokenizer, allowance: Allowance | None = None
+    ) -> None:
+        self._allowance = allowance or Allowance(None)
         self._task = task
         self._client = client
         self._source = source
@@ -40,6 +44,8 @@ class Supply:
         """The session to begin next, once it was looked at."""
         self._ahead: deque[int] = deque()
         """Prepared, not yet handed over."""
+        self._unpaid: deque[Turn] = deque()
+        """Turns that wait for money."""
         self._stale: deque[int] = deque()
         """Handed back, since their signatures grew old."""
         self._requests: dict[int, Request] = {}
@@ -66,10 +72,15 @@ class Supply:
     @property
     def all_given(self) -> bool:
         """Whether nothing will come any more."""
-        if self._ahead or self._stale or self.turns.waiting:
+        if self._ahead or self._stale or self.waits:
             return False
         self._coming = self._coming or next(self._sessions, None)
         return self._coming is None
+
+    @property
+    def waits(self) -> bool:
+        """Whether turns of sessions wait for an answer, for their time, or for money."""
+        return self.turns.waiting or bool(self._unpaid)
 
     def _next_index(self) -> int | None:
         """The first turn of the next session; None where no session is left."""
@@ -91,7 +102,8 @@ class Supply:
         requests = [
             self._source.request(task.worker + at * task.workers, warmup=True) for at in range(task.warmup_requests)
         ]
-        return [self._shot(self._make(request, -1 - request.index)) for request in requests]
+        keys = [self._make(request, -1 - request.index) for request in requests]
+        return [self._shot(key) for key in keys if self._paid(key)]
 
     def take(self, count: int) -> list[Shot]:
         """Up to `count` shots that may go out as soon as there is a stream for them."""
@@ -101,20 +113,27 @@ class Supply:
                 shots.append(self._shot(self._stale.popleft()))
                 continue
             self.prepare(1)
-            if not self._ahead:
+            if not self._ahead or not self._paid(self._ahead[0]):
                 break
             shots.append(self._shot(self._ahead.popleft()))
         return shots
 
     def take_turns(self) -> list[Shot]:
         """Turns of sessions whose answers came: they hold a stream already."""
-        shots: list[Shot] = []
         while (turn := self.turns.next()) is not None:
-            shots.append(self._turn(turn))
+            self._make(turn.request, turn.request.index)
+            self._unpaid.append(turn)
+        shots: list[Shot] = []
+        while self._unpaid and self._paid(self._unpaid[0].request.index):
+            shots.append(self._turn(self._unpaid.popleft()))
         return shots
 
+    def _paid(self, key: int) -> bool:
+        """Whether there is money for the request at its token limit."""
+        return self._allowance.reserve(key, self._requests[key])
+
     def _turn(self, turn: Turn) -> Shot:
-        shot = self._shot(self._make(turn.request, turn.request.index))
+        shot = self._shot(turn.request.index)
         shot.not_before_ns, shot.opens = turn.not_before_ns, False
         return shot
 

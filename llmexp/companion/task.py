@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from llmexp.clients.base import Target
+from llmexp.companion.allowance import Spent
 from llmexp.config import Config
+from llmexp.metrics.prices import PriceList
 from llmexp.workload.request import Request
 
 
@@ -29,6 +31,8 @@ class Task:
     """Fixed requests instead of the workload's own, indexed by their `index`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Throwaway credentials of a rehearsal; never a user's."""
+    price: PriceList | None = None
+    """Set where requests must be paid for before they are handed over."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Drained(NamedTuple):
     """A reason to stop the job, or a fault of our own."""
     flying: list[int]
     """Indexes of the requests on the wire: lost, should this host die now."""
+    spent: Spent = Spent()
 
 
 @dataclass(frozen=True)

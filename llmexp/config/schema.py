@@ -46,6 +46,7 @@ class Price(_Part):
     usd_per_million_input_tokens: NonNegative | None = None
     usd_per_million_output_tokens: NonNegative | None = None
     usd_per_million_cached_tokens: NonNegative | None = None
+    usd_per_million_cache_write_tokens: NonNegative | None = None
     usd_per_million_reasoning_tokens: NonNegative | None = None
     usd_per_instance_hour: NonNegative | None = Field(None, description="For stacks paid by the hour.")
     instances: Count = Field(1, description="How many instances serve; multiplies the hourly price.")
@@ -316,7 +317,11 @@ class Run(_Part):
     )
     repeats: Count = Field(1, description="Each repeat is a job of its own.")
     max_error_rate: Share = 0.05
-    max_usd: NonNegative = Field(10.0, description="For the whole sweep, warm-up and probes included.")
+    max_usd: NonNegative | None = Field(
+        10.0,
+        description="For the whole command and its resumes: warm-up, probes, judges, failed and cut requests included; "
+        "null: no limit.",
+    )
     resume: str | None = Field(None, description="A sweep directory to complete.")
     rerun_invalid: bool = Field(False, description="With resume: also its invalid jobs.")
     save_text: bool = Field(False, description="Keep the texts of questions and answers.")

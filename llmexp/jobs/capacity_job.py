@@ -31,7 +31,7 @@ from llmexp.metrics import summary as metrics
 
 if TYPE_CHECKING:
     from llmexp.endpoints import Running
-    from llmexp.jobs.budget import Budget
+    from llmexp.jobs.ledger import Ledger
     from llmexp.metrics.validity import Validity
     from llmexp.results.model import Notes, Result, Status
     from llmexp.terminal.progress import Progress
@@ -65,9 +65,9 @@ class Probe:
     verdict: Verdict
 
 
-def run(spec: Spec, running: Running, budget: Budget, progress: Progress, started: datetime) -> Result:
+def run(spec: Spec, running: Running, ledger: Ledger, progress: Progress, started: datetime) -> Result:
     """Search, and write the job's files; its result."""
-    job = _Job(spec, running, budget, progress)
+    job = _Job(spec, running, ledger, progress)
     job.search_all()
     return job.conclude(started)
 
@@ -76,7 +76,7 @@ def run(spec: Spec, running: Running, budget: Budget, progress: Progress, starte
 class _Job:
     spec: Spec
     running: Running
-    budget: Budget
+    ledger: Ledger
     progress: Progress
     done: list[Probe] = field(default_factory=list)
     status: Status = "finished"
@@ -88,7 +88,7 @@ class _Job:
         told = self.config.capacity
         self.search = Search(told.start, told.max_probes, told.precision, integer=told.of == "concurrency")
         self.nonce = self.config.run.nonce or nonce_of(self.spec.id)
-        self.spent_before = self.budget.spent_usd
+        self.spent_before = self.ledger.billed_usd
 
     # -- the search ---------------------------------------------------------------------------------------------------
 
@@ -114,9 +114,9 @@ class _Job:
         self.progress.begin(spec.config, spec.name)
         began = datetime.now(UTC)
         job, measured, watch = experiment.send(
-            spec, self.running, self.budget, self.progress, enough=_enough(self.config.slo, requests)
+            spec, self.running, self.ledger, self.progress, enough=_enough(self.config.slo, requests)
         )
-        result = experiment.conclude(spec, measured, self.running, began, job.nonce, self.budget, watch)
+        result = experiment.conclude(spec, measured, self.running, began, job.nonce, self.ledger, watch)
         observed = metrics.observe(spec.directory) if records.exists(spec.directory) else metrics.observe([])
         of_rate = self.config.capacity.of == "rate"
         verdict = probes.judge(observed, self.config.slo, of_rate=of_rate, stopped=measured.enough is not None)
@@ -154,13 +154,10 @@ class _Job:
     def _affordable(self, requests: int) -> bool:
         """Whether the next probe fits into what is left of `run.max_usd`, at the price of a request so far."""
         sent = sum(_sent(one.result) for one in self.done)
-        spent = self.budget.spent_usd - self.spent_before
+        spent = self.ledger.billed_usd - self.spent_before
         expected = spent / sent * (requests + self.config.run.warmup_requests) if sent else 0.0
-        if expected and self.budget.reason(expected):
-            self.search.stop(
-                f"run.max_usd: the next probe would pass the limit of {self.budget.limit_usd:g} USD "
-                f"({self.budget.spent_usd:.4f} spent)"
-            )
+        if expected and (problem := self.ledger.problem(expected)):
+            self.search.stop(f"{problem} for the next probe")
             return False
         return True
 
@@ -207,7 +204,7 @@ class _Job:
         if main is None:
             return base
         own = ("job", "status", "reason", "started_at", "ended_at", "config")
-        spent = self.budget.spent_usd - self.spent_before
+        spent = self.ledger.billed_usd - self.spent_before
         return main.result.model_copy(
             update={name: getattr(base, name) for name in own}
             | {

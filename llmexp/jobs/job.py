@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llmexp.config import Config
 from llmexp.errors import ConfigError
 from llmexp.jobs import capacity_job, grading
-from llmexp.jobs.budget import Budget
+from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.measure import conclude, send
 from llmexp.jobs.spec import Spec, environment_problems
 from llmexp.terminal.progress import Progress
@@ -25,7 +25,7 @@ _OURS = ("llamacpp", "served", "simulated")
 
 def run(
     spec: Spec,
-    budget: Budget,
+    ledger: Ledger,
     *,
     requests: tuple[Request, ...] | None = None,
     quiet: bool = False,
@@ -37,7 +37,7 @@ def run(
     Raises `ConfigError` or `JobError` when nothing could be measured.
     """
     try:
-        result = _run(spec, budget, requests, servers, quiet=quiet)
+        result = _run(spec, ledger, requests, servers, quiet=quiet)
     except BaseException:
         _let_go(servers)
         raise
@@ -53,7 +53,7 @@ def _let_go(servers: Servers | None) -> None:
 
 
 def _run(
-    spec: Spec, budget: Budget, requests: tuple[Request, ...] | None, servers: Servers | None, *, quiet: bool
+    spec: Spec, ledger: Ledger, requests: tuple[Request, ...] | None, servers: Servers | None, *, quiet: bool
 ) -> Result:
     from llmexp import endpoints
     from llmexp.benchmark import ensure_ray
@@ -77,9 +77,9 @@ def _run(
         ) as running:
             progress.say("warming up")
             if config.capacity.enabled:
-                return capacity_job.run(spec, running, budget, progress, started)
-            job, measurement, watch = send(spec, running, budget, progress, requests=requests)
-    return conclude(spec, measurement, running, started, job.nonce, budget, watch, requests)
+                return capacity_job.run(spec, running, ledger, progress, started)
+            job, measurement, watch = send(spec, running, ledger, progress, requests=requests)
+    return conclude(spec, measurement, running, started, job.nonce, ledger, watch, requests)
 
 
 def measure(
@@ -95,7 +95,7 @@ def measure(
     tree = config.model_dump(mode="json", by_alias=True)
     spec = Spec(config, tree, config.model.name, (), 0, 0, name=config.model.name, directory=directory)
     own = None if requests is None else tuple(requests)
-    return run(spec, Budget(config.run.max_usd), requests=own, quiet=quiet)
+    return run(spec, Ledger(config.run.max_usd), requests=own, quiet=quiet)
 
 
 def _begin(spec: Spec, started: datetime) -> None:

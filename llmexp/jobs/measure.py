@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmexp.benchmark import Job, Measurement
     from llmexp.benchmark.server_metrics import Watch
     from llmexp.endpoints import Running
-    from llmexp.jobs.budget import Budget
+    from llmexp.jobs.ledger import Account, Ledger
     from llmexp.metrics.prices import PriceList
     from llmexp.records.observed import Observed
     from llmexp.results.model import Result, Status
@@ -45,7 +45,7 @@ class Seen:
 def send(
     spec: Spec,
     running: Running,
-    budget: Budget,
+    ledger: Ledger,
     progress: Progress,
     *,
     requests: tuple[Request, ...] | None = None,
@@ -57,24 +57,27 @@ def send(
     from llmexp.benchmark.server_metrics import Watch, source_of
 
     watch = Watch(source_of(spec.config, running.base_url, running.metrics_url), spec.config.model.name)
-    job = _job(spec, running, budget, progress, requests, watch)
-    job = replace(job, enough=enough, spend=_while_it_serves(job.spend, running))
+    account = _account(spec, ledger)
+    job = _job(spec, running, progress, requests, watch)
+    job = replace(job, enough=enough, spend=_while_it_serves(running), purse=account)
     gpu, cpu = telemetry.choose(spec.config)
-    with gpu, cpu:
-        measurement = Benchmark(job).run()
+    try:
+        with gpu, cpu:
+            measurement = Benchmark(job).run()
+    finally:
+        if account is not None:
+            account.close()
     if (how := running.ended()) is not None and measurement.reason is None:
         measurement.failed, measurement.reason = True, f"{_ENDED} {how}"
     return job, measurement, Seen(watch, gpu, cpu)
 
 
-def _while_it_serves(
-    spend: Callable[[Counter[str]], str | None], running: Running
-) -> Callable[[Counter[str]], str | None]:
-    """A load on a server of ours that has ended is over; `spend` gives the other reasons."""
+def _while_it_serves(running: Running) -> Callable[[Counter[str]], str | None]:
+    """A load on a server of ours that has ended is over."""
 
-    def reason(counts: Counter[str]) -> str | None:
+    def reason(_counts: Counter[str]) -> str | None:
         how = running.ended()
-        return spend(counts) if how is None else f"{_ENDED} {how}"
+        return None if how is None else f"{_ENDED} {how}"
 
     return reason
 
@@ -82,7 +85,6 @@ def _while_it_serves(
 def _job(
     spec: Spec,
     running: Running,
-    budget: Budget,
     progress: Progress,
     requests: tuple[Request, ...] | None,
     watch: Watch,
@@ -98,24 +100,19 @@ def _job(
         endpoint_pids=running.pids,
         environment=dict(running.environment),
         requests=requests,
-        spend=_spender(spec.config, budget),
         progress=progress.update,
         beside=watch,
     )
 
 
-def _spender(config: Config, budget: Budget) -> Callable[[Counter[str]], str | None]:
+def _account(spec: Spec, ledger: Ledger) -> Account | None:
+    """The load's share of the command's money; None where nothing has to be paid for before it is sent."""
     from llmexp.metrics import prices
 
-    price = prices.price_list(config.model)
-
-    def spend(counts: Counter[str]) -> str | None:
-        if config.rehearse:
-            return None
-        usd = prices.cost(price, counts["input_tokens"], counts["cached_tokens"], counts["output_tokens"], 0)
-        return budget.reason(usd)
-
-    return spend
+    price = prices.price_list(spec.config.model)
+    if spec.config.rehearse or ledger.limit_usd is None or not prices.costs(price):
+        return None
+    return ledger.account(spec.id, price, (prices.usd_per_hour(price) or 0.0) / 3600)
 
 
 def conclude(
@@ -124,7 +121,7 @@ def conclude(
     running: Running,
     started: datetime,
     nonce: str,
-    budget: Budget,
+    ledger: Ledger,
     seen: Seen | None = None,
     requests: tuple[Request, ...] | None = None,
 ) -> Result:
@@ -150,7 +147,7 @@ def conclude(
     facts = observations.facts(config, measurement, observed, summary, client)
     cost = observations.money(config, price, summary, measurement)
     if not config.rehearse:
-        budget.spent_usd += (cost["cost_usd"] or 0.0) + (cost["warmup_usd"] or 0.0)
+        cost["command"] = _booked(spec, ledger, cost)
     curves = metrics.curves(observed)
     server: dict[str, object] = {}
     if seen is not None:
@@ -179,6 +176,14 @@ def conclude(
         files.write_job(results.Run(result, spec.directory))
         _draw(results.Run(result, spec.directory))
     return result
+
+
+def _booked(spec: Spec, ledger: Ledger, cost: Mapping[str, object]) -> dict[str, object]:
+    """The command's money after this load. Without a limit nobody counted while it ran: what is known is booked now."""
+    known = [usd for usd in (cost["cost_usd"], cost["warmup_usd"]) if isinstance(usd, float)]
+    if ledger.limit_usd is None:
+        ledger.note(spec.id, kept=0.0, billed=sum(known), unsure=0.0)
+    return ledger.summary()
 
 
 def _drawn(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmexp.config import Config
+from llmexp.config import Config, Model
 from llmexp.errors import ConfigError
+from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.spec import Spec
 
 if TYPE_CHECKING:
@@ -170,13 +171,45 @@ def _too_long(spec: Spec) -> Iterator[str]:
         )
 
 
-def check_budget(expected: Estimate, limit_usd: float) -> None:
-    """Refuse a command that is expected to cost more than `run.max_usd`."""
-    if expected.usd > limit_usd:
+def check_money(specs: Sequence[Spec], ledger: Ledger) -> None:
+    """Refuse jobs that are expected to pass `run.max_usd`, and a limit that cannot be held where the user set it."""
+    if ledger.limit_usd is None:
+        return
+    expected = estimate(specs)
+    if expected.usd > ledger.remaining():
+        spent = f", and {ledger.limit_usd - ledger.remaining():.4f} are spent" if ledger.billed_usd else ""
         raise ConfigError(
-            f"run.max_usd: this is estimated at {expected.usd:.2f} USD, above the limit of {limit_usd:g}; "
+            f"run.max_usd: this is estimated at {expected.usd:.4g} USD, above {ledger.limit_usd:g}{spent}; "
             f"raise run.max_usd, or lower run.max_requests or the number of jobs (dry_run=true shows the estimate)"
         )
+    unpriced = _unpriced(specs)
+    if unpriced and any(spec.limit_is_set for spec in specs):
+        raise ConfigError(
+            f"run.max_usd: no price is known for {', '.join(unpriced)}, so {ledger.limit_usd:g} USD cannot be "
+            "held; set model.price.usd_per_million_input_tokens and usd_per_million_output_tokens (0 where it is "
+            "free) or usd_per_instance_hour, or run.max_usd=null"
+        )
+
+
+def _unpriced(specs: Sequence[Spec]) -> list[str]:
+    """Models that nobody knows the price of. What the job starts itself is free unless it has one."""
+    from llmexp.metrics import prices
+
+    paid = [spec.config.model for spec in specs if not spec.config.rehearse]
+    unknown = [model.name for model in paid if not prices.known(prices.price_list(model)) and not _own(model)]
+    return list(dict.fromkeys(unknown))
+
+
+def _own(model: Model) -> bool:
+    return model.deployment.kind in ("llamacpp", "served", "simulated")
+
+
+def money_remark(specs: Sequence[Spec], ledger: Ledger) -> str | None:
+    """What to say once where the limit of a command does not hold for all of its jobs."""
+    unpriced = [] if ledger.limit_usd is None else _unpriced(specs)
+    if not unpriced:
+        return None
+    return f"no price is known for {', '.join(unpriced)}: run.max_usd cannot hold for that, and no cost is stated"
 
 
 def one_line(expected: Estimate, todo: int, directory: Path) -> str:

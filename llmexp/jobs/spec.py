@@ -66,6 +66,11 @@ class Spec:
     """Its number, where it is a probe of a capacity search and no job of its own."""
 
     @property
+    def limit_is_set(self) -> bool:
+        """Whether the user named `run.max_usd`, in the overrides or in an experiment's file: then it must hold."""
+        return self.composed is not None and _names_limit(self.composed)
+
+    @property
     def key(self) -> str:
         """The hash that recognises this job."""
         return key_of(self.config, self.repeat)
@@ -146,6 +151,20 @@ def resolved(composed: Composed) -> dict[str, object]:
     if missing:
         raise ConfigError("\n".join(f"{key}: must be given, such as {key}=VALUE" for key in missing))
     return plain
+
+
+def _names_limit(composed: Composed) -> bool:
+    from omegaconf import OmegaConf
+
+    hydra = composed.hydra
+    typed = [*composed.overrides, *hydra.overrides.task, *(hydra.sweeper.get("params") or {})]
+    if any(str(one).lstrip("+").startswith("run.max_usd") for one in typed):
+        return True
+    name = hydra.runtime.choices.get("experiment")
+    sources = [Path(str(source.path)) for source in hydra.runtime.config_sources if source.schema == "file"]
+    files = [folder / "experiment" / f"{name}.yaml" for folder in sources]
+    found = next((file for file in files if file.is_file()), None) if name else None
+    return found is not None and OmegaConf.select(OmegaConf.load(found), "run.max_usd", default="") != ""
 
 
 def refuse_credentials(composed: DictConfig) -> None:

@@ -19,7 +19,7 @@ from llmexp.config import flatten
 from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ConfigError, JobError, LlmexpError, worst
 from llmexp.jobs import lock, sweep_dir
 from llmexp.jobs import spec as jobs
-from llmexp.jobs.budget import Budget
+from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.lock import Folder
 from llmexp.jobs.recorder import Recorder
 from llmexp.jobs.spec import Composed, Spec
@@ -64,6 +64,8 @@ def run_sweep(composed: Sequence[Composed], directory: str, multirun: DictConfig
 
 def run_specs(found: list[Spec], directory: Path, multirun: DictConfig | None = None) -> Outcome:
     """A sweep of checked jobs into `directory`, or into the one that `run.resume` names."""
+    from llmexp.jobs import plan
+
     config = found[0].config
     if config.dry_run:
         return _plan_only(found)
@@ -71,6 +73,7 @@ def run_specs(found: list[Spec], directory: Path, multirun: DictConfig | None = 
         with _owned(lock.hold(Path(config.run.resume))) as folder:
             sweep = SweepDir.resume(folder, found)
             return _Run(sweep.specs, folder, sweep).run()
+    plan.check_money(found, Ledger(config.run.max_usd))
     with _owned(lock.claim(directory)) as folder:
         sweep = SweepDir.new(folder, found)
         sweep.keep_composition(multirun)
@@ -93,7 +96,7 @@ def _plan_only(found: list[Spec]) -> Outcome:
     print(plan.render(estimate))
     for caution in plan.cautions(found):
         log.warning("%s", caution)
-    plan.check_budget(estimate, found[0].config.run.max_usd)
+    plan.check_money(found, Ledger(found[0].config.run.max_usd))
     return Outcome(OK, None, sweep=len(found) > 1)
 
 
@@ -117,17 +120,17 @@ class _Run:
         from llmexp.endpoints.served import Servers
         from llmexp.jobs import plan
 
-        first = self.specs[0].config
-        estimate = plan.estimate(self.specs)
-        plan.check_budget(estimate, first.run.max_usd)
         todo = self._todo()
+        ledger = Ledger(self.specs[0].config.run.max_usd, self.folder.path)
+        plan.check_money(todo, ledger)
         if self.sweep is not None:
-            log.info(plan.one_line(estimate, len(todo), self.folder.path))
+            log.info(plan.one_line(plan.estimate(self.specs), len(todo), self.folder.path))
+        if remark := plan.money_remark(todo, ledger):
+            log.warning("%s", remark)
         self._get_ready(todo)
-        budget = Budget(first.run.max_usd)
         try:
             with Servers() as self.servers:
-                self._run_all(todo, budget)
+                self._run_all(todo, ledger)
         finally:
             from llmexp import benchmark
 
@@ -152,23 +155,25 @@ class _Run:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def _run_all(self, todo: list[Spec], budget: Budget) -> None:
+    def _run_all(self, todo: list[Spec], ledger: Ledger) -> None:
+        from llmexp.jobs import plan
+
         for at, spec in enumerate(todo):
+            if at and (problem := ledger.problem(plan.estimate([spec]).usd)):
+                log.error("%s; the remaining %d jobs are not started", problem, len(todo) - at)
+                self.statuses.append(FAILED)
+                return
             if self.sweep is not None:
                 log.info("[%d/%d] %s", at + 1, len(todo), spec.name)
             try:
-                status = self._run_one(spec, budget)
+                status = self._run_one(spec, ledger)
             except KeyboardInterrupt:
                 status = INTERRUPTED
             self.statuses.append(status)
             if status == INTERRUPTED:
                 return
-            if budget.reason(0.0):
-                log.error("%s; the remaining %d jobs are not started", budget.reason(0.0), len(todo) - at - 1)
-                self.statuses += [FAILED] * (len(todo) > at + 1)
-                return
 
-    def _run_one(self, spec: Spec, budget: Budget) -> int:
+    def _run_one(self, spec: Spec, ledger: Ledger) -> int:
         from llmexp.jobs import job
         from llmexp.jobs import measure as experiment
         from llmexp.results import calibration
@@ -179,7 +184,7 @@ class _Run:
         spec.directory.mkdir(parents=True, exist_ok=True)
         _save_hydra(spec)
         try:
-            result = job.run(spec, budget, servers=self.servers)
+            result = job.run(spec, ledger, servers=self.servers)
         except ConfigError:
             if self.sweep is None:
                 raise

@@ -36,6 +36,7 @@ _PROVIDER_OF_HOST = {
 _FIELDS = {
     "input_usd": ("usd_per_million_input_tokens", "input_cost_per_token"),
     "cached_input_usd": ("usd_per_million_cached_tokens", "cache_read_input_token_cost"),
+    "cache_write_usd": ("usd_per_million_cache_write_tokens", "cache_creation_input_token_cost"),
     "output_usd": ("usd_per_million_output_tokens", "output_cost_per_token"),
     "reasoning_usd": ("usd_per_million_reasoning_tokens", "output_cost_per_reasoning_token"),
 }
@@ -49,6 +50,8 @@ class PriceList:
     """Per input token that no cache served."""
     cached_input_usd: float | None = None
     """Per input token read from a prompt cache; unknown: the price of any input token."""
+    cache_write_usd: float | None = None
+    """Per input token written to a prompt cache; unknown: the price of any input token."""
     output_usd: float | None = None
     """Per output token."""
     reasoning_usd: float | None = None
@@ -102,6 +105,17 @@ def cost(price: PriceList, input_tokens: int, cached: int, output_tokens: int, r
 def usd_per_hour(price: PriceList) -> float | None:
     """USD per hour of all instances together."""
     return None if price.instance_hour_usd is None else price.instance_hour_usd * price.instances
+
+
+def costs(price: PriceList) -> bool:
+    """Whether anything of it is known to cost money."""
+    parts = (price.input_usd, price.cache_write_usd, price.output_usd, price.reasoning_usd, price.instance_hour_usd)
+    return any(parts)
+
+
+def known(price: PriceList) -> bool:
+    """Whether it says what a load costs: by tokens, or by the hour."""
+    return (price.input_usd is not None and price.output_usd is not None) or price.instance_hour_usd is not None
 
 
 def cost_of_window(price: PriceList, seconds: float) -> float | None:

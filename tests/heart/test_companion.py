@@ -12,6 +12,7 @@ from support.aws_server import ACCESS_KEY, SECRET_KEY, clean_environment
 from support.in_process import Pair, config, pair, run
 
 from llmexp.clients.base import Target
+from llmexp.companion.allowance import Spent
 from llmexp.companion.rows import batch_of
 from llmexp.companion.spool import Spool, SpoolFullError
 from llmexp.companion.tally import hopeless
@@ -264,7 +265,7 @@ def test_what_a_driver_is_told_of_a_pair() -> None:
             assert both.built.target == Target("http", "127.0.0.1", port)
             assert (both.built.signed, both.built.own_stream, both.built.due) == (False, False, 8)
             # Asked before anything was sent: nothing yet, no problem.
-            assert both.companion.drain() == ([], {}, None, [])
+            assert both.companion.drain() == ([], {}, None, [], Spent())
             await both.measure()
             assert (await both.finish()).problem is None
 

@@ -23,6 +23,7 @@ import uvloop
 from llmexp.companion.core import Core as Companion
 from llmexp.companion.task import Built, Drained, Task, Work
 from llmexp.config import Config, defaults, load
+from llmexp.metrics.prices import PriceList
 from llmexp.records import Record, from_batch
 from llmexp.worker.core import Core as Worker
 from llmexp.worker.plan import Plan, Watch
@@ -120,6 +121,7 @@ async def pair(
     workers: int = 1,
     requests: Sequence[Request] | None = None,
     after: Pair | None = None,
+    price: PriceList | None = None,
     **plan: Any,
 ) -> AsyncIterator[Pair]:
     """A pair that is ready for its phases. `plan` replaces what the config gives; `after`: the pair of the last job."""
@@ -132,6 +134,7 @@ async def pair(
         warmup_requests=len(range(worker, told.run.warmup_requests, workers)),
         most=told.max_requests,
         requests=None if requests is None else tuple(requests),
+        price=price,
     )
     companion = Companion(task)
     built = await asyncio.to_thread(companion.build)

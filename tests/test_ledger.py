@@ -1,0 +1,210 @@
+"""Money: nothing is handed out twice, nothing is forgotten, nothing starts that could pass the limit."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.samples import failure, record
+
+from llmexp.benchmark.purse import End, Spending
+from llmexp.companion.allowance import Allowance
+from llmexp.jobs.ledger import LEDGER, Account, Ledger
+from llmexp.metrics import bill
+from llmexp.metrics.prices import PriceList
+from llmexp.workload.request import Message, Request
+
+PRICE = PriceList(input_usd=0.001, output_usd=0.01)
+
+
+def request(index: int, input_tokens: int = 10, max_tokens: int = 9) -> Request:
+    """One that costs 0.1 USD at its token limit."""
+    return Request(
+        index=index,
+        messages=(Message("user", "x"),),
+        max_tokens=max_tokens,
+        input_tokens=input_tokens,
+        prompt_digest=f"{index:04x}",
+    )
+
+
+# --- the ledger ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_reserved_is_not_to_be_had_again(tmp_path: Path) -> None:
+    ledger = Ledger(1.0, tmp_path)
+    assert ledger.reserve("judge", 0.6)
+    assert not ledger.reserve("judge", 0.6)
+    ledger.settle("judge", 0.6, 0.2)
+    assert ledger.remaining() == pytest.approx(0.8)
+    assert ledger.reserve("judge", 0.8)
+    ledger.settle("judge", 0.8, None)
+    assert ledger.unsure_usd == pytest.approx(0.8)
+    assert not ledger.reserve("judge", 0.01)
+
+
+def test_a_resume_goes_on_where_the_money_was_left(tmp_path: Path) -> None:
+    first = Ledger(1.0, tmp_path)
+    account = first.account("job a", PRICE, 0.0)
+    account.take(0.5)
+    account.book(0.3, 0.0)
+    again = Ledger(1.0, tmp_path)  # the first process was killed: 0.2 of what it had taken may have been spent
+    assert again.billed_usd == pytest.approx(0.3)
+    assert again.unsure_usd == pytest.approx(0.2)
+    account.close()
+    assert Ledger(1.0, tmp_path).remaining() == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"entries": 3}', '{"entries": {"a": null}}'])
+def test_a_broken_ledger_blocks_nothing(tmp_path: Path, damage: str) -> None:
+    (tmp_path / LEDGER).write_text(damage)
+    assert Ledger(1.0, tmp_path).remaining() == 1.0
+
+
+def test_without_a_limit_it_only_counts(tmp_path: Path) -> None:
+    ledger = Ledger(None, tmp_path)
+    assert ledger.reserve("judge", 1e9)
+    ledger.settle("judge", 1e9, 5.0)
+    assert json.loads((tmp_path / LEDGER).read_text())["entries"]["judge"]["billed"] == 5.0
+    assert not ledger.passed()
+
+
+# --- the bill --------------------------------------------------------------------------------------------------------
+
+
+def test_bills() -> None:
+    done = record(0, chunks=(0.1, 0.2), tokens=(1, 4))
+    assert bill.of(PRICE, done) == (pytest.approx(0.06), True)
+    refused = failure(1, "throttled", "429", max_tokens=9)
+    assert bill.of(PRICE, refused) == (0.0, True)
+    unsent = failure(2, "connect", "", sent=None)
+    assert bill.of(PRICE, unsent) == (0.0, True)
+    cut = record(3, chunks=(0.1,), tokens=(3,), status="failed", error_class="cut", output_tokens_source="tokenizer")
+    assert bill.of(PRICE, cut) == (pytest.approx(0.04), False)
+    stated = record(4, chunks=(0.1,), tokens=(3,), status="failed", error_class="cut", output_tokens=7)
+    assert bill.of(PRICE, stated) == (pytest.approx(0.08), True)
+    dear = PriceList(input_usd=0.001, output_usd=0.01, reasoning_usd=0.1, cache_write_usd=0.002)
+    assert bill.at_most(dear, 10, 9) == pytest.approx(0.92)
+    assert bill.at_most(PriceList(), 10, 9) is None
+
+
+# --- an allowance ----------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_held_until_there_is_money_for_it() -> None:
+    allowance = Allowance(PRICE)
+    allowance.grant(0.15, 0.0)
+    assert allowance.reserve(0, request(0))
+    assert not allowance.reserve(1, request(1))
+    assert allowance.state().wanted == pytest.approx(0.05)
+    allowance.settle(0, record(0, chunks=(0.1,), tokens=(4,)))  # 0.05: less than reserved
+    assert allowance.reserve(1, request(1))
+    assert allowance.reserve(1, request(1)), "one that is signed anew needs no second reservation"
+    allowance.release()
+    assert allowance.state().free == pytest.approx(0.1)
+
+
+def test_a_longer_answer_than_allowed_overdraws() -> None:
+    allowance = Allowance(PRICE)
+    allowance.grant(0.3, 0.0)
+    assert all(allowance.reserve(key, request(key)) for key in range(3))
+    allowance.settle(0, record(0, chunks=(0.1,), tokens=(900,)))
+    assert allowance.overdrawn
+    assert allowance.state().overdrawn
+
+
+def test_the_chat_template_is_reckoned_with_once_it_is_known() -> None:
+    allowance = Allowance(PRICE)
+    allowance.grant(0.2, 0.0)
+    allowance.reserve(0, request(0))
+    allowance.settle(0, record(0, chunks=(0.1,), tokens=(4,), input_tokens=60, input_tokens_counted=10))
+    assert not allowance.reserve(1, request(1)), "0.1 are left, and 60 + 9 tokens cost 0.15"
+
+
+# --- a load ----------------------------------------------------------------------------------------------------------
+
+
+def load(limit: float, bills: Sequence[Sequence[int]]) -> tuple[Ledger, list[int], End | None]:
+    """Companions that send one request after the other while there is money; `bills`: output tokens of each answer.
+
+    A round of polling after each request of all. Returns what was sent.
+    """
+    ledger = Ledger(limit)
+    account = Account(ledger, "job", PRICE, 0.0)
+    spending = Spending(account, len(bills))
+    allowances = [Allowance(PRICE) for _ in bills]
+    sent = [0] * len(bills)
+    for at, grant in enumerate(spending.first()):
+        allowances[at].grant(*grant)
+    end = None
+    for _ in range(200):
+        for at, allowance in enumerate(allowances):
+            if sent[at] < len(bills[at]) and allowance.reserve(sent[at], request(sent[at])):
+                allowance.settle(sent[at], record(0, chunks=(0.1,), tokens=(bills[at][sent[at]],)))
+                sent[at] += 1
+            spending.heard(at, allowance.state())
+        grants, end = spending.decide(lambda at: allowances[at].give_back())
+        for at, grant in grants.items():
+            allowances[at].grant(*grant)
+        if end is not None or all(sent[at] == len(one) for at, one in enumerate(bills)):
+            break
+    spending.end()
+    account.close()
+    return ledger, sent, end
+
+
+workers = st.lists(st.lists(st.integers(0, 9), max_size=12), min_size=1, max_size=4)
+
+
+@given(limit=st.floats(0.05, 3.0), bills=workers)
+def test_no_limit_is_passed_while_answers_keep_theirs(limit: float, bills: list[list[int]]) -> None:
+    ledger, sent, end = load(limit, bills)
+    spent = sum(0.01 + 0.01 * tokens for at, one in enumerate(bills) for tokens in one[: sent[at]])
+    assert ledger.billed_usd == pytest.approx(spent)
+    assert ledger.billed_usd <= limit + 1e-9
+    if end is None:
+        assert sent == [len(one) for one in bills]
+    else:
+        assert limit - spent < 0.1 + 1e-9, "it ends only where another request could pass the limit"
+        assert end.reason.startswith("run.max_usd: ")
+
+
+def test_passing_the_limit_ends_what_is_in_flight() -> None:
+    ledger, sent, end = load(1.0, [[9, 9_000, 9, 9]])
+    assert sent == [2]
+    assert end is not None
+    assert end.cut
+    assert ledger.passed()
+    assert ledger.summary()["overspent_usd"] == pytest.approx(89.11)
+    assert "was passed by what was in flight" in end.reason
+
+
+def test_an_hourly_price_runs_by_itself_and_ends_the_load_in_time() -> None:
+    ledger = Ledger(0.02)
+    account = Account(ledger, "job", PriceList(instance_hour_usd=360.0), 0.1)
+    spending, over, ends = Spending(account, 1), threading.Event(), []
+    spending.start(lambda end: (ends.append(end), over.set()))
+    assert over.wait(20)
+    spending.end()
+    account.close()
+    assert ends[0].cut
+    assert ledger.billed_usd >= 0.02
+
+
+def test_what_a_lost_companion_had_on_the_wire_may_have_been_billed() -> None:
+    ledger = Ledger(1.0)
+    account = Account(ledger, "job", PRICE, 0.0)
+    spending, allowance = Spending(account, 1), Allowance(PRICE)
+    (grant,) = spending.first()
+    allowance.grant(*grant)
+    allowance.reserve(0, request(0))
+    spending.heard(0, allowance.state())
+    spending.end()
+    account.close()
+    assert ledger.unsure_usd == pytest.approx(0.1)
+    assert ledger.remaining() == pytest.approx(0.9)
