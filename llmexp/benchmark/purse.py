@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 from llmexp.companion.allowance import ROUNDING, Spent
 from llmexp.metrics.prices import PriceList
 
-PORTION = 0.25
-"""Share of what is left, over all companions, that is granted at a time."""
+PORTION = 0.75
+"""Share of what is left, over all companions, that is granted at a time where there are several."""
 HOURLY_TICK_S = 0.5
 
 
@@ -84,15 +84,15 @@ class Spending:
 
     def first(self) -> list[Grant]:
         """What each companion gets before its first request."""
-        return [self._grant(0.0) for _ in range(self._pairs)]
+        return [self._grant(0.0, self._pairs - at) for at in range(self._pairs)]
 
-    def _grant(self, least: float) -> Grant:
-        """A portion of what is left, `least` where that is more and there is so much."""
+    def _grant(self, least: float, takers: int) -> Grant:
+        """A portion of what is left for so many, `least` where that is more and there is so much."""
         if self._purse is None:
             return Grant()
         with self._lock:
             left = max(0.0, self._purse.left())
-            share = 1.0 if self._pairs == 1 else PORTION / self._pairs
+            share = 1.0 if self._pairs == 1 else PORTION / takers
             usd = min(left, max(least, left * share))
             self._purse.take(usd)
             return Grant(usd, (left - usd) / self._pairs)
@@ -120,7 +120,9 @@ class Spending:
             left = self._purse.left()
         if left < -ROUNDING or any(state.overdrawn for state in self._states):
             return {}, End(self._purse.reason(), cut=left < -ROUNDING)
-        grants = {at: self._grant(state.wanted) for at, state in enumerate(self._states) if state.wanted > 0}
+        grants = {
+            at: self._grant(state.wanted, self._pairs) for at, state in enumerate(self._states) if state.wanted > 0
+        }
         short = [at for at, grant in grants.items() if self._states[at].wanted > grant.usd + ROUNDING]
         if short:
             first = short[0]
