@@ -407,6 +407,17 @@ def sweep_dir(tmp_path_factory):
     )
 
 
+def test_two_options_of_the_same_content_are_two_stacks() -> None:
+    runs = []
+    for option in ("a", "b"):
+        for block in range(3):
+            run = synthetic.run(replace(SONNET, model="same", repeat=block), block)
+            job = run.result.job.model_copy(update={"option": option, "model": option})
+            runs.append(replace(run, result=run.result.model_copy(update={"job": job})))
+    assert [stack.label for stack in compare(runs).grid.stacks] == ["a", "b"]
+    assert "nothing to compare" not in compare(runs).headline
+
+
 def test_a_sweep_ends_with_three_files_that_agree(sweep_dir):
     comparison = run_sweep(sweep_dir)
     document = json.loads((sweep_dir / "comparison.json").read_text(), parse_constant=pytest.fail)

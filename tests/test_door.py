@@ -113,7 +113,11 @@ def test_help_and_the_composed_config_come_without_a_job(llmexp, tmp_path: Path)
 def test_the_plan_costs_nothing(llmexp) -> None:  # type: ignore[no-untyped-def]
     done = llmexp("-m", "model=sonnet,llama", "concurrency=1,4,16", "dry_run=true")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("model=sonnet") == 3
+    assert [line.split("  ")[0] for line in done.stdout.splitlines() if line.startswith("sonnet")] == [
+        "sonnet · c1",
+        "sonnet · c4",
+        "sonnet · c16",
+    ]
     assert "Total:" in done.stdout
 
 

@@ -34,7 +34,7 @@ def other_process(path: Path) -> subprocess.Popen[str]:
 def spec(number: int = 0, **run: object) -> Spec:
     tokens = {"input_tokens": {"mean": 10}, "output_tokens": {"mean": 5}}
     tree = {"model": {"name": f"m{number}"}, "workload": tokens, "run": run}
-    return Spec(load(tree), tree, f"m{number}", (), 0, number, name=f"model={number}")
+    return Spec(load(tree), tree, f"m{number}", (), 0, number, name=f"m{number}", option=f"m{number}")
 
 
 def finished(one: Spec, status: str = "finished", verdict: str = "valid") -> None:

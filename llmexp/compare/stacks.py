@@ -142,7 +142,9 @@ def _source(run: Run) -> str:
 
 
 def _stack_key(run: Run) -> str:
-    return json.dumps([_source(run), run.config.get("model"), run.rehearsal], sort_keys=True, default=str)
+    """Two options are two stacks even where they say the same: that is an A/A test."""
+    who = [_source(run), run.result.job.option, run.config.get("model"), run.rehearsal]
+    return json.dumps(who, sort_keys=True, default=str)
 
 
 def _cell_key(run: Run) -> str:

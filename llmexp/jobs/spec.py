@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 KEYED = ("model", "workload", "load", "concurrency", "slo", "quality", "rehearse", "capacity")
 KEYED_RUN = ("max_requests", "seed")
 # Where and how long a run is kept says nothing about what was measured.
+STACK = ("model", "model.name")
 UNNAMED = ("run.resume", "run.rerun_invalid", "paths.outputs", "run.repeats", "dry_run", "tracking")
 
 
@@ -52,7 +53,7 @@ class Spec:
     tree: Tree
     """The composed config, resolved: what result.json and the tracking store show."""
     model: str
-    """The option that was chosen for the group `model`."""
+    """What the stack is called: the option of the group `model`, or the name that the command gives."""
     overrides: tuple[str, ...]
     repeat: int
     number: int
@@ -62,6 +63,8 @@ class Spec:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     directory: Path = Path()
     composed: Composed | None = None
+    option: str = ""
+    """The option that was chosen for the group `model`: two options are two stacks."""
     probe: int | None = None
     """Its number, where it is a probe of a capacity search and no job of its own."""
 
@@ -73,7 +76,7 @@ class Spec:
     @property
     def key(self) -> str:
         """The hash that recognises this job."""
-        return key_of(self.config, self.repeat)
+        return key_of(self.config, self.repeat, self.option)
 
     def info(self) -> JobInfo:
         """The `job` part of result.json."""
@@ -82,6 +85,7 @@ class Spec:
             key=self.key,
             name=self.name,
             model=self.model,
+            option=self.option,
             index=self.number,
             repeat=self.repeat,
             overrides=self.overrides,
@@ -91,11 +95,11 @@ class Spec:
         )
 
 
-def key_of(config: Config, repeat: int) -> str:
+def key_of(config: Config, repeat: int, option: str) -> str:
     """The key of a job; taken from the whole schema, so that a file of a version with fewer keys has the same."""
     whole = config.model_dump(mode="json", by_alias=True)
     parts = {name: whole.get(name) for name in KEYED}
-    parts |= {name: whole["run"].get(name) for name in KEYED_RUN} | {"repeat": repeat}
+    parts |= {name: whole["run"].get(name) for name in KEYED_RUN} | {"repeat": repeat, "option": option}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -128,10 +132,11 @@ def specs(composed: Sequence[Composed]) -> list[Spec]:
 def _repeats(composed: Composed, at: int, count: int) -> Iterable[Spec]:
     tree = resolved(composed)
     config = load(tree)
-    model = str(composed.hydra.runtime.choices.get("model", config.model.name))
+    option = str(composed.hydra.runtime.choices.get("model", config.model.name))
+    stack = _stack(option, config, composed.overrides)
     for repeat in range(config.run.repeats):
         number = repeat * count + at
-        yield Spec(config, tree, model, composed.overrides, repeat, number, composed=composed)
+        yield Spec(config, tree, stack, composed.overrides, repeat, number, option=option, composed=composed)
 
 
 def resolved(composed: Composed) -> dict[str, object]:
@@ -286,16 +291,43 @@ def _missing_files(config: Config) -> Iterable[str]:
 
 
 def _named(found: list[Spec]) -> list[Spec]:
-    """Name each job by what varies over the command, a lone one by what it is."""
-    settings = [
-        dict(override.lstrip("+~").split("=", 1) for override in spec.overrides if "=" in override) for spec in found
-    ]
-    keys = dict.fromkeys(key for one in settings for key in one if not key.startswith(UNNAMED) and key not in UNNAMED)
-    varying = [key for key in keys if len({one.get(key) for one in settings}) > 1]
+    """Name each job by its stack and by what else varies over the command: `vllm_a · c8 · r2`."""
+    keys = dict.fromkeys(key for spec in found for key in _set_keys(spec))
+    flat = [flatten(spec.tree) | dict(_choices(spec)) for spec in found]
+    varying = [key for key in keys if len({str(one.get(key)) for one in flat}) > 1]
     named = []
-    for spec, one in zip(found, settings, strict=True):
-        words = [f"{key}={one.get(key, 'default')}" for key in varying] or [spec.model]
+    for spec, one in zip(found, flat, strict=True):
+        words = [spec.model, *(_word(key, one.get(key), key in _choices(spec)) for key in varying if key not in STACK)]
         if spec.config.run.repeats > 1:
-            words.append(f"repeat={spec.repeat + 1}")
-        named.append(replace(spec, name=" ".join(words)))
+            words.append(f"r{spec.repeat + 1}")
+        named.append(replace(spec, name=" · ".join(words)))
     return named
+
+
+def _set_keys(spec: Spec) -> Iterator[str]:
+    """The keys that the command sets, of those that say what is measured."""
+    for override in spec.overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if not key.startswith(UNNAMED):
+            yield key
+
+
+def _choices(spec: Spec) -> dict[str, object]:
+    """The chosen option of each config group."""
+    if spec.composed is None:
+        return {}
+    return {str(group): option for group, option in spec.composed.hydra.runtime.choices.items()}
+
+
+def _word(key: str, value: object, is_group: bool) -> str:
+    if key == "concurrency":
+        return f"c{value}"
+    if key == "load.rate":
+        return f"{value}/s"
+    return str(value) if is_group else f"{key.rpartition('.')[2]}={value}"
+
+
+def _stack(option: str, config: Config, overrides: Sequence[str]) -> str:
+    """What a stack is called: its option, or the model's name where the command gives one."""
+    given = any(override.lstrip("+").startswith("model.name=") for override in overrides)
+    return config.model.name if given else option

@@ -157,7 +157,9 @@ def _kept(path: Path) -> _Kept:
     for folder, result in _jobs(path):
         with contextlib.suppress(LlmexpError, KeyError, TypeError, ValueError):
             config = load(result.config)
-            folders[jobs.key_of(config, result.job.repeat)] = folder
+            # Before there was `option`, `model` held it.
+            option = result.job.option or result.job.model
+            folders[jobs.key_of(config, result.job.repeat, option)] = folder
             configs.append(flatten(config.model_dump(mode="json", by_alias=True)))
         if result.job.sweep:
             sweeps.add(result.job.sweep)

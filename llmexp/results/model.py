@@ -97,7 +97,9 @@ class JobInfo(_Part):
     name: str = ""
     """What a person calls it."""
     model: str = ""
-    """The option that was chosen for the group `model`."""
+    """What the stack is called: the option of the group `model`, or the name that the command gave."""
+    option: str = ""
+    """The option that was chosen for the group `model`; two options are two stacks."""
     index: int = 0
     repeat: int = 0
     overrides: tuple[str, ...] = ()
