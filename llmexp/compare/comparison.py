@@ -1,14 +1,16 @@
 """Runs in, a comparison out: values, differences, verdicts. Pure: no files, no network, no clock.
 
-A verdict is given on the declared primary metric alone, between stacks that met in three blocks or more, on fair terms:
+A verdict is given on the declared primary metric, and on right answers where they are graded (`compare.quality`),
+between stacks that met in three blocks or more, on fair terms:
 
 - *lower*, *higher*: the whole interval lies beyond the margin, so the difference is one that matters;
 - *tie*: the whole interval lies inside ±margin;
 - *undecided*: neither; with how much more would probably tell.
 
-The chance of any false *lower* or *higher* in a sweep stays at 5 %: Holm's procedure runs over every pair of stacks in
-every cell, and each interval is drawn at the level where its pair was decided. Of two stacks that are alike, far fewer
-than 5 % of sweeps say otherwise, because a verdict has to clear the margin as well.
+The chance of any false *lower*, *higher*, *better* or *worse* in a sweep stays at 5 %: Holm's procedure runs over both
+questions, every pair of stacks and every cell, and each interval is drawn at the level where its pair was decided. Of
+two stacks that are alike, far fewer than 5 % of sweeps say otherwise, because a verdict has to clear the margin as
+well.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llmexp.compare import evidence, fairness, service, stats, words
+from llmexp.compare import evidence, fairness, quality, service, stats, words
+from llmexp.compare.answers import RIGHT
 from llmexp.compare.evidence import Gap
 from llmexp.compare.fairness import Finding, Side
 from llmexp.compare.headline import headline
 from llmexp.compare.model import Call, Comparison, Contrast, Options
+from llmexp.compare.quality import Right
 from llmexp.compare.stacks import Cell, Grid, Stack, arrange, pairs
 from llmexp.errors import ConfigError
 from llmexp.metrics.catalogue import CAPACITY, SHOWN, Metric
@@ -41,7 +45,7 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
         for metric in metrics
         if (value := evidence.value(grid.at(stack, cell), metric, options.alpha))
     }
-    contrasts, findings = _contrasts(grid, metrics, options)
+    contrasts, rights, findings = _contrasts(grid, metrics, options)
     services = service.services(grid, options.alpha)
     comparison = Comparison(
         options,
@@ -55,6 +59,8 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
         tuple(service.points(grid, values, _latency(options))),
         left_out,
         tuple(_notes(grid)),
+        rights=tuple(rights),
+        load_effects=tuple(quality.load_effects(grid, options.alpha)),
     )
     return replace(comparison, headline=headline(comparison))
 
@@ -98,7 +104,7 @@ def _notes(grid: Grid) -> list[str]:
 
 def _contrasts(
     grid: Grid, metrics: Sequence[Metric], options: Options
-) -> tuple[list[Contrast], list[tuple[Stack, Stack, Cell, Finding]]]:
+) -> tuple[list[Contrast], list[Right], list[tuple[Stack, Stack, Cell, Finding]]]:
     sides = {
         (stack.key, cell.key): Side.of(stack.label, runs)
         for stack in grid.stacks
@@ -106,6 +112,7 @@ def _contrasts(
         if (runs := grid.at(stack, cell))
     }
     contrasts: list[Contrast] = []
+    rights: list[Right] = []
     findings: list[tuple[Stack, Stack, Cell, Finding]] = []
     for cell in grid.cells:
         for reference, candidate in pairs(grid, _baseline(grid, options)):
@@ -115,7 +122,9 @@ def _contrasts(
             unlike = fairness.check(one, two)
             findings += [(reference, candidate, cell, finding) for finding in unlike]
             contrasts += _of_pair(grid, (reference, candidate), cell, metrics, unlike, options)
-    return _decide(contrasts, grid, options), findings
+            if right := quality.of_pair(grid, reference, candidate, cell, unlike, options.alpha):
+                rights.append(right)
+    return *_decide(contrasts, rights, grid, options), findings
 
 
 def _baseline(grid: Grid, options: Options) -> Stack | None:
@@ -140,6 +149,8 @@ def _of_pair(
     one, two = sides
     found = []
     for metric in metrics:
+        if metric.name == RIGHT:
+            continue  # by prompt, not by repeat: `compare.quality`
         gap = evidence.gap(grid.at(one, cell), grid.at(two, cell), metric, one.source == two.source, options.alpha)
         if gap is None:
             continue
@@ -176,15 +187,22 @@ def _first_text(
     return ""
 
 
-def _decide(contrasts: list[Contrast], grid: Grid, options: Options) -> list[Contrast]:
-    """Give every open contrast its verdict, corrected for all of them together."""
+def _decide(
+    contrasts: list[Contrast], rights: list[Right], grid: Grid, options: Options
+) -> tuple[list[Contrast], list[Right]]:
+    """Give every open question its verdict, corrected for all of them together."""
     open_at = [at for at, contrast in enumerate(contrasts) if contrast.call == "undecided"]
     for at, gap in zip(open_at, _moderated([contrasts[at] for at in open_at]), strict=True):
         contrasts[at] = replace(contrasts[at], gap=gap)
     p_values = [contrasts[at].gap.estimate.p_beyond(contrasts[at].gap.margin(options.margin)) for at in open_at]
-    for at, p, step in zip(open_at, p_values, stats.holm(p_values, options.alpha), strict=True):
+    asked = [at for at, right in enumerate(rights) if right.open]
+    p_values += [quality.p_value(rights[at]) for at in asked]
+    steps = stats.holm(p_values, options.alpha)
+    for at, p, step in zip(open_at, p_values, steps, strict=False):
         contrasts[at] = _decided(replace(contrasts[at], p=p, alpha=step.alpha), step.rejected, grid, options)
-    return contrasts
+    for at, p, step in zip(asked, p_values[len(open_at) :], steps[len(open_at) :], strict=True):
+        rights[at] = quality.decided(rights[at], p, step, grid)
+    return contrasts, rights
 
 
 def _moderated(contrasts: Sequence[Contrast]) -> list[Gap]:

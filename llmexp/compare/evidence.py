@@ -13,13 +13,14 @@ from typing import Literal
 import numpy as np
 
 from llmexp.compare import stats
+from llmexp.compare.answers import RIGHT, side_of
 from llmexp.compare.fairness import aligned
 from llmexp.compare.stats import MIN_BLOCKS, Estimate
 from llmexp.metrics.catalogue import CAPACITY, Metric
 from llmexp.results.run import Run
 
-Basis = Literal["blocks", "groups", "within"]
-"""Paired blocks; blocks of two sweeps, unpaired; within these runs."""
+Basis = Literal["blocks", "groups", "within", "prompts"]
+"""Paired blocks; blocks of two sweeps, unpaired; within these runs; prompts, whatever repeats say of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ def value(runs: Sequence[Run], metric: Metric, alpha: float) -> Value | None:
     known = [run for run in runs if metric.name in run.values]
     if not known or (metric.open_loop_only and not known[0].open_loop):
         return None
+    if metric.name == RIGHT:
+        return _right_share(known, alpha)
     values = [run.values[metric.name] for run in known]
     centre, blocks = _centre(values), len(known)
     if not all(carried(run, metric) for run in known):
@@ -92,6 +95,14 @@ def value(runs: Sequence[Run], metric: Metric, alpha: float) -> Value | None:
     interval = _within(known, metric, alpha)
     low, high = interval or (None, None)
     return Value(centre, low, high, "within" if interval else None, blocks, carried=True)
+
+
+def _right_share(runs: Sequence[Run], alpha: float) -> Value | None:
+    side = side_of(runs)
+    if side is None:
+        return None
+    low, high = side.interval(stats.t_quantile(1 - alpha / 2, max(1, side.prompts - 1)))
+    return Value(side.share, low, high, "prompts", len(runs), carried=True)
 
 
 def carried(run: Run, metric: Metric) -> bool:

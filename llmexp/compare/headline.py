@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from llmexp.compare import answers_in_words as answers
 from llmexp.compare import stats, words
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.catalogue import percent_range
@@ -35,14 +36,21 @@ def _headline(comparison: Comparison) -> str:
     if not stacks:
         return "Nothing to compare: no run has completed requests."
     if len(stacks) == 1:
-        return f"One stack, {stacks[0].label}: nothing to compare it with."
+        effects = answers.of_loads(comparison.load_effects)
+        return _sentence(effects) if effects else f"One stack, {stacks[0].label}: nothing to compare it with."
     if not verdicts:
-        return _nothing(comparison)
+        return _sentence(answers.alone(comparison)) if comparison.rights else _nothing(comparison)
+    return _sentence(answers.joined(_times(comparison), comparison))
+
+
+def _times(comparison: Comparison) -> str:
+    """What the primary metric says."""
+    verdicts = comparison.verdicts
     if len(verdicts) == 1:
-        return _sentence(verdicts[0].text)
+        return verdicts[0].text
     within = all(contrast.call == "withheld" for contrast in verdicts)
     text = _several(comparison)
-    return _sentence(f"within these runs, {text}; {_MORE}" if within else text)
+    return f"within these runs, {text}; {_MORE}" if within else text
 
 
 _MORE = f"run.repeats={stats.MIN_BLOCKS} or more gives a verdict"
@@ -87,7 +95,7 @@ def _pair(verdicts: Sequence[Contrast], comparison: Comparison, named: bool) -> 
     for ahead, behind in ((first.candidate, first.reference), (first.reference, first.candidate)):
         won = [contrast for contrast in verdicts if _winner(contrast) == ahead]
         if won:
-            places = _join([f"{_at(each.cell, comparison)}{_size(each)}" for each in won])
+            places = words.join([f"{_at(each.cell, comparison)}{_size(each)}" for each in won])
             parts.append(
                 f"{ahead.label}'s {first.metric.label} is {first.metric.better} than {behind.label}'s {places}"
             )
@@ -95,7 +103,7 @@ def _pair(verdicts: Sequence[Contrast], comparison: Comparison, named: bool) -> 
     for call, text in _CALLS.items():
         rest = [_at(each.cell, comparison) for each in verdicts if each.call == call and not _winner(each)]
         if rest:
-            parts.append(f"{text} {_join(rest)}")
+            parts.append(f"{text} {words.join(rest)}")
     return pair + "; ".join(parts)
 
 
@@ -114,14 +122,6 @@ def _at(cell: Cell, comparison: Comparison) -> str:
     return words.where(cell, comparison.grid.several_workloads)
 
 
-def _join(parts: Sequence[str]) -> str:
-    """`at concurrency 1 and 4`: what the parts begin with alike is said once."""
-    lead = "at concurrency "
-    if all(part.startswith(lead) for part in parts):
-        parts = [parts[0], *(part.removeprefix(lead) for part in parts[1:])]
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
 # --- many stacks -----------------------------------------------------------------------------------------------------
 
 
@@ -134,7 +134,7 @@ def _leaders(comparison: Comparison) -> str:
             standings.setdefault(_standing(here), []).append(_at(cell, comparison))
     plain = {*_CALLS.values(), _UNTOLD}
     ordered = sorted(standings.items(), key=lambda item: item[0] in plain)
-    return "; ".join(f"{who} {_join(places)}" for who, places in ordered)
+    return "; ".join(f"{who} {words.join(places)}" for who, places in ordered)
 
 
 def _standing(verdicts: Sequence[Contrast]) -> str:

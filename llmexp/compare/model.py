@@ -8,6 +8,7 @@ from typing import Literal
 from llmexp.compare import service
 from llmexp.compare.evidence import Gap, Value
 from llmexp.compare.fairness import Finding
+from llmexp.compare.quality import Right
 from llmexp.compare.stacks import Cell, Grid, Stack
 from llmexp.config import Config
 from llmexp.metrics.catalogue import Metric
@@ -94,6 +95,10 @@ class Comparison:
     left_out: tuple[tuple[str, str], ...] = ()
     """(run, why)."""
     notes: tuple[str, ...] = field(default=())
+    rights: tuple[Right, ...] = ()
+    """Right answers of every pair of stacks in every cell."""
+    load_effects: tuple[Right, ...] = ()
+    """Each stack against itself, between its lowest load and each higher one."""
     headline: str = ""
     """The verdict in a sentence or two."""
 
@@ -114,8 +119,8 @@ class Comparison:
 
     @property
     def regression(self) -> bool:
-        """Whether a candidate is worse than its reference beyond the margin, on the primary metric."""
-        return any(contrast.regression for contrast in self.verdicts)
+        """Whether a candidate is worse than its reference beyond the margin, on the primary metric or right answers."""
+        return any(contrast.regression for contrast in self.verdicts) or any(right.regression for right in self.rights)
 
     @property
     def slo_missed(self) -> bool:
@@ -131,6 +136,7 @@ class Comparison:
     def unanswered(self) -> str | None:
         """What to say where a regression was asked about and no pair could be judged."""
         judged = any(contrast.call in ("lower", "higher", "tie", "undecided") for contrast in self.verdicts)
+        judged |= any(right.call not in ("refused", "withheld") for right in self.rights)
         if self.options.fail_on is None or judged:
             return None
         return "compare.fail_on=regression: no pair could be judged, so no regression could be found"

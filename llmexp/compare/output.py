@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llmexp.compare.fairness import Finding
 from llmexp.compare.model import Comparison, Contrast
+from llmexp.compare.quality import Right
 from llmexp.compare.service import Capacity, Point, Service
 from llmexp.compare.table import render
 from llmexp.secrets import redact, redact_tree
@@ -81,6 +82,8 @@ def rows(comparison: Comparison) -> Iterator[dict[str, object]]:
                         **asdict(value),
                     }
     yield from (_difference(contrast) for contrast in comparison.contrasts)
+    for right in comparison.rights:
+        yield {name: value for name, value in _right(right).items() if name in CSV_COLUMNS}
 
 
 def _difference(contrast: Contrast) -> dict[str, object]:
@@ -140,7 +143,11 @@ def document(comparison: Comparison) -> dict[str, object]:
         "rows": [
             {name: _plain(row.get(name)) for name in CSV_COLUMNS if name != "rehearsal"} for row in rows(comparison)
         ],
-        "verdicts": [_verdict(contrast) for contrast in comparison.verdicts],
+        "verdicts": [
+            *(_verdict(contrast) for contrast in comparison.verdicts),
+            *(_right(right) for right in comparison.rights),
+        ],
+        "load_effects": [_right(right) for right in comparison.load_effects],
         "findings": [
             {"stacks": [one.label, two.label], "cell": cell.words, **_finding(finding)}
             for one, two, cell, finding in comparison.findings
@@ -170,6 +177,40 @@ def _verdict(contrast: Contrast) -> dict[str, object]:
         "better": better.label if better else None,
         "regression": contrast.regression,
         "labels": list(contrast.labels),
+    }
+
+
+def _right(right: Right) -> dict[str, object]:
+    """Of one stack at two loads, the reference is the lower load."""
+    gap, (low, high) = right.difference, right.interval
+    better = {"better": right.candidate, "worse": right.reference}.get(right.call)
+    return {
+        "kind": "difference",
+        "workload": right.cell.workload,
+        "load": right.cell.load,
+        "level": right.cell.level,
+        "metric": right.metric,
+        "unit": "share",
+        "stack": right.candidate.label,
+        "value": gap.mean,
+        "low": low,
+        "high": high,
+        "reference": right.reference_cell.load if right.across_loads else right.reference.label,
+        "reference_value": gap.reference.share,
+        "stack_value": gap.candidate.share,
+        "confidence": 1 - right.alpha,
+        "basis": "prompts",
+        "blocks": gap.blocks,
+        "carried": True,
+        "verdict": right.call,
+        "text": right.text,
+        "margin": right.margin,
+        "prompts": gap.prompts,
+        "paired": gap.paired,
+        "p": right.p,
+        "better": better.label if better and not right.across_loads else None,
+        "regression": right.regression and not right.across_loads,
+        "labels": list(right.labels),
     }
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from llmexp.compare.evidence import Value
 from llmexp.compare.model import Comparison, Contrast
+from llmexp.compare.quality import Right
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.catalogue import Metric
 
@@ -21,8 +22,10 @@ COLUMNS = (
     "e2e_latency_s/mean",
     "output_tokens_per_s",
     "goodput_per_s",
+    "right_share",
     "error_rate",
     "usd_per_million_output_tokens",
+    "usd_per_thousand_right",
 )
 _SHORT = {
     "time_per_output_token_s": "per token",
@@ -31,8 +34,17 @@ _SHORT = {
     "goodput_per_s": "goodput",
     "error_rate": "errors",
     "usd_per_million_output_tokens": "$/M out",
+    "right_share": "right",
+    "usd_per_thousand_right": "$/k right",
 }
-_STYLES = {"tie": "cyan", "undecided": "yellow", "refused": "red", "withheld": "dim"}
+_STYLES = {
+    "tie": "cyan",
+    "not_worse": "cyan",
+    "worse": "red",
+    "undecided": "yellow",
+    "refused": "red",
+    "withheld": "dim",
+}
 SHOWN_DIFFERENCES = 12
 
 
@@ -145,11 +157,13 @@ def _footnotes(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def _verdicts(comparison: Comparison) -> Iterator[RenderableType]:
-    if len(comparison.verdicts) > 1:
-        for contrast in comparison.verdicts:
-            yield Padding(
-                Text(f"• {verdict_text(comparison, contrast)}", style=_STYLES.get(contrast.call, "green")), (0, 0, 0, 1)
-            )
+    told: list[tuple[str, str]] = [(verdict_text(comparison, each), each.call) for each in comparison.verdicts]
+    told += [(right_text(comparison, right), right.call) for right in comparison.rights]
+    told = told if len(told) > 1 else []
+    told += [(right_text(comparison, right), right.call) for right in comparison.load_effects]
+    for text, call in told:
+        yield Padding(Text(f"• {text}", style=_STYLES.get(call, "green")), (0, 0, 0, 1))
+    if told:
         yield Text("")
 
 
@@ -159,6 +173,14 @@ def verdict_text(comparison: Comparison, contrast: Contrast) -> str:
         return contrast.text
     where = _load(contrast.cell, comparison)
     return f"{contrast.candidate.label} and {contrast.reference.label} at {where}: {contrast.text}"
+
+
+def right_text(comparison: Comparison, right: Right) -> str:
+    """A verdict on answers that can stand alone."""
+    if right.call != "refused":
+        return right.text
+    where = _load(right.cell, comparison)
+    return f"{right.candidate.label}'s answers and {right.reference.label}'s at {where}: {right.text}"
 
 
 def _capacities(comparison: Comparison) -> Iterator[RenderableType]:
@@ -189,7 +211,8 @@ def remarks(comparison: Comparison) -> list[str]:
             about = (finding.about,) if finding.about else (one.key, two.key)
             seen.setdefault((finding.reason, *about), {}).setdefault(cell.key, finding.text)
     texts = dict.fromkeys(f"{next(iter(each.values()))}{_alike(len(each) - 1)}" for each in seen.values())
-    return [*texts, *_left_out(comparison), *comparison.notes]
+    ungraded = dict.fromkeys(label for right in comparison.rights for label in right.labels)
+    return [*texts, *ungraded, *_left_out(comparison), *comparison.notes]
 
 
 def _left_out(comparison: Comparison) -> Iterator[str]:

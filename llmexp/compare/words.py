@@ -19,6 +19,14 @@ def where(cell: Cell, several_workloads: bool) -> str:
     return f"at {cell.load}" + (f" ({cell.workload})" if several_workloads else "")
 
 
+def join(parts: Sequence[str]) -> str:
+    """`at concurrency 1 and 4`: what the parts begin with alike is said once."""
+    lead = "at concurrency "
+    if all(part.startswith(lead) for part in parts):
+        parts = [parts[0], *(part.removeprefix(lead) for part in parts[1:])]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
 def call(gap: Gap, metric: Metric, sides: tuple[Stack, Stack], at: str, alpha: float, candidate_first: bool) -> str:
     """`sonnet's p95 TTFT is 180–240 ms (12–16 %) lower than llama's at concurrency 16`."""
     subject, other = (sides[1], sides[0]) if candidate_first else sides
@@ -90,16 +98,16 @@ def _would_tell(gap: Gap, more: Needed) -> str:
     by_requests = math.ceil(gap.requests * max(more.growth - 1, LEAST_GROWTH)) if more.growth else None
     by_blocks = more.blocks - gap.blocks if more.blocks else None
     if by_requests is not None and (by_blocks is None or by_requests * gap.blocks <= by_blocks * gap.requests):
-        return f"about {_round(by_requests)} more requests in each run would tell"
+        return f"about {rounded_up(by_requests)} more requests in each run would tell"
     if by_blocks is not None:
         return (
-            f"about {_round(by_blocks * gap.requests)} more requests a side would tell "
+            f"about {rounded_up(by_blocks * gap.requests)} more requests a side would tell "
             f"({by_blocks} more {'repeat' if by_blocks == 1 else 'repeats'})"
         )
     return f"too close to the margin: {BLOCKS_LIMIT} repeats would not tell"
 
 
-def _round(count: int) -> str:
+def rounded_up(count: int) -> str:
     """Two significant digits, rounded up: an extrapolation promises no more."""
     step = 10 ** max(0, len(str(count)) - 2)
     return f"{-(-count // step) * step:,}"

@@ -209,6 +209,17 @@ def format_step(value: float, decimals: int) -> str:
     return f"−{text}" if value < 0 and text.strip("0.,") else text
 
 
+def signed_points(low: float, high: float) -> str:
+    """A difference of two shares as percentage points: `−1.6 to +2.4 points`."""
+    first, second = (_signed(100 * value) for value in (low, high))
+    return f"{first} to {second} points"
+
+
+def _signed(points: float) -> str:
+    text = format_step(points, 1)
+    return f"+{text}" if points > 0 and text.strip("0.") else text
+
+
 def percent_range(low: float, high: float) -> str:
     """Two relative differences as percent: `12–16 %`."""
     first, second = (digits(value * 100, 2) for value in (low, high))

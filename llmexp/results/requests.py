@@ -32,7 +32,11 @@ COLUMNS = (
     "output_tokens",
     "max_tokens",
     "prompt_digest",
+    "right",
+    "answer_digest",
 )
+_WORDS = ("index", "status", "chunk_tokens", "prompt_digest", "answer_digest", "right")
+"""Columns that are no numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,15 @@ class Requests:
     max_tokens: Floats
     digest: NDArray[np.bytes_]
     """The first 16 characters of the prompt's digest."""
+    right: Floats
+    """1 or 0; NaN: no grade."""
+    answer: NDArray[np.bytes_]
+    """The answer's digest; empty where there is no whole answer, or the file is too old to say."""
+
+    @property
+    def graded(self) -> bool:
+        """Whether any answer has a grade."""
+        return bool(np.isfinite(self.right).any())
 
     def __len__(self) -> int:
         return len(self.index)
@@ -89,7 +102,7 @@ def load_requests(directory: Path) -> Requests:
         if (directory / records.ARROWS).exists():
             table = records.read(directory).select(list(COLUMNS))
         elif (directory / records.PARQUET).exists():
-            table = pq.read_table(directory / records.PARQUET, columns=list(COLUMNS), use_threads=False)
+            table = _read_parquet(directory / records.PARQUET)
         else:
             table = records.schema().empty_table()
         return from_table(table)
@@ -98,13 +111,19 @@ def load_requests(directory: Path) -> Requests:
         raise ResultError(f"{directory}: its requests cannot be read ({why})") from None
 
 
+def _read_parquet(path: Path) -> pa.Table:
+    """The columns of interest; what a file of an earlier version lacks is null."""
+    held = set(pq.read_schema(path).names)
+    table = pq.read_table(path, columns=[name for name in COLUMNS if name in held], use_threads=False)
+    for name in COLUMNS:
+        if name in ("right", "answer_digest") and name not in held:
+            table = table.append_column(name, pa.nulls(table.num_rows, records.schema().field(name).type))
+    return table
+
+
 def from_table(table: pa.Table) -> Requests:
     """Arrays from the columns of `requests.parquet`."""
-    floats = {
-        name: _floats(table, name)
-        for name in COLUMNS
-        if name not in ("index", "status", "chunk_tokens", "prompt_digest")
-    }
+    floats = {name: _floats(table, name) for name in COLUMNS if name not in _WORDS}
     order = np.argsort(np.where(np.isnan(floats["sent_ns"]), floats["intended_ns"], floats["sent_ns"]), kind="stable")
     floats = {name: values[order] for name, values in floats.items()}
     sent, first, last = floats["sent_ns"], floats["first_token_ns"], floats["last_token_ns"]
@@ -126,6 +145,8 @@ def from_table(table: pa.Table) -> Requests:
         output_tokens=floats["output_tokens"],
         max_tokens=floats["max_tokens"],
         digest=table["prompt_digest"].to_numpy(zero_copy_only=False)[order].astype("S16"),
+        right=table["right"].cast(pa.float64()).to_numpy(zero_copy_only=False)[order],
+        answer=table["answer_digest"].fill_null("").to_numpy(zero_copy_only=False)[order].astype("S16"),
     )
 
 
