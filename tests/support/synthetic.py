@@ -62,6 +62,16 @@ class Truth:
     slots: int | None = None
     compare: tuple[tuple[str, Any], ...] = ()
     tokens_per_chunk: int = 1
+    right: float | None = None
+    """Share of right answers; None: answers are not graded."""
+    agreement: float = 0.0
+    """Correlation of answers to the same prompt, of this stack and of any other."""
+    settled: bool = False
+    """The same answer to a prompt in every repeat."""
+    ungraded: float = 0.0
+    """Share of completed answers without a grade."""
+    margin: float = 0.02
+    temperature: float | None = None
     timings: bool = True
     """False: chunks are left out, for simulations where only TTFT counts."""
 
@@ -118,6 +128,7 @@ def table(truth: Truth, seed: int) -> pa.Table:
         "turn": np.zeros(n),
         "reasoning_streamed": np.zeros(n, dtype=bool),
         "finish_reason": ["stop"] * n,
+        **_grades(truth, status == "completed", rng),
     }
     schema = records.schema().with_metadata(
         {"schema_version": "1", "anchor": json.dumps({"wall_ns": WALL_NS, "monotonic_ns": START_NS})}
@@ -127,6 +138,33 @@ def table(truth: Truth, seed: int) -> pa.Table:
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _grades(truth: Truth, completed: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    """The columns of a graded run."""
+    if truth.right is None:
+        return {}
+    n = len(completed)
+    if truth.settled:
+        rng = np.random.default_rng([truth.workload_seed, sum(truth.model.encode())])
+    right = rng.random(n) < chances(truth, n)
+    known = completed & (rng.random(n) >= truth.ungraded)
+    return {
+        "right": pa.array(right, mask=~known),
+        "score": pa.array(right.astype(float), mask=~known),
+        "grade_status": pa.array(np.where(known, "graded", "ungraded"), mask=~completed),
+        "answer_digest": pa.array([f"{index}-{answer}" for index, answer in enumerate(right)], mask=~completed),
+    }
+
+
+def chances(truth: Truth, n: int) -> np.ndarray:
+    """How likely a right answer to each prompt is: the same for all stacks that agree, prompt by prompt."""
+    assert truth.right is not None
+    if not truth.agreement:
+        return np.full(n, truth.right)
+    prompts = np.random.default_rng([truth.workload_seed, 7])
+    weight = 1 / truth.agreement - 1
+    return prompts.beta(truth.right * weight, (1 - truth.right) * weight, n)
 
 
 def _lognormal(rng: np.random.Generator, cv: float, n: int) -> np.ndarray:
@@ -192,6 +230,10 @@ def config(truth: Truth) -> dict[str, Any]:
     tree["slo"] |= dict(truth.slo) | {"enforce": truth.enforce}
     tree["rehearse"] = truth.rehearsal
     tree["compare"] |= dict(truth.compare)
+    if truth.right is not None:
+        tree["quality"] |= {"kind": "number", "margin": truth.margin}
+    if truth.temperature is not None:
+        tree["model"]["params"] = {"temperature": truth.temperature}
     return tree
 
 
