@@ -48,7 +48,9 @@ def what(command: str) -> str:
     return words[2] if words[1] == "-m" else words[1]
 
 
-AT_ONCE = [command for command in documented() if set(shlex.split(command)) & set(ANSWERED)]
+AT_ONCE = [
+    command for command in documented() if what(command) == "llmexp" and set(shlex.split(command)) & set(ANSWERED)
+]
 JOBS = [command for command in documented() if what(command) == "llmexp" and command not in AT_ONCE]
 TOOLS = [command for command in documented() if what(command).startswith(("llmexp.", "benchmarks/", "scripts/build"))]
 SCRIPTS = [command for command in documented() if what(command).startswith("scripts/") and "llm" in command]

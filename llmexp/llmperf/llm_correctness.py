@@ -1,0 +1,11 @@
+"""LLMPerf's correctness test without a checkout: `python -m llmexp.llmperf.llm_correctness --model …`, its flags, its two files."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from llmexp.llmperf.script import correctness
+
+if __name__ == "__main__":
+    sys.exit(correctness(sys.argv[1:], os.environ))
