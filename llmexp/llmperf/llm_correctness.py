@@ -1,4 +1,7 @@
-"""LLMPerf's correctness test without a checkout: `python -m llmexp.llmperf.llm_correctness --model …`, its flags, its two files."""
+"""LLMPerf's correctness test without a checkout: the same flags, the same two files.
+
+python -m llmexp.llmperf.llm_correctness --model …
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""LLMPerf's token benchmark without a checkout: `python -m llmexp.llmperf.token_benchmark_ray --model …`, its flags, its two files."""
+"""LLMPerf's token benchmark without a checkout: the same flags, the same two files.
+
+python -m llmexp.llmperf.token_benchmark_ray --model …
+"""
 
 from __future__ import annotations
 
