@@ -91,6 +91,8 @@ def facts(
     declared = measurement.built.declared_cache_share if measurement.built else 0.0
     return ClientFacts(
         requests_completed=int(observed.completed.sum()),
+        requests_failed=int(observed.failed.sum()),
+        ended_by=measurement.reason,
         loop_lag_p99_s=lag.get("p99"),
         concurrency_held=_held(config, observed) if closed else None,
         worker_cpu_share=seen["worker_cpu_share"],

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from llmexp.config import Config
 from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ResultError
-from llmexp.jobs import grading
+from llmexp.jobs import finished, grading
+from llmexp.jobs.finished import Count
 from llmexp.jobs.spec import Spec
 from llmexp.terminal.progress import Progress
 
@@ -144,6 +145,7 @@ def conclude(
     summary = _summary(config, observed, price)
     client = observations.client(measurement)
     summary["client"] = observations.client_metrics(client)
+    counted = finished.count(config, measurement, observed)
     facts = observations.facts(config, measurement, observed, summary, client)
     cost = observations.money(config, price, summary, measurement)
     if not config.rehearse:
@@ -156,8 +158,8 @@ def conclude(
         server |= drawn
     result = results.build(
         job=spec.info(),
-        status=_status(measurement, observed),
-        reason=measurement.reason,
+        status=_status(measurement, counted),
+        reason=measurement.reason or counted.fault,
         started=started,
         ended=datetime.now(UTC),
         config=dict(spec.tree),
@@ -169,7 +171,7 @@ def conclude(
         validity=validity.judge(facts),
         client=client,
         cost=cost,
-        notes=observations.notes(config, measurement, observed, nonce),
+        notes={**observations.notes(config, measurement, observed, nonce), "requests": counted.as_dict()},
     )
     results.write(spec.directory, result)
     if measured:
@@ -245,11 +247,10 @@ def _deployment(config: Config, running: Running, measurement: Measurement) -> d
     return facts
 
 
-def _status(measurement: Measurement, observed: Observed) -> Status:
+def _status(measurement: Measurement, counted: Count) -> Status:
     if measurement.interrupted:
         return "interrupted"
-    nothing = not (observed.completed | observed.unfinished).any()
-    return "failed" if measurement.failed or nothing else "finished"
+    return "failed" if measurement.failed or counted.fault else "finished"
 
 
 def failed(spec: Spec, reason: str) -> Result:

@@ -22,6 +22,9 @@ class ClientFacts:
     """What a run knows of its own client."""
 
     requests_completed: int
+    requests_failed: int = 0
+    ended_by: str | None = None
+    """What ended the job before its time, in the job's own words."""
     loop_lag_p99_s: float | None = None
     """How late the event loops of the workers were."""
     concurrency_held: float | None = None
@@ -79,8 +82,11 @@ class Validity:
 
 
 def judge(facts: ClientFacts) -> Validity:
-    """The verdict on a run; with nothing measured there is nothing to trust, whatever the client did."""
-    found = [*_insufficient(facts), *_passed_limits(facts), *_circumstances(facts), *_notes(facts)]
+    """The verdict on a run. With nothing measured there is nothing to trust, and the client's part does not matter."""
+    if facts.requests_completed:
+        found = [*_passed_limits(facts), *_circumstances(facts), *_notes(facts)]
+    else:
+        found = [_insufficient(facts), *_losses(facts), *_notes(facts)]
     reasons = [reason for reason in found if reason.level != "note"]
     reasons.sort(key=lambda reason: reason.level != "invalid")
     verdict: Verdict = "valid"
@@ -89,17 +95,23 @@ def judge(facts: ClientFacts) -> Validity:
     return Validity(verdict, tuple(reasons), tuple(reason for reason in found if reason.level == "note"))
 
 
-def _insufficient(facts: ClientFacts) -> Iterator[Reason]:
-    if not facts.requests_completed:
-        yield Reason(
-            "insufficient_data",
-            "invalid",
-            0,
-            1,
-            "no request was completed",
-            "there is nothing to measure",
-            "See the errors; mend the endpoint, its address or the credentials and run again.",
-        )
+def _insufficient(facts: ClientFacts) -> Reason:
+    seen, why = "no request was completed", "there is nothing to measure"
+    return Reason("insufficient_data", "invalid", 0, 1, seen, why, _remedy(facts))
+
+
+def _remedy(facts: ClientFacts) -> str:
+    """What to do, by what ended the job: most often the endpoint is at fault, and not always."""
+    ended_by = facts.ended_by or ""
+    if ended_by.startswith("internal error"):
+        return "This is a fault of llmexp itself: its traceback stands in the log; please report it."
+    if ended_by.startswith("run.max_usd"):
+        return "Raise run.max_usd, or ask for fewer requests or shorter answers."
+    if ended_by == "interrupted":
+        return "Run again."
+    if facts.requests_failed or not ended_by:
+        return "See the errors; mend the endpoint, its address or the credentials and run again."
+    return "See the reason above, mend it and run again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +233,11 @@ def _passed_limits(facts: ClientFacts) -> Iterator[Reason]:
 
 def _circumstances(facts: ClientFacts) -> Iterator[Reason]:
     """The rows of the table that degrade and no more."""
+    yield from _losses(facts)
+    yield from _inexact(facts)
+
+
+def _losses(facts: ClientFacts) -> Iterator[Reason]:
     if facts.workers_lost:
         yield Reason(
             "workers_lost",
@@ -231,6 +248,9 @@ def _circumstances(facts: ClientFacts) -> Iterator[Reason]:
             "their requests count as client errors and the load fell short while the rest went on",
             "See the log for what killed them (often memory) and run again.",
         )
+
+
+def _inexact(facts: ClientFacts) -> Iterator[Reason]:
     if facts.litellm_own_stream:
         yield Reason(
             "litellm_own_stream",

@@ -55,7 +55,7 @@ def build(
             "reason": reason,
             "started_at": started,
             "ended_at": ended,
-            "validity": validity or judge(ClientFacts(requests_completed=0)),
+            "validity": validity or judge(ClientFacts(requests_completed=0, ended_by=reason)),
         }
     )
 
@@ -77,6 +77,8 @@ def remarks(metrics: Tree, notes: Tree, server: Tree) -> list[str]:
             "for the slowest answers are not among them. Raise run.grace_s, or run.timeout_s."
         )
     found += [f"{said}." for said in items(notes, "workload")]
+    if (why := text(notes, "requests", "why")) and not text(notes, "ended_early"):
+        found.append(f"Fewer requests were sent than asked for: {why}.")
     for name, rows in branch(notes, "streams").items():
         found.append(f"{rows} answer{'' if rows == 1 else 's'}: {REMARKS.get(name, name)}.")
     length = branch(notes, "output_length")
