@@ -29,6 +29,7 @@ from llmexp.metrics.summary import (
     observe,
     output_length,
     schedule_lag,
+    sessions_held,
     summarize,
     token_sources,
     uncarried,
@@ -201,8 +202,8 @@ def test_the_slo_counts_from_the_intended_time_in_open_loops() -> None:
     assert numbers(late, slo=Slo(ttft_s=0.5), open_loop=True)["slo"]["met"] is False
 
 
-def price(asked: int, cached: int, made: int, thought: int) -> float:
-    return (asked - cached) * 1e-6 + cached * 0.1e-6 + made * 5e-6 + thought * 0
+def price(asked: int, cached: int, made: int, thought: int, written: int) -> float:
+    return (asked - cached) * 1e-6 + cached * 0.1e-6 + made * 5e-6 + (thought + written) * 0
 
 
 def test_cost_by_hand() -> None:
@@ -479,3 +480,48 @@ def test_millions_of_chunks_take_seconds_and_little_memory() -> None:
     assert p99 == pytest.approx(0.02)
     assert cpu_s < 15
     assert grown_mb < (300 if resource.getpagesize() == 4096 else 400)
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+def turn(index: int, session: int, number: int, sent: float, *, turns: int = 3, **fields: Any) -> Record:
+    found = record(index, sent=sent, chunks=[sent + 0.1, sent + 0.2], session=session, turn=number, **fields)
+    found.session_turns = turns
+    return found
+
+
+def test_sessions_by_hand() -> None:
+    records = [
+        turn(0, 0, 0, 1.0, input_tokens=100, cached_tokens=0),
+        turn(1, 0, 1, 2.0, input_tokens=200, cached_tokens=100, off_script=True),
+        turn(2, 0, 2, 4.0, input_tokens=300, cached_tokens=200),
+        turn(3, 1, 0, 1.5, input_tokens=100, cached_tokens=50),
+        failure(4, session=1, turn=1, session_turns=3, sent=2.5),
+        turn(5, 2, 0, 2.0),
+        record(6, sent=3.0, chunks=[3.1]),
+    ]
+    summary = numbers(records)
+    assert summary["sessions_completed"] == 1
+    assert summary["session_duration_s"]["mean"] == pytest.approx(3.2)
+    assert summary["sessions_per_s"] == pytest.approx(1 / 3.2)
+    assert (summary["turns_skipped"], summary["requests_off_script"]) == (1, 1)
+    first, second, third = summary["turns"]
+    assert [one["requests_completed"] for one in (first, second, third)] == [3, 1, 1]
+    assert (second["requests_failed"], second["cached_share"]) == (1, 0.5)
+    assert first["cached_tokens"]["mean"] == 25
+    assert third["ttft_s"]["p50"] == pytest.approx(0.1)
+    nothing = numbers([record(0, chunks=[0.1])])
+    assert (nothing["sessions_completed"], nothing["turns"], nothing["turns_skipped"]) == (None, None, None)
+
+
+def test_the_concurrency_of_sessions_counts_them_from_first_to_last_turn() -> None:
+    """Two at a time: while they wait between turns nothing is in flight, and yet both streams are held."""
+    records = [
+        turn(2 * session + number, session, number, 10.0 * (session // 2) + 9.8 * number, turns=2)
+        for session in range(6)
+        for number in range(2)
+    ]
+    assert sessions_held(observe(table(records)), 2) == pytest.approx(1.0)
+    assert sessions_held(observe(table(records)), 6) is None
+    assert sessions_held(observe(table([record(0, chunks=[0.1])])), 1) is None

@@ -147,3 +147,14 @@ def test_litellm_s_own_map_is_read_without_importing_litellm() -> None:
         "assert price.source and price.as_of, price; assert 'litellm' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_writing_to_a_cache_has_a_price_of_its_own() -> None:
+    price = PriceList(input_usd=3e-6, cached_input_usd=0.3e-6, output_usd=15e-6, cache_write_usd=3.75e-6)
+    # 500 × 3 + 200 × 0.3 + 300 × 3.75 + 100 × 15 millionths
+    assert prices.cost(price, 1000, 200, 100, 0, 300) == pytest.approx((1500 + 60 + 1125 + 1500) * 1e-6)
+    assert prices.cost(price, 100, 90, 0, 0, 5000) == pytest.approx((27 + 37.5) * 1e-6)
+    plain = PriceList(input_usd=3e-6, output_usd=15e-6)
+    assert prices.cost(plain, 1000, 0, 0, 0, 300) == pytest.approx(3000e-6)
+    own = model(price={"usd_per_million_cache_write_tokens": 3.75, "usd_per_million_input_tokens": 3})
+    assert prices.price_list(own).cache_write_usd == pytest.approx(3.75e-6)

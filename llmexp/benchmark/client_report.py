@@ -116,6 +116,8 @@ def _held(config: Config, observed: Observed) -> float | None:
     from llmexp.metrics import summary as metrics
 
     streams = config.streams or 1
+    if config.workload.kind in ("sessions", "conversation"):
+        return metrics.sessions_held(observed, streams)
     return metrics.concurrency_held(observed, min(streams, config.max_requests or streams))
 
 
@@ -129,7 +131,12 @@ def money(config: Config, price: PriceList, summary: Mapping[str, Any], measurem
     rows = measurement.warmup
     warm = [
         prices.cost(
-            price, row.input_tokens or 0, row.cached_tokens or 0, row.output_tokens or 0, row.reasoning_tokens or 0
+            price,
+            row.input_tokens or 0,
+            row.cached_tokens or 0,
+            row.output_tokens or 0,
+            row.reasoning_tokens or 0,
+            row.cache_write_tokens or 0,
         )
         for row in rows
     ]

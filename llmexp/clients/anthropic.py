@@ -132,4 +132,4 @@ def usage_of(raw: Mapping[str, object]) -> Usage:
     created = count(raw.get("cache_creation_input_tokens"))
     read = None if fresh is None else fresh + (cached or 0) + (created or 0)
     thinking = count(mapping(raw.get("output_tokens_details")).get("thinking_tokens"))
-    return Usage(read, count(raw.get("output_tokens")), thinking, cached)
+    return Usage(read, count(raw.get("output_tokens")), thinking, cached, created)

@@ -114,6 +114,8 @@ class Usage:
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
     """Input tokens read from a prompt cache; they are part of `input_tokens`."""
+    cache_write_tokens: int | None = None
+    """Input tokens written to a prompt cache at a price of their own; they are part of `input_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,4 +171,4 @@ def _usage(usage: Mapping[str, object]) -> Usage:
     names = ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
     plain, read, written = (count(usage.get(name)) for name in names)
     whole = None if plain is None else plain + (read or 0) + (written or 0)
-    return Usage(whole, count(usage.get("outputTokens")), cached_tokens=read)
+    return Usage(whole, count(usage.get("outputTokens")), cached_tokens=read, cache_write_tokens=written)

@@ -142,8 +142,14 @@ class Draft:
         )
 
 
-def _counts(usage: Usage) -> tuple[int | None, int | None, int | None, int | None]:
-    return usage.input_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cached_tokens
+def _counts(usage: Usage) -> tuple[int | None, ...]:
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+    )
 
 
 class Wire(NamedTuple):

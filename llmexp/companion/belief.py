@@ -46,7 +46,7 @@ def believed(answer: Answer, request: Request, tokenizer: Counter) -> Believed:
         usage = replace(usage, reasoning_tokens=None)
         remarks.append("reasoning_tokens_refused")
     if usage.input_tokens is not None and not _input_holds(usage, request):
-        usage = replace(usage, input_tokens=None, cached_tokens=None)
+        usage = replace(usage, input_tokens=None, cached_tokens=None, cache_write_tokens=None)
         remarks.append("input_tokens_refused")
     elif usage.cached_tokens is not None and usage.cached_tokens > (usage.input_tokens or usage.cached_tokens):
         usage = replace(usage, cached_tokens=None)
@@ -95,5 +95,5 @@ def _input_holds(usage: Usage, request: Request) -> bool:
     if counted >= _LEAST_INPUT and (stated + (usage.cached_tokens or 0)) * _FAR < counted:
         return False
     return stated <= HIDDEN_PROMPT_TOKENS or stated <= HIDDEN_PROMPT_TOKENS + sum(
-        len(text.encode("utf-8", "replace")) for text in request.texts
+        len(text.encode("utf-8", "replace")) for text in (*request.texts, *request.image_data)
     )

@@ -170,9 +170,13 @@ def _texts(row: Record, request: Request) -> None:
 
 def _question(request: Request) -> str:
     """What was asked, for a person or a judge to read: one message as it is, of several who said what."""
-    if len(request.messages) == 1:
-        return request.messages[0].text
-    return "\n\n".join(f"{message.role}: {message.text}" for message in request.messages)
+    asked = request.messages
+    if request.session is not None:  # the session so far stands in the turns before
+        said = max((at for at, message in enumerate(asked) if message.role == "assistant"), default=-1)
+        asked = asked[said + 1 :]
+    if len(asked) == 1:
+        return asked[0].text
+    return "\n\n".join(f"{message.role}: {message.text}" for message in asked)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -186,6 +190,7 @@ def _input(row: Record, request: Request, answer: Answer, counted_by: Source) ->
         row.input_tokens, row.input_tokens_source = usage.input_tokens, "server"
     if usage.cached_tokens is not None:
         row.cached_tokens, row.cached_tokens_source = usage.cached_tokens, "server"
+    row.cache_write_tokens = usage.cache_write_tokens
 
 
 def _times(row: Record, answer: Answer) -> None:

@@ -45,8 +45,10 @@ class Price(_Part):
 
     usd_per_million_input_tokens: NonNegative | None = None
     usd_per_million_output_tokens: NonNegative | None = None
-    usd_per_million_cached_tokens: NonNegative | None = None
-    usd_per_million_cache_write_tokens: NonNegative | None = None
+    usd_per_million_cached_tokens: NonNegative | None = Field(None, description="Input read from a prompt cache.")
+    usd_per_million_cache_write_tokens: NonNegative | None = Field(
+        None, description="Input written to a prompt cache; unknown: as any input."
+    )
     usd_per_million_reasoning_tokens: NonNegative | None = None
     usd_per_instance_hour: NonNegative | None = Field(None, description="For stacks paid by the hour.")
     instances: Count = Field(1, description="How many instances serve; multiplies the hourly price.")

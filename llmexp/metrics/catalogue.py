@@ -32,6 +32,10 @@ SHOWN = (
     "right_share",
     "right_per_s",
     "right_goodput_per_s",
+    "time_to_first_tool_call_s/mean",
+    "session_duration_s/mean",
+    "session_duration_s/p95",
+    "sessions_per_s",
     "error_rate",
     "output_tokens/mean",
     "cost_usd",
@@ -49,7 +53,11 @@ SHOWN = (
 _WORDS = {
     "ttft_s": "TTFT",
     "time_to_first_answer_token_s": "time to first answer token",
+    "time_to_first_tool_call_s": "time to first tool call",
     "e2e_latency_s": "end-to-end latency",
+    "session_duration_s": "session duration",
+    "sessions_completed": "sessions completed",
+    "sessions_per_s": "session throughput",
     "time_per_output_token_s": "time per output token",
     "inter_token_latency_s": "inter-token latency",
     "inter_chunk_latency_s": "inter-chunk latency",
@@ -140,6 +148,8 @@ class Metric:
             return "tokens/s"
         if self.base in ("requests_per_s", "goodput_per_s", "right_per_s", "right_goodput_per_s"):
             return "requests/s"
+        if self.base == "sessions_per_s":
+            return "sessions/s"
         if "usd" in self.base:
             return "USD"
         if self.base.endswith("energy_j") or "joules" in self.base:

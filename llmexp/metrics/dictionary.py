@@ -28,6 +28,12 @@ DICTIONARY: dict[str, Metric] = {
             "distribution",
             "First token that is not reasoning − sent, of requests that streamed reasoning.",
         ),
+        Metric(
+            "time_to_first_tool_call_s",
+            "s",
+            "distribution",
+            "First chunk of a tool call − sent, of requests whose answer called one.",
+        ),
         Metric("e2e_latency_s", "s", "distribution", "Last token − sent; usage and the stream's close may come later."),
         Metric(
             "time_per_output_token_s",
@@ -61,6 +67,7 @@ DICTIONARY: dict[str, Metric] = {
         Metric("output_tokens", "tokens", "distribution", "What is billed: the server's count, else the tokenizer's."),
         Metric("reasoning_tokens", "tokens", "distribution", "Reasoning inside output_tokens, where it is known."),
         Metric("cached_tokens", "tokens", "distribution", "Input read from a prompt cache, where it is known."),
+        Metric("cache_write_tokens", "tokens", "distribution", "Input written to a prompt cache, where it is known."),
         Metric("input_tokens_counted", "tokens", "distribution", "The tokenizer's count of the user's text."),
         Metric("output_tokens_counted", "tokens", "distribution", "The tokenizer's count of the streamed text."),
         Metric("window_s", "s", "number", "First sent to the last token of any request; start and warm-up outside."),
@@ -136,6 +143,27 @@ DICTIONARY: dict[str, Metric] = {
         ),
         Metric("requests_truncated", "requests", "number", "Completed requests that the token limit ended."),
         Metric("right_goodput_per_s", "1/s", "number", "Requests that keep the SLO's times and are right / window."),
+        Metric(
+            "session_duration_s",
+            "s",
+            "distribution",
+            "Last token of the last turn − first sent, of sessions whose turns all completed; delays are inside.",
+        ),
+        Metric("sessions_completed", "sessions", "number", "Sessions whose turns all completed."),
+        Metric("sessions_per_s", "1/s", "number", "Completed sessions / window."),
+        Metric("turns_skipped", "turns", "number", "Turns that were not sent, since one before them failed."),
+        Metric(
+            "requests_off_script",
+            "requests",
+            "number",
+            "Answers that did not call a tool which the recorded answer called.",
+        ),
+        Metric(
+            "turns",
+            "as above",
+            "number",
+            "A list: latencies, tokens and cached tokens of each turn over all sessions, for result.json and the page.",
+        ),
         Metric(
             "steady",
             "as above",

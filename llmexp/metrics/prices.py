@@ -88,14 +88,22 @@ def price_list(model: Model) -> PriceList:
     )
 
 
-def cost(price: PriceList, input_tokens: int, cached: int, output_tokens: int, reasoning: int) -> float | None:
-    """USD of so many tokens; cached ones are part of the input, reasoning ones of the output."""
+def cost(
+    price: PriceList, input_tokens: int, cached: int, output_tokens: int, reasoning: int, written: int = 0
+) -> float | None:
+    """USD of so many tokens; those read from a cache and written to it are part of the input, reasoning of the output.
+
+    A count of written tokens that the input cannot hold beside the cached ones is no count.
+    """
     if price.input_usd is None or price.output_usd is None:
         return None
     cached_usd = price.input_usd if price.cached_input_usd is None else price.cached_input_usd
+    written_usd = price.input_usd if price.cache_write_usd is None else price.cache_write_usd
+    written = min(written, max(0, input_tokens - cached))
     reasoning_usd = price.output_usd if price.reasoning_usd is None else price.reasoning_usd
     return (
-        (input_tokens - cached) * price.input_usd
+        (input_tokens - cached - written) * price.input_usd
+        + written * written_usd
         + cached * cached_usd
         + (output_tokens - reasoning) * price.output_usd
         + reasoning * reasoning_usd

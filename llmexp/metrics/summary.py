@@ -18,6 +18,7 @@ from llmexp.metrics.dictionary import DICTIONARY, Metric
 from llmexp.metrics.distributions import all_uncarried, distribution, seconds, uncarried
 from llmexp.metrics.latencies import between, chunk_gaps, output_rate, real, time_per_output_token, token_gaps
 from llmexp.metrics.quality import right_answers
+from llmexp.metrics.sessions import of_sessions, sessions_held
 from llmexp.metrics.timeline import (
     InFlight,
     Span,
@@ -46,13 +47,14 @@ __all__ = [
     "observe",
     "output_length",
     "schedule_lag",
+    "sessions_held",
     "summarize",
     "token_sources",
     "uncarried",
 ]
 
-Cost = Callable[[int, int, int, int], float | None]
-"""USD for input, cached, output and reasoning tokens; cached are part of input, reasoning part of output."""
+Cost = Callable[[int, int, int, int, int], float | None]
+"""USD for input, cached, output, reasoning and cache-write tokens; cached and written are part of the input."""
 Source: TypeAlias = "Observed | Path | pa.Table | Iterable[pa.RecordBatch]"
 """A job's directory, a table, batches, or what `observe` read from one of these."""
 
@@ -89,6 +91,7 @@ def summarize(
         **_service(observed, span, slo, in_time, right["right_share"]),
         **money,
         **right,
+        **of_sessions(observed, span),
         "steady": _steady(observed, None if open_loop else streams or len(observed), slo, open_loop)
         if stationary
         else None,
@@ -109,6 +112,7 @@ def _latencies(observed: Observed, chosen: Bools) -> dict[str, Any]:
     return {
         "ttft_s": distribution(between(first, sent, chosen)),
         "time_to_first_answer_token_s": distribution(between(observed.first_answer_token_ns, sent, thought)),
+        "time_to_first_tool_call_s": distribution(between(observed.first_tool_call_ns, sent, chosen)),
         "e2e_latency_s": distribution(between(last, sent, chosen)),
         "time_per_output_token_s": distribution(real(time_per_output_token(observed), chosen)),
         "inter_token_latency_s": distribution(token_gaps(observed, chosen)),
@@ -130,7 +134,7 @@ def _client_side(observed: Observed) -> dict[str, Any]:
 
 
 def _token_counts(observed: Observed) -> dict[str, Any]:
-    names = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens")
+    names = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens")
     counts: dict[str, Ints] = {
         name: getattr(observed, name) for name in (*names, "input_tokens_counted", "output_tokens_counted")
     }
@@ -223,8 +227,8 @@ def billed_output_tokens(observed: Observed) -> int:
     return int(_billed(observed)[2].sum())
 
 
-def _billed(observed: Observed) -> tuple[Ints, Ints, Ints, Ints]:
-    """Input, cached, output, reasoning tokens of the requests that cost money.
+def _billed(observed: Observed) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Input, cached, output, reasoning, cache-write tokens of the requests that cost money.
 
     Completed ones; failed ones where the server stated usage; and what the client cut, as far as it came.
     """
@@ -232,7 +236,7 @@ def _billed(observed: Observed) -> tuple[Ints, Ints, Ints, Ints]:
     billed = observed.completed | (observed.failed & observed.usage_from_server) | cut
     asked = np.where(known(observed.input_tokens), observed.input_tokens, observed.input_tokens_counted)
     made = np.where(known(observed.output_tokens), observed.output_tokens, observed.streamed_tokens)
-    columns = (asked, observed.cached_tokens, made, observed.reasoning_tokens)
+    columns = (asked, observed.cached_tokens, made, observed.reasoning_tokens, observed.cache_write_tokens)
     return tuple(np.where(known(column), column, 0)[billed] for column in columns)  # type: ignore[return-value]
 
 

@@ -55,6 +55,7 @@ _COLUMNS = {
     "input_tokens_counted": "int64",
     "output_tokens_counted": "int64",
     "chunk_tokens_source": "string",
+    "cache_write_tokens": "int64",
     "max_tokens": "int64",
     "stale_connections": "int32",
     "server_latency_s": "float64",

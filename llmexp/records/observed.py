@@ -50,11 +50,15 @@ _INTEGERS = (
     "max_tokens",
     "stale_connections",
     "turn",
+    "session",
+    "session_turns",
+    "first_tool_call_ns",
+    "cache_write_tokens",
 )
 _REALS = ("wait_s", "connect_s", "server_latency_s", "score")
 _STATUSES = ("completed", "failed", "unfinished")
 _GRADES = ("graded", "unparsed", "ungraded")
-_PLAIN_FLAGS = ("reasoning_streamed", "right", "truncated")
+_PLAIN_FLAGS = ("reasoning_streamed", "right", "truncated", "off_script")
 _FLAGS = (*_STATUSES, *_GRADES, *_PLAIN_FLAGS, "usage_from_server")
 _TOTALS = ("streamed_tokens", "first_chunk_tokens")
 _COUNTED = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "chunk_tokens")
@@ -122,6 +126,10 @@ class Observed:
     max_tokens: Ints
     stale_connections: Ints
     turn: Ints
+    session: Ints
+    session_turns: Ints
+    first_tool_call_ns: Ints
+    cache_write_tokens: Ints
     wait_s: Floats
     connect_s: Floats
     server_latency_s: Floats
@@ -136,6 +144,7 @@ class Observed:
     """NaN where there is no grade."""
     right: Bools
     truncated: Bools
+    off_script: Bools
     graded: Bools
     unparsed: Bools
     ungraded: Bools

@@ -82,6 +82,8 @@ class Record:
     """Those of `input_tokens` that a prompt cache served, where it is known."""
     cached_tokens_source: Source | None = None
     """Who counted."""
+    cache_write_tokens: int | None = None
+    """Those of `input_tokens` that were written to a prompt cache at a price of their own, where it is known."""
     max_tokens: int | None = None
     """The token limit sent, and the length asked for."""
     finish_reason: str | None = None

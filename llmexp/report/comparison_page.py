@@ -13,7 +13,7 @@ from llmexp.compare.service import Capacity, Service
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.table import columns, remarks, verdict_text
 from llmexp.metrics.catalogue import Metric, digits
-from llmexp.report import plots
+from llmexp.report import plots, turns
 from llmexp.report.figures import Plot, marked
 from llmexp.report.page import render
 from llmexp.report.timeline import overlay
@@ -59,6 +59,11 @@ def _sections(compared: Comparison) -> list[tuple[str, str, list[Plot]]]:
         ("verdicts", "", [drawn for drawn in [plots.forest(compared)] if drawn]),
         ("Against the load", f"Vertical lines: {_interval_words(compared)}.", list(plots.curves(compared))),
         ("Distributions", "Further left is faster. All repeats pooled.", list(plots.distributions(compared))),
+        (
+            "By turn",
+            "Sessions turn by turn: the history grows, and a cache may serve it. All sessions and repeats pooled.",
+            list(_by_turn(compared)),
+        ),
         ("Trade-offs", "Lower and further right is better for throughput, lower and further left for cost.", trade),
         (
             "Over time",
@@ -73,6 +78,14 @@ def _interval_words(compared: Comparison) -> str:
     bases = {value.basis for value in compared.values.values() if value.basis}
     where = "over repeats" if "blocks" in bases else "within these runs"
     return f"{100 * compared.options.confidence:g} % intervals {where}"
+
+
+def _by_turn(compared: Comparison) -> Iterator[Plot]:
+    """Latency by turn at the load that most stacks met, the highest of those."""
+    grid = compared.grid
+    cell = max(grid.cells, key=lambda each: (sum(bool(grid.at(stack, each)) for stack in grid.stacks), each.level))
+    runs = {at: (stack.label, grid.at(stack, cell)) for at, stack in enumerate(grid.stacks) if grid.at(stack, cell)}
+    yield from turns.by_turn(runs, "comparison_")
 
 
 def _timelines(compared: Comparison) -> Iterator[Plot]:

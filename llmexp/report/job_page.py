@@ -12,7 +12,7 @@ from llmexp.json_types import Tree, branch, items, number
 from llmexp.metrics.catalogue import Metric, digits
 from llmexp.metrics.distributions import carries
 from llmexp.metrics.wording import capacity_headline
-from llmexp.report import timeline
+from llmexp.report import timeline, turns
 from llmexp.report.figures import marked
 from llmexp.report.page import render
 from llmexp.results.model import ErrorClass, Spread
@@ -30,6 +30,7 @@ def write(run: Run) -> list[Path]:
     assert run.directory is not None
     with marked("rehearsal" if run.rehearsal else ""):
         drawn = [timeline.timeline(run, "timeline", "The run over time"), timeline.scatter(run), timeline.latency(run)]
+        drawn += turns.by_turn({0: (run.name, [run])}, "")
     plots = [plot for plot in drawn if plot]
     page = run.directory / PAGE
     page.write_text(redact(render("job.html.j2", plots=plots, **_data(run))), encoding="utf-8")
@@ -50,6 +51,8 @@ def _data(run: Run) -> dict[str, object]:
         "tiles": list(_tiles(run)),
         "columns": COLUMNS,
         "distributions": list(_distributions(run)),
+        "turn_columns": turns.COLUMNS,
+        "turns": turns.table(run),
         "errors": list(_errors(result.errors)),
         "deployment": [(name, _show(value)) for name, value in flatten(result.deployment).items()],
         "environment": [(name, _show(value)) for name, value in flatten(result.environment.model_dump()).items()],
@@ -80,10 +83,16 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
     names = (
         "ttft_s/p50",
         "ttft_s/p95",
+        "time_to_first_tool_call_s/p50",
         "time_per_output_token_s/mean",
         "e2e_latency_s/p50",
         "output_tokens_per_s",
         "requests_per_s",
+        "session_duration_s/p50",
+        "sessions_per_s",
+        "sessions_completed",
+        "turns_skipped",
+        "requests_off_script",
         "goodput_per_s",
         "error_rate",
         "cost_usd",

@@ -129,6 +129,11 @@ class Request:
         return texts_of(self.messages, self.tools)
 
     @property
+    def image_data(self) -> Iterator[str]:
+        """The data of every image, in base64."""
+        return (part.data for message in self.messages for part in message.parts if isinstance(part, Image))
+
+    @property
     def is_plain(self) -> bool:
         """Whether the messages are text alone, and there are no tools."""
         return not self.tools and all(message.is_plain for message in self.messages)

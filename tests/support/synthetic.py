@@ -246,7 +246,7 @@ def result(truth: Truth, requests: pa.Table, seed: int) -> dict[str, Any]:
         observed,
         slo=Slo(**dict(truth.slo)),
         open_loop=truth.rate is not None,
-        cost=None if price is None else lambda _i, _c, output, _r: output * price / 1e6,
+        cost=None if price is None else lambda _i, _c, output, _r, _w: output * price / 1e6,
         streams=truth.concurrency,
     )
     where = f"rate={truth.rate:g}" if truth.rate else f"concurrency={truth.concurrency}"
