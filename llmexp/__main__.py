@@ -13,6 +13,7 @@ from llmexp import command_line, secrets
 from llmexp import errors as outcome
 from llmexp.composition import conf_dir, quiet_environment, store_schema
 from llmexp.errors import FAILED, INTERRUPTED, WRONG, ConfigError
+from llmexp.terminal import out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,7 +47,7 @@ def main() -> None:
             raise
         print(explained, file=sys.stderr)
         outcome.report(WRONG)
-    sys.stdout.flush()
+    out.finish()
     sys.exit(outcome.final())
 
 

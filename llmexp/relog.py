@@ -1,5 +1,7 @@
 """Logs finished jobs and sweeps from their directories to MLflow: `python -m llmexp.relog DIR...`.
 
+Before that it writes what a job's directory lacks of its page and of LLMPerf's files.
+
 For results that were measured while the store was away, or without one. Logging again what is there already updates it.
 Exit status: 0 everything is logged, 2 a directory is not one of a job or sweep, 4 the store refused something.
 """
@@ -14,8 +16,11 @@ from pathlib import Path
 from llmexp import secrets
 from llmexp.config import Tracking
 from llmexp.errors import OK, ConfigError, LlmexpError, worst
+from llmexp.jobs import readers
 from llmexp.json_types import branch, text
 from llmexp.results import RESULT, Run
+from llmexp.results.guard import Guard
+from llmexp.terminal.out import show
 from llmexp.tracking import MlflowStore, open_store
 from llmexp.tracking.sweep import Sweep, sweep_of
 
@@ -30,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m llmexp.relog",
-        description="Logs finished jobs from their files to MLflow. Doing it twice changes nothing.",
+        description="Logs finished jobs from their files to MLflow, and first writes what their directories lack of "
+        "report.html and LLMPerf's files. Doing it twice changes nothing.",
     )
     parser.add_argument(
         "directories", nargs="+", metavar="DIR", help="a job's directory, or a sweep's with all its jobs"
@@ -57,7 +63,7 @@ def relog(directory: Path, uri: str | None = None, experiment: str | None = None
         run = Run.at(directory)
         store = _store(run, uri, experiment)
         sweep_id = run.result.job.sweep
-        _log(store, directory, store.resume_sweep(sweep_id) if sweep_id else None)
+        _log(store, run, store.resume_sweep(sweep_id) if sweep_id else None)
     else:
         sweep = sweep_of(directory)
         _log_sweep(_store(sweep.runs[0], uri, experiment), directory, sweep)
@@ -66,15 +72,15 @@ def relog(directory: Path, uri: str | None = None, experiment: str | None = None
 def _log_sweep(store: MlflowStore, directory: Path, sweep: Sweep) -> None:
     parent = store.start_sweep(sweep.id, sweep.name, sweep.tags, sweep.params, sweep.started_ms)
     for run in sweep.runs:
-        assert run.directory is not None
-        _log(store, run.directory, parent)
+        _log(store, run, parent)
     store.finish_sweep(parent, sweep.status, sweep.description, directory, sweep.ended_ms)
-    print(f"{directory}: sweep of {len(sweep.runs)} jobs is run {parent}")
+    show(f"{directory}: sweep of {len(sweep.runs)} jobs is run {parent}")
 
 
-def _log(store: MlflowStore, job_dir: Path, parent: str | None) -> None:
-    run_id = store.log_job(job_dir, parent)
-    print(f"{job_dir}: run {run_id}")
+def _log(store: MlflowStore, run: Run, parent: str | None) -> None:
+    readers.write_missing(run, Guard())
+    run_id = store.log_job(run, parent)
+    show(f"{run.directory}: run {run_id}")
 
 
 def _store(run: Run, uri: str | None, experiment: str | None) -> MlflowStore:

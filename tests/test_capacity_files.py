@@ -60,7 +60,7 @@ def searched(tmp_path: Path) -> Path:
 def test_probes_are_runs_below_the_jobs_run(searched: Path, tmp_path: Path) -> None:
     store = open_store(Tracking(uri=f"sqlite:///{tmp_path}/runs.db"), tmp_path)
     assert isinstance(store, MlflowStore)
-    run_id = store.log_job(searched, None)
+    run_id = store.log_job(Run.at(searched), None)
     client = store._client
     below = client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
     assert sorted((run.data.tags["llmexp.kind"], run.data.tags["llmexp.probe"]) for run in below) == [
@@ -75,7 +75,7 @@ def test_probes_are_runs_below_the_jobs_run(searched: Path, tmp_path: Path) -> N
     names = {item.path for item in client.list_artifacts(run_id)}
     assert {"result.json", "requests.parquet", ".hydra"} <= names
     assert "probes" not in names
-    assert store.log_job(searched, None) == run_id
+    assert store.log_job(Run.at(searched), None) == run_id
     assert len(client.search_runs([store.experiment_id])) == 3
 
 

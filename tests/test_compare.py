@@ -473,9 +473,9 @@ def test_a_wrong_argument_is_one_clear_message_and_exit_2(arguments, message, sw
     assert message in capsys.readouterr().err
 
 
-def test_a_gate_that_could_judge_nothing_says_so(tmp_path, capsys):
+def test_a_gate_that_could_judge_nothing_is_missed_and_says_so(tmp_path, capsys):
     synthetic.write_sweep(tmp_path / "s", [replace(SONNET, requests=30), replace(LLAMA, requests=30)], [1], repeats=1)
-    assert main([str(tmp_path / "s"), "--fail-on", "regression"]) == 0
+    assert main([str(tmp_path / "s"), "--fail-on", "regression"]) == 3
     assert "no pair could be judged" in capsys.readouterr().err
 
 

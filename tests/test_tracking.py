@@ -50,7 +50,7 @@ def client_of(store: MlflowStore) -> MlflowClient:
 
 def test_a_job_becomes_a_run_with_its_own_times_numbers_and_files(module_store: MlflowStore, tmp_path: Path) -> None:
     job_dir = write_job(tmp_path / "job", result("whole"))
-    run_id = module_store.log_job(job_dir, None)
+    run_id = module_store.log_job(Run.at(job_dir), None)
     run = client_of(module_store).get_run(run_id)
 
     assert run.info.run_name == "sonnet c=4"
@@ -80,7 +80,7 @@ def test_a_job_becomes_a_run_with_its_own_times_numbers_and_files(module_store: 
 
 def test_what_does_not_exist_is_absent(module_store: MlflowStore, tmp_path: Path) -> None:
     job_dir = write_job(tmp_path / "job", result("absent"))
-    run = client_of(module_store).get_run(module_store.log_job(job_dir, None))
+    run = client_of(module_store).get_run(module_store.log_job(Run.at(job_dir), None))
 
     assert "time_to_first_answer_token_s" not in run.data.metrics
     assert "usd_per_million_output_tokens" not in run.data.metrics
@@ -91,7 +91,7 @@ def test_what_does_not_exist_is_absent(module_store: MlflowStore, tmp_path: Path
 
 
 def test_curves_are_step_metrics_over_seconds(module_store: MlflowStore, tmp_path: Path) -> None:
-    run_id = module_store.log_job(write_job(tmp_path / "job", result("curve", concurrency=16)), None)
+    run_id = module_store.log_job(Run.at(write_job(tmp_path / "job", result("curve", concurrency=16))), None)
     history = client_of(module_store).get_metric_history(run_id, "over_time/inflight")
 
     assert [point.step for point in history] == list(range(30))
@@ -101,9 +101,9 @@ def test_curves_are_step_metrics_over_seconds(module_store: MlflowStore, tmp_pat
 
 def test_logging_again_updates_the_same_run(module_store: MlflowStore, tmp_path: Path) -> None:
     tree = result("again")
-    first = module_store.log_job(write_job(tmp_path / "job", tree), None)
+    first = module_store.log_job(Run.at(write_job(tmp_path / "job", tree)), None)
     before = client_of(module_store).get_run(first)
-    assert module_store.log_job(tmp_path / "job", None) == first
+    assert module_store.log_job(Run.at(tmp_path / "job"), None) == first
     same = client_of(module_store).get_run(first)
     assert (same.data, same.info.end_time) == (
         before.data,
@@ -123,7 +123,7 @@ def test_logging_again_updates_the_same_run(module_store: MlflowStore, tmp_path:
         "reasons": [reason | {"why": "it stamps late", "remedy": "Add workers."}],
     }
     (tmp_path / "job" / "result.json").write_text(json.dumps(tree))
-    assert module_store.log_job(tmp_path / "job", None) == first
+    assert module_store.log_job(Run.at(tmp_path / "job"), None) == first
     changed = client_of(module_store).get_run(first)
     assert changed.data.metrics["ttft_s/p50"] == 0.1
     assert changed.data.params["run.seed"] == "11111"
@@ -138,7 +138,9 @@ def test_logging_again_updates_the_same_run(module_store: MlflowStore, tmp_path:
 @pytest.mark.parametrize(("status", "shown"), [("failed", "FAILED"), ("interrupted", "KILLED")])
 def test_a_job_that_did_not_finish_says_so(module_store: MlflowStore, tmp_path: Path, status: str, shown: str) -> None:
     tree = result(status, status=status, reason="every request was refused (401)", metrics={}, curves=None, client=None)
-    run = client_of(module_store).get_run(module_store.log_job(write_job(tmp_path / "job", tree, requests=0), None))
+    run = client_of(module_store).get_run(
+        module_store.log_job(Run.at(write_job(tmp_path / "job", tree, requests=0)), None)
+    )
 
     assert run.info.status == shown
     assert "every request was refused (401)" in run.data.tags["mlflow.note.content"]
@@ -154,7 +156,7 @@ def test_the_inputs_have_a_digest_that_follows_the_prompts_not_the_stack(
         write_job(tmp_path / "c", result("in-c", "llama"), workload="chat"),
     ]
     client = client_of(module_store)
-    inputs = [client.get_run(module_store.log_job(job, None)).inputs.dataset_inputs[0] for job in jobs]
+    inputs = [client.get_run(module_store.log_job(Run.at(job), None)).inputs.dataset_inputs[0] for job in jobs]
 
     assert [one.dataset.name for one in inputs] == ["quick", "quick", "chat"]
     assert inputs[0].dataset.digest == inputs[1].dataset.digest != inputs[2].dataset.digest
@@ -177,7 +179,7 @@ def test_a_result_with_little_in_it_is_logged_all_the_same(module_store: MlflowS
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "result.json").write_text('{"job": {"id": "bare"}}')
-    run = client_of(module_store).get_run(module_store.log_job(bare, None))
+    run = client_of(module_store).get_run(module_store.log_job(Run.at(bare), None))
 
     assert (run.info.run_name, run.info.status) == ("bare", "FINISHED")
 
@@ -195,9 +197,9 @@ def test_a_large_job_costs_little_to_log(module_store: MlflowStore, tmp_path: Pa
     tree = result("large")
     tree["metrics"] |= {f"extra_{number}": float(number) for number in range(60)}
     job_dir = write_job(tmp_path / "job", tree)
-    module_store.log_job(write_job(tmp_path / "warm", result("warm")), None)
+    module_store.log_job(Run.at(write_job(tmp_path / "warm", result("warm"))), None)
     began = time.perf_counter()
-    module_store.log_job(job_dir, None)
+    module_store.log_job(Run.at(job_dir), None)
     assert time.perf_counter() - began < 2.0
 
 
@@ -213,7 +215,7 @@ def test_a_sweep_is_a_parent_with_children_and_a_verdict(module_store: MlflowSto
         "sweep-1", "sonnet against llama", {"team": "search"}, {"load": {"kind": "closed"}}
     )
     assert client.get_run(parent).info.status == "RUNNING"
-    children = [module_store.log_job(directory / name, parent) for name in jobs]
+    children = [module_store.log_job(Run.at(directory / name), parent) for name in jobs]
     module_store.finish_sweep(parent, "failed", "sonnet's TTFT is **lower**", directory)
 
     run = client.get_run(parent)
@@ -242,7 +244,7 @@ def test_a_sweep_is_taken_up_again_and_replaced_jobs_are_marked(module_store: Ml
     assert module_store.resume_sweep("sweep-2") is None
     parent = module_store.start_sweep("sweep-2", "before", {}, {"a": 1})
     module_store.finish_sweep(parent, "interrupted", "cut", tmp_path)
-    old = module_store.log_job(write_job(tmp_path / "0", result("old", job={"sweep": "sweep-2"})), parent)
+    old = module_store.log_job(Run.at(write_job(tmp_path / "0", result("old", job={"sweep": "sweep-2"}))), parent)
 
     assert module_store.resume_sweep("sweep-2") == parent
     assert module_store.start_sweep("sweep-2", "after", {}, {"a": 2, "b": 3}) == parent
@@ -274,7 +276,7 @@ def test_download_finds_runs_sweeps_and_jobs(module_store: MlflowStore, tmp_path
     jobs = {"0": result("w0", "sonnet"), "1": result("w1", "llama"), "1.attempt1": result("w1-old", "llama")}
     directory = write_sweep(tmp_path / "sweep", "sweep-4", jobs)
     parent = module_store.start_sweep("sweep-4", "four", {}, {})
-    runs = [module_store.log_job(directory / name, parent) for name in jobs]
+    runs = [module_store.log_job(Run.at(directory / name), parent) for name in jobs]
 
     def ids(wanted: str) -> list[str]:
         found = download(wanted, module_store.uri)
@@ -301,7 +303,7 @@ def test_the_default_store_is_the_one_that_mlflow_ui_reads(tmp_path: Path, monke
 def test_no_store_does_nothing(tmp_path: Path) -> None:
     store = open_store(Tracking(kind="none"), tmp_path)
     assert isinstance(store, NoStore)
-    assert store.start_sweep("s", "name", {}, {}) == store.log_job(tmp_path, None) == ""
+    assert store.start_sweep("s", "name", {}, {}) == store.log_job(Run(parse(result("none"), "here")), None) == ""
     assert store.resume_sweep("s") is None
     assert list(tmp_path.iterdir()) == []
 
@@ -317,10 +319,11 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from llmexp.config import Tracking
+from llmexp.results import Run
 from llmexp.tracking import open_store
 store = open_store(Tracking(), Path.cwd())
 for job in sys.argv[1:]:
-    print(store.log_job(Path(job), None))
+    print(store.log_job(Run.at(Path(job)), None))
 """
 
 
@@ -356,7 +359,6 @@ def test_an_absent_server_costs_seconds_and_says_what_to_do(tmp_path: Path) -> N
     assert "\n" not in message
     assert f"http://127.0.0.1:{port}: cannot be reached (" in message
     assert "Connection refused" in message
-    assert "python -m llmexp.relog DIR" in message
     assert caught.value.exit_status == 4
 
 
@@ -382,9 +384,9 @@ def test_a_server_takes_the_same_runs_and_gives_the_files_back(
     with serving(tmp_path) as uri:
         store: Any = open_store(Tracking(uri=uri), tmp_path)
         parent = store.start_sweep("remote", "remote", {}, {})
-        run_id = store.log_job(directory / "0", parent)
-        assert store.log_job(directory / "0", parent) == run_id
-        store.log_job(directory / "1", parent)
+        run_id = store.log_job(Run.at(directory / "0"), parent)
+        assert store.log_job(Run.at(directory / "0"), parent) == run_id
+        store.log_job(Run.at(directory / "1"), parent)
         store.finish_sweep(parent, "finished", "a tie", directory)
 
         assert capfd.readouterr().out == ""
@@ -399,7 +401,7 @@ def test_a_server_takes_the_same_runs_and_gives_the_files_back(
         stamp = (first / "result.json").stat().st_mtime_ns
         assert (download(run_id, uri)[0] / "result.json").stat().st_mtime_ns == stamp
     with pytest.raises(RecordingError, match="cannot be reached"):
-        store.log_job(directory / "0", parent)
+        store.log_job(Run.at(directory / "0"), parent)
 
 
 def test_importing_it_imports_no_mlflow() -> None:

@@ -19,6 +19,7 @@ from support.tracked_job import result, write_job
 
 from llmexp import ui
 from llmexp.config import Tracking
+from llmexp.results import Run
 from llmexp.tracking import open_store, store_uri
 
 pytestmark = pytest.mark.service
@@ -40,7 +41,7 @@ def _search(address: str, experiment_id: str) -> list[str]:
 
 @pytest.mark.timeout(150)
 def test_it_shows_the_store_of_this_directory_and_ends_cleanly(tmp_path: Path) -> None:
-    open_store(Tracking(), tmp_path).log_job(write_job(tmp_path / "job", result("shown")), None)
+    open_store(Tracking(), tmp_path).log_job(Run.at(write_job(tmp_path / "job", result("shown"))), None)
     port = free_port()
     command = [sys.executable, "-m", "llmexp.ui", "--port", str(port)]
     process = subprocess.Popen(

@@ -76,6 +76,7 @@ class Benchmark:
             self._spending.end()
             if self._writer is not None:
                 self._writer.close()
+                self.result.held = self._writer.held
             self._part(whole=whole)
         return self.result
 

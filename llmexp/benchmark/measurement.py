@@ -47,6 +47,8 @@ class Job:
 class Measurement:
     """What a run left beside its records."""
 
+    held: list[bytes] = field(default_factory=list)
+    """Batches of records that a full disk did not take."""
     watches: dict[int, Watch] = field(default_factory=dict)
     companions: dict[int, Work] = field(default_factory=dict)
     built: Built | None = None

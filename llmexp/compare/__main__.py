@@ -8,13 +8,14 @@ python -m llmexp.compare LAST_WEEK THIS_WEEK       two sweeps, jobs or MLflow id
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmexp import secrets
-from llmexp.errors import MISSED, OK, ConfigError, LlmexpError
+from llmexp.errors import FAILED, MISSED, OK, ConfigError, LlmexpError, worst
 from llmexp.json_types import branch, number, text
 
 if TYPE_CHECKING:
@@ -92,24 +93,30 @@ def _run(args: argparse.Namespace) -> int:
     from llmexp import report
     from llmexp.compare.comparison import compare
     from llmexp.compare.output import write
+    from llmexp.results.guard import Guard
     from llmexp.results.run import load_runs
 
     runs = load_runs(directories)
     comparison = compare(runs, _options(args, runs))
     out = args.out or (directories[0] if len(named) == 1 and len(directories) == 1 else Path("comparison"))
-    write(comparison, out)
-    report.comparison(comparison, out)
-    _show(comparison, out, args.json)
-    return MISSED if comparison.missed else OK
+    guard, later = Guard(), f"python -m llmexp.compare {shlex.join(named)} --out ELSEWHERE"
+    with guard("comparison.csv and comparison.json were not written", later, FAILED):
+        write(comparison, out)
+    with guard("comparison.html was not drawn", later):
+        report.comparison(comparison, out, guard)
+        print(f"Page: {out / 'comparison.html'}", file=sys.stderr)
+    _show(comparison, args.json)
+    return worst([MISSED if comparison.missed else OK, *guard.statuses])
 
 
-def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
+def _show(comparison: Comparison, as_json: bool) -> None:
+    from llmexp.compare.output import text
     from llmexp.compare.table import render
+    from llmexp.terminal.out import show
 
-    print((out / "comparison.json").read_text(encoding="utf-8").rstrip() if as_json else render(comparison))
-    print(f"Page: {out / 'comparison.html'}", file=sys.stderr)
-    if comparison.unanswered:
-        print(comparison.unanswered, file=sys.stderr)
+    show(text(comparison).rstrip() if as_json else render(comparison))
+    for reason in comparison.shortfalls:
+        print(reason, file=sys.stderr)
 
 
 def _options(args: argparse.Namespace, runs: Sequence[Run]) -> Options:

@@ -11,7 +11,9 @@ from llmexp.compare.fairness import Finding
 from llmexp.compare.quality import Right
 from llmexp.compare.stacks import Cell, Grid, Stack
 from llmexp.config import Config
+from llmexp.json_types import number
 from llmexp.metrics.catalogue import Metric
+from llmexp.results.run import Run
 
 Call = Literal["lower", "higher", "tie", "undecided", "refused", "withheld", "shown"]
 """Candidate against reference. `withheld`: too few blocks; `shown`: not the primary metric, an interval alone."""
@@ -32,7 +34,8 @@ class Options:
     @classmethod
     def from_config(cls, config: Config) -> Options:
         """What a sweep's configuration declares."""
-        return cls(config.compare.primary, config.compare.margin, fail_on=config.compare.fail_on)
+        told = config.compare
+        return cls(told.primary, told.margin, baseline=told.baseline, fail_on=told.fail_on)
 
     @property
     def alpha(self) -> float:
@@ -124,19 +127,29 @@ class Comparison:
 
     @property
     def slo_missed(self) -> bool:
-        """Whether an enforced service level was missed."""
-        return any(each.enforced and not each.met for each in self.services)
+        """Whether any job missed a service level that its configuration enforces."""
+        return any(run.result.slo_missed for runs in self.grid.runs.values() for run in runs)
 
     @property
     def missed(self) -> bool:
         """Whether what was demanded of this comparison was missed: exit status 3."""
-        return self.slo_missed or (self.options.fail_on == "regression" and self.regression)
+        return bool(self.shortfalls)
 
     @property
-    def unanswered(self) -> str | None:
-        """What to say where a regression was asked about and no pair could be judged."""
+    def shortfalls(self) -> list[str]:
+        """A line for each thing that was demanded and missed, or could not be told."""
+        found = [_missed(run) for runs in self.grid.runs.values() for run in runs if run.result.slo_missed]
+        if self.options.fail_on is None:
+            return found
+        found += [f"compare.fail_on=regression: {each.text}" for each in self.verdicts if each.regression]
         judged = any(contrast.call in ("lower", "higher", "tie", "undecided") for contrast in self.verdicts)
         judged |= any(right.call not in ("refused", "withheld") for right in self.rights)
-        if self.options.fail_on is None or judged:
-            return None
-        return "compare.fail_on=regression: no pair could be judged, so no regression could be found"
+        if not judged:
+            found.append("compare.fail_on=regression: no pair could be judged, so no regression could be excluded")
+        return found
+
+
+def _missed(run: Run) -> str:
+    kept = run.metrics.number("slo/attainment") or 0.0
+    asked = number(run.config, "slo", "attainment") or 0.0
+    return f"slo.enforce: {run.name}: {kept:.1%} of the requests kept the service level, {asked:.1%} had to"

@@ -55,9 +55,13 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
         for row in rows(comparison):
             shown = {"rehearsal": comparison.rehearsal, **row}
             writer.writerow({key: redact(value) if isinstance(value, str) else value for key, value in shown.items()})
-    tree = redact_tree(document(comparison))
-    machine.write_text(json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    machine.write_text(text(comparison), encoding="utf-8")
     return [table, machine]
+
+
+def text(comparison: Comparison) -> str:
+    """The content of `comparison.json`."""
+    return json.dumps(redact_tree(document(comparison)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------------

@@ -454,7 +454,12 @@ class Compare(_Part):
 
     primary: str = Field("ttft_s/mean", description="The declared metric.")
     margin: NonNegative = Field(0.03, description="Relative difference that does not matter.")
-    fail_on: Literal["regression"] | None = None
+    baseline: str | None = Field(
+        None, description="The stack (an option of `model`, or a name) that others are held against; null: every pair."
+    )
+    fail_on: Literal["regression"] | None = Field(
+        None, description="Exit status 3 where a stack is worse than the baseline beyond the margin."
+    )
 
 
 class Capacity(_Part):

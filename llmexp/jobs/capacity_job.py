@@ -6,7 +6,6 @@ its warm-up requests, which queue behind whatever the server still works on, hav
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
@@ -22,17 +21,20 @@ from llmexp.config import Config, Slo, load
 from llmexp.errors import LlmexpError
 from llmexp.jobs import capacity_probes as probes
 from llmexp.jobs import measure as experiment
+from llmexp.jobs import readers
 from llmexp.jobs.capacity_probes import Verdict
 from llmexp.jobs.capacity_search import Interval, Search
+from llmexp.jobs.keep import Kept, keep_result
 from llmexp.jobs.spec import Spec
 from llmexp.json_types import branch
-from llmexp.llmperf import files
 from llmexp.metrics import summary as metrics
+from llmexp.results.guard import Guard
 
 if TYPE_CHECKING:
     from llmexp.endpoints import Running
     from llmexp.jobs.ledger import Ledger
     from llmexp.metrics.validity import Validity
+    from llmexp.results import Run
     from llmexp.results.model import Notes, Result, Status
     from llmexp.terminal.progress import Progress
 
@@ -65,9 +67,9 @@ class Probe:
     verdict: Verdict
 
 
-def run(spec: Spec, running: Running, ledger: Ledger, progress: Progress, started: datetime) -> Result:
-    """Search, and write the job's files; its result."""
-    job = _Job(spec, running, ledger, progress)
+def run(spec: Spec, running: Running, ledger: Ledger, progress: Progress, started: datetime, guard: Guard) -> Run:
+    """Search, and write the job's numbers."""
+    job = _Job(spec, running, ledger, progress, guard)
     job.search_all()
     return job.conclude(started)
 
@@ -78,6 +80,7 @@ class _Job:
     running: Running
     ledger: Ledger
     progress: Progress
+    guard: Guard
     done: list[Probe] = field(default_factory=list)
     status: Status = "finished"
 
@@ -116,11 +119,12 @@ class _Job:
         job, measured, watch = experiment.send(
             spec, self.running, self.ledger, self.progress, enough=_enough(self.config.slo, requests)
         )
-        result = experiment.conclude(spec, measured, self.running, began, job.nonce, self.ledger, watch)
+        run = experiment.conclude(spec, measured, self.running, began, job.nonce, self.ledger, watch)
         observed = metrics.observe(spec.directory) if records.exists(spec.directory) else metrics.observe([])
         of_rate = self.config.capacity.of == "rate"
         verdict = probes.judge(observed, self.config.slo, of_rate=of_rate, stopped=measured.enough is not None)
-        self.done.append(Probe(len(self.done) + 1, level, spec.directory, result, verdict))
+        readers.write_files(run, self.guard)
+        self.done.append(Probe(len(self.done) + 1, level, spec.directory, run.result, verdict))
         if measured.interrupted or measured.failed:
             for_money = (measured.reason or "").startswith("run.max_usd")
             status: Status = "finished" if for_money and self.search.told else "failed"
@@ -167,21 +171,14 @@ class _Job:
 
     # -- its sum ------------------------------------------------------------------------------------------------------
 
-    def conclude(self, started: datetime) -> Result:
+    def conclude(self, started: datetime) -> Run:
         """The job's files: the numbers of the highest level that passed, and what the search found."""
-        from llmexp import report
-
         interval = self.search.interval
         main = self._main(interval)
         result = self._result(main, interval, started)
         if main is not None and records.exists(main.directory):
             _link(main.directory / records.PARQUET, self.spec.directory / records.PARQUET)
-        results.write(self.spec.directory, result)
-        if records.exists(self.spec.directory):
-            files.write_job(results.Run(result, self.spec.directory))
-            with contextlib.suppress(ImportError):
-                report.job(results.Run(result, self.spec.directory))
-        return result
+        return keep_result(self.spec, result, Kept(self.spec.directory))
 
     def _main(self, interval: Interval) -> Probe | None:
         """The probe that speaks for the job: at the highest level that passed, else at the lowest that was tried."""

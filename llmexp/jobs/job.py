@@ -11,13 +11,14 @@ from llmexp.config import Config
 from llmexp.errors import ConfigError
 from llmexp.jobs import capacity_job, grading
 from llmexp.jobs.ledger import Ledger
-from llmexp.jobs.measure import conclude, send
+from llmexp.jobs.measure import cloudwatch, conclude, send
 from llmexp.jobs.spec import Spec, environment_problems
+from llmexp.results import Result, Run
+from llmexp.results.guard import Guard
 from llmexp.terminal.progress import Progress
 
 if TYPE_CHECKING:
     from llmexp.endpoints.served import Servers
-    from llmexp.results import Result
     from llmexp.workload.request import Request
 
 _OURS = ("llamacpp", "served", "simulated")
@@ -30,20 +31,21 @@ def run(
     requests: tuple[Request, ...] | None = None,
     quiet: bool = False,
     servers: Servers | None = None,
-) -> Result:
-    """Measure one job into `spec.directory`; its result.
+    guard: Guard | None = None,
+) -> Run:
+    """Measure one job into `spec.directory`; its numbers are on disk then.
 
-    `servers` keeps a server that a command starts for the jobs that follow.
+    `servers` keeps a server that a command starts for the jobs that follow. `guard` notes what came after the numbers.
     Raises `ConfigError` or `JobError` when nothing could be measured.
     """
     try:
-        result = _run(spec, ledger, requests, servers, quiet=quiet)
+        run = _run(spec, ledger, requests, servers, guard or Guard(), quiet=quiet)
     except BaseException:
         _let_go(servers)
         raise
-    if result.status == "failed":
+    if run.result.status == "failed":
         _let_go(servers)
-    return result
+    return run
 
 
 def _let_go(servers: Servers | None) -> None:
@@ -53,8 +55,14 @@ def _let_go(servers: Servers | None) -> None:
 
 
 def _run(
-    spec: Spec, ledger: Ledger, requests: tuple[Request, ...] | None, servers: Servers | None, *, quiet: bool
-) -> Result:
+    spec: Spec,
+    ledger: Ledger,
+    requests: tuple[Request, ...] | None,
+    servers: Servers | None,
+    guard: Guard,
+    *,
+    quiet: bool,
+) -> Run:
     from llmexp import endpoints
     from llmexp.benchmark import ensure_ray
 
@@ -77,9 +85,12 @@ def _run(
         ) as running:
             progress.say("warming up")
             if config.capacity.enabled:
-                return capacity_job.run(spec, running, ledger, progress, started)
+                return capacity_job.run(spec, running, ledger, progress, started, guard)
             job, measurement, watch = send(spec, running, ledger, progress, requests=requests)
-    return conclude(spec, measurement, running, started, job.nonce, ledger, watch, requests)
+    measured = conclude(spec, measurement, running, started, job.nonce, ledger, watch, requests)
+    with guard("CloudWatch's figures were not fetched", "look at its console"):
+        return cloudwatch(spec, measured, measurement)
+    return measured
 
 
 def measure(
@@ -95,7 +106,7 @@ def measure(
     tree = config.model_dump(mode="json", by_alias=True)
     spec = Spec(config, tree, config.model.name, (), 0, 0, name=config.model.name, directory=directory)
     own = None if requests is None else tuple(requests)
-    return run(spec, Ledger(config.run.max_usd), requests=own, quiet=quiet)
+    return run(spec, Ledger(config.run.max_usd), requests=own, quiet=quiet).result
 
 
 def _begin(spec: Spec, started: datetime) -> None:

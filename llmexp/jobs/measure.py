@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,7 +15,9 @@ from llmexp.config import Config
 from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ResultError
 from llmexp.jobs import finished, grading
 from llmexp.jobs.finished import Count
+from llmexp.jobs.keep import keep_records, keep_result
 from llmexp.jobs.spec import Spec
+from llmexp.results.guard import Guard, shown
 from llmexp.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -125,22 +128,20 @@ def conclude(
     ledger: Ledger,
     seen: Seen | None = None,
     requests: tuple[Request, ...] | None = None,
-) -> Result:
-    """Records on disk → numbers, verdict on the client, files."""
+) -> Run:
+    """Records on disk → numbers, verdict on the client, `result.json`."""
     from llmexp import records, results
     from llmexp.benchmark import client_report as observations
     from llmexp.benchmark import server_side
-    from llmexp.llmperf import files
     from llmexp.metrics import prices, validity
     from llmexp.metrics import summary as metrics
 
     config = spec.config
-    measured = records.exists(spec.directory)
-    if measured:
-        records.to_parquet(spec.directory)
-        if config.quality.graded:
+    kept = keep_records(spec, measurement)
+    if config.quality.graded and records.exists(spec.directory):
+        with Guard()("answers were not graded", f"python -m llmexp.regrade {shown(spec.directory)} quality=…"):
             grading.grade(spec, nonce, running.base_url, requests)
-    observed = metrics.observe(spec.directory) if measured else metrics.observe([])
+    observed = kept.observe()
     price = prices.price_list(config.model)
     summary = _summary(config, observed, price)
     client = observations.client(measurement)
@@ -158,12 +159,12 @@ def conclude(
         server |= drawn
     result = results.build(
         job=spec.info(),
-        status=_status(measurement, counted),
-        reason=measurement.reason or counted.fault,
+        status="failed" if kept.held else _status(measurement, counted),
+        reason=kept.shortfall or measurement.reason or counted.fault,
         started=started,
         ended=datetime.now(UTC),
         config=dict(spec.tree),
-        deployment=_deployment(config, running, measurement),
+        deployment=running.facts,
         metrics=summary,
         curves=curves,
         server=server,
@@ -173,11 +174,7 @@ def conclude(
         cost=cost,
         notes={**observations.notes(config, measurement, observed, nonce), "requests": counted.as_dict()},
     )
-    results.write(spec.directory, result)
-    if measured:
-        files.write_job(results.Run(result, spec.directory))
-        _draw(results.Run(result, spec.directory))
-    return result
+    return keep_result(spec, result, kept)
 
 
 def _booked(spec: Spec, ledger: Ledger, cost: Mapping[str, object]) -> dict[str, object]:
@@ -223,28 +220,25 @@ def _summary(config: Config, observed: Observed, price: PriceList) -> dict[str, 
     )
 
 
-def _draw(run: Run) -> None:
-    """The job's page; a fault in it must not cost the numbers."""
-    from llmexp import report
+def cloudwatch(spec: Spec, run: Run, measurement: Measurement) -> Run:
+    """The run with what CloudWatch saw of it, which takes minutes to come: asked once the numbers are safe."""
+    from llmexp import results
 
-    try:
-        report.job(run)
-    except Exception:
-        log.exception("report.html could not be drawn")
+    deployment = spec.config.model.deployment
+    if deployment.kind != "sagemaker" or not deployment.cloudwatch or spec.config.rehearse:
+        return run
+    if not measurement.ended_wall_ns or run.directory is None:
+        return run
+    from llmexp.endpoints import aws
 
-
-def _deployment(config: Config, running: Running, measurement: Measurement) -> dict[str, object]:
-    """Facts about the endpoint, and what CloudWatch saw of the run where it is asked."""
-    facts = dict(running.facts)
-    deployment = config.model.deployment
-    if deployment.kind == "sagemaker" and deployment.cloudwatch and not config.rehearse and measurement.ended_wall_ns:
-        from llmexp.endpoints import aws
-
-        start, end = (
-            datetime.fromtimestamp(ns / 1e9, UTC) for ns in (measurement.started_wall_ns, measurement.ended_wall_ns)
-        )
-        facts["cloudwatch"] = aws.cloudwatch(config.model, start, end, deployment.cloudwatch_wait_s)
-    return facts
+    start, end = (
+        datetime.fromtimestamp(ns / 1e9, UTC) for ns in (measurement.started_wall_ns, measurement.ended_wall_ns)
+    )
+    seen = aws.cloudwatch(spec.config.model, start, end, deployment.cloudwatch_wait_s)
+    facts = results.strict({**run.result.deployment, "cloudwatch": seen})
+    result = run.result.model_copy(update={"deployment": facts})
+    results.write(run.directory, result)
+    return results.Run(result, run.directory)
 
 
 def _status(measurement: Measurement, counted: Count) -> Status:
@@ -253,16 +247,23 @@ def _status(measurement: Measurement, counted: Count) -> Status:
     return "failed" if measurement.failed or counted.fault else "finished"
 
 
-def failed(spec: Spec, reason: str) -> Result:
-    """The result of a job that could not be measured at all."""
+def failed(spec: Spec, reason: str) -> Run:
+    """The job that could not be measured, or, where its numbers are on disk already, as they stand there."""
     from llmexp import results
 
+    with contextlib.suppress(ResultError):
+        known = results.read(spec.directory)
+        if known.metrics and known.job.id == spec.id:
+            return results.Run(known, spec.directory)
     now = datetime.now(UTC)
     result = results.build(
         job=spec.info(), status="failed", reason=reason, started=now, ended=now, config=dict(spec.tree)
     )
-    results.write(spec.directory, result)
-    return result
+    try:
+        results.write(spec.directory, result)
+    except OSError as error:
+        log.error("%s: result.json could not be written: %s", spec.name, error)  # noqa: TRY400
+    return results.Run(result, spec.directory)
 
 
 def salvage(directory: Path) -> Result | None:
@@ -298,13 +299,4 @@ def status_of(result: Result, config: Config) -> int:
     error_rate = result.metrics.number("error_rate") or 0.0
     if result.status == "failed" or error_rate > config.run.max_error_rate:
         return FAILED
-    if config.slo.enforce and result.metrics.flag("slo/met") is False:
-        return MISSED
-    return OK
-
-
-def render(result: Result, directory: Path) -> str:
-    """The job's table for stdout."""
-    from llmexp.terminal import glance
-
-    return glance.render(result, directory)
+    return MISSED if result.slo_missed else OK

@@ -74,6 +74,16 @@ class Spec:
         return self.composed is not None and _names_limit(self.composed)
 
     @property
+    def choices(self) -> dict[str, str]:
+        """The option of each config group, as Hydra composed them; Hydra's own groups left out."""
+        if self.composed is None:
+            return {}
+        chosen = self.composed.hydra.runtime.choices
+        return {
+            str(group): str(option) for group, option in chosen.items() if option and not str(group).startswith("hydra")
+        }
+
+    @property
     def key(self) -> str:
         """The hash that recognises this job."""
         return key_of(self.config, self.repeat, self.option)
@@ -89,6 +99,7 @@ class Spec:
             index=self.number,
             repeat=self.repeat,
             overrides=self.overrides,
+            choices=self.choices,
             sweep=self.sweep,
             rehearsal=self.config.rehearse,
             probe=self.probe,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,15 +16,17 @@ from typing import TYPE_CHECKING
 
 from llmexp.config import flatten
 from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ConfigError, JobError, LlmexpError, worst
-from llmexp.jobs import lock, sweep_dir
+from llmexp.jobs import demands, lock, readers, sweep_dir
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.lock import Folder
 from llmexp.jobs.recorder import Recorder
 from llmexp.jobs.spec import Composed, Spec
 from llmexp.jobs.sweep_dir import SweepDir
-from llmexp.results import Result
+from llmexp.results import Result, Run
+from llmexp.results.guard import Guard, compare_command, one_line, shown
 from llmexp.secrets import redact
+from llmexp.terminal.out import show
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,7 +50,7 @@ def run_composed(task: DictConfig, hydra: DictConfig) -> Outcome:
     """A command without `-m`: one job, or a sweep of its repeats."""
     composed = Composed(task, hydra, tuple(hydra.overrides.task))
     with _owned(lock.claim(Path(str(hydra.runtime.output_dir)))) as folder:
-        found = jobs.specs([composed])
+        found = _checked([composed])
         if found[0].config.dry_run:
             return _plan_only(found)
         if len(found) > 1 or found[0].config.run.resume is not None:
@@ -59,7 +60,15 @@ def run_composed(task: DictConfig, hydra: DictConfig) -> Outcome:
 
 def run_sweep(composed: Sequence[Composed], directory: str, multirun: DictConfig | None = None) -> Outcome:
     """A multirun. Raises `ConfigError` before anything is written or sent."""
-    return run_specs(jobs.specs(composed), Path(directory), multirun)
+    return run_specs(_checked(composed), Path(directory), multirun)
+
+
+def _checked(composed: Sequence[Composed]) -> list[Spec]:
+    """The command's jobs, all that can be known beforehand checked; `ConfigError` with every problem."""
+    found = jobs.specs(composed)
+    if problems := demands.problems(found):
+        raise ConfigError("\n".join(problems))
+    return found
 
 
 def run_specs(found: list[Spec], directory: Path, multirun: DictConfig | None = None) -> Outcome:
@@ -93,7 +102,7 @@ def _plan_only(found: list[Spec]) -> Outcome:
     from llmexp.jobs import plan
 
     estimate = plan.estimate(found)
-    print(plan.render(estimate))
+    show(plan.render(estimate))
     for caution in plan.cautions(found):
         log.warning("%s", caution)
     plan.check_money(found, Ledger(found[0].config.run.max_usd))
@@ -108,13 +117,16 @@ class _Run:
     folder: Folder
     sweep: SweepDir | None
     """None for a job alone."""
-    recorder: Recorder = field(default_factory=Recorder)
+    guard: Guard = field(default_factory=Guard)
     statuses: list[int] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     standing: list[tuple[Spec, Result]] = field(default_factory=list)
     """What an earlier command measured and this one keeps."""
     servers: Servers | None = None
     """What jobs start by a command, kept for those that follow."""
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.guard)
 
     def run(self) -> Outcome:
         from llmexp.endpoints.served import Servers
@@ -139,7 +151,7 @@ class _Run:
         return Outcome(self._status(), self.folder.path, sweep=self.sweep is not None)
 
     def _status(self) -> int:
-        return worst([*self.statuses, *self.recorder.statuses])
+        return worst([*self.statuses, *self.guard.statuses])
 
     def _todo(self) -> list[Spec]:
         """The jobs that are to run; those that stand already count with what they came to."""
@@ -166,11 +178,10 @@ class _Run:
             if self.sweep is not None:
                 log.info("[%d/%d] %s", at + 1, len(todo), spec.name)
             try:
-                status = self._run_one(spec, ledger)
+                self.statuses.append(self._run_one(spec, ledger))
             except KeyboardInterrupt:
-                status = INTERRUPTED
-            self.statuses.append(status)
-            if status == INTERRUPTED:
+                self.statuses.append(INTERRUPTED)
+            if self._status() == INTERRUPTED:
                 return
 
     def _run_one(self, spec: Spec, ledger: Ledger) -> int:
@@ -180,27 +191,35 @@ class _Run:
 
         if beyond := calibration.warning(spec.config):
             log.warning("%s", beyond)
-        self._set_aside(spec)
-        spec.directory.mkdir(parents=True, exist_ok=True)
-        _save_hydra(spec)
         try:
-            result = job.run(spec, ledger, servers=self.servers)
-        except ConfigError:
+            self._set_aside(spec)
+            spec.directory.mkdir(parents=True, exist_ok=True)
+            _save_hydra(spec)
+            run = job.run(spec, ledger, servers=self.servers, guard=self.guard)
+        except ConfigError as error:
             if self.sweep is None:
                 raise
-            log.exception("%s", spec.name)
-            return FAILED
-        except LlmexpError as error:
             log.error("%s: %s", spec.name, error)  # noqa: TRY400 -- one clear message, no traceback
-            result = experiment.failed(spec, str(error))
+            run = experiment.failed(spec, str(error))
+        except (LlmexpError, OSError) as error:
+            log.error("%s: %s", spec.name, one_line(error))  # noqa: TRY400
+            run = experiment.failed(spec, one_line(error))
         except Exception as error:  # a fault of ours must not lose the other jobs
             log.exception("%s: internal error", spec.name)
-            result = experiment.failed(spec, f"internal error: {type(error).__name__}: {error}")
-        self.results.append(result)
-        recorded = self.recorder.job(spec.directory)
-        print(experiment.render(result, spec.directory))
-        sys.stdout.flush()
-        return worst([experiment.status_of(result, spec.config), recorded])
+            run = experiment.failed(spec, f"internal error: {one_line(error)}")
+        self.results.append(run.result)
+        self._read(run)
+        kept = OK if run.directory == spec.directory else FAILED
+        return worst([experiment.status_of(run.result, spec.config), kept])
+
+    def _read(self, run: Run) -> None:
+        """What is made of a job whose numbers are on disk."""
+        from llmexp.terminal import glance
+
+        with self.guard("the job's table could not be shown", f"see {run.directory}"):
+            show(glance.render(run.result, run.directory))
+        readers.write_files(run, self.guard)
+        self.recorder.job(run)
 
     def _set_aside(self, spec: Spec) -> None:
         """A folder that is replaced is kept as N.attempt1, its run tagged as superseded."""
@@ -211,7 +230,7 @@ class _Run:
         old = experiment.salvage(spec.directory)
         kept = sweep_dir.set_aside(spec.directory)
         if old is not None:
-            self.recorder.supersede(kept, old.job.id)
+            self.recorder.supersede(Run(old, kept))
 
     # -- recording ----------------------------------------------------------------------------------------------------
 
@@ -226,15 +245,15 @@ class _Run:
             if todo:
                 with contextlib.suppress(JobError):  # met again, and told, by the first job
                     benchmark.ensure_ray(config.ray)
-            self.recorder.open(opening)
+            self.recorder.open(opening, self.folder.path)
         if self.sweep is None:
             return
         tags = dict(config.tracking.tags)
         if any(spec.config.rehearse for spec in self.specs):
             tags["llmexp.rehearsal"] = "true"
-        self.recorder.begin_sweep(self.sweep.id, self.sweep.name, tags, self._common())
+        self.recorder.begin_sweep(self.folder.path, self.sweep.id, self.sweep.name, tags, self._common())
         for spec, result in self.standing:
-            self.recorder.catch_up(spec.directory, result.job.id)
+            self.recorder.catch_up(Run(result, spec.directory))
 
     def _common(self) -> dict[str, object]:
         """The config that all jobs share."""
@@ -247,43 +266,37 @@ class _Run:
             return
         if self.sweep is not None:
             headline = self._compare()
-            if headline:
-                self.sweep.tell(description=headline)
+            with self.guard("the verdict was not noted in the sweep's folder", compare_command(self.folder.path)):
+                if headline:
+                    self.sweep.tell(description=headline)
             self.recorder.end_sweep([self._status()], headline, self.folder.path)
-        print(f"\nFiles: {_shown(self.folder.path)}")
+        show(f"\nFiles: {shown(self.folder.path)}")
         if self.recorder.uri is not None:
-            print("Browse: python -m llmexp.ui")
-        sys.stdout.flush()
+            show("Browse: python -m llmexp.ui")
 
     def _compare(self) -> str:
+        """Compare the sweep's jobs; the verdict in words, empty where there is none."""
         from llmexp import compare, report
 
         config, directory = self.specs[0].config, self.folder.path
-        try:
-            comparison = compare.compare(compare.load_runs([directory]), compare.Options.from_config(config))
-            compare.write(comparison, directory)
-            report.comparison(comparison, directory)
-        except LlmexpError as error:
-            log.error("comparison: %s", error)  # noqa: TRY400
-            self.statuses.append(error.exit_status)
+        later = compare_command(directory)
+        demanded = config.slo.enforce or config.compare.fail_on is not None
+        found: compare.Comparison | None = None
+        with self.guard("the comparison could not be made", later, MISSED if demanded else OK):
+            found = compare.compare(compare.load_runs([directory]), compare.Options.from_config(config))
+        if found is None:
             return ""
-        except Exception:  # a fault of ours must not hide that the jobs are measured and recorded
-            log.exception("comparison: internal error")
-            self.statuses.append(FAILED)
-            return ""
-        print(compare.render(comparison))
-        if comparison.unanswered:
-            log.warning("%s", comparison.unanswered)
-        if comparison.regression and config.compare.fail_on == "regression":
+        with self.guard("comparison.csv and comparison.json were not written", later):
+            compare.write(found, directory)
+        with self.guard("the comparison's table could not be shown", later):
+            show(compare.render(found))
+        with self.guard("comparison.html was not drawn", later):
+            report.comparison(found, directory, self.guard)
+        for reason in found.shortfalls:
+            log.error("%s", reason)
+        if found.shortfalls:
             self.statuses.append(MISSED)
-        return str(comparison.headline)
-
-
-def _shown(path: Path) -> str:
-    """A path relative to here where that is shorter."""
-    with contextlib.suppress(ValueError):
-        return str(path.resolve().relative_to(Path.cwd()))
-    return str(path)
+        return found.headline
 
 
 def _save_hydra(spec: Spec) -> None:
@@ -295,6 +308,6 @@ def _save_hydra(spec: Spec) -> None:
         return
     target.mkdir()
     overrides = OmegaConf.create(list(spec.overrides))
-    files = {"config": spec.composed.task, "hydra": spec.composed.hydra, "overrides": overrides}
+    files = {"config": spec.composed.task, "hydra": {"hydra": spec.composed.hydra}, "overrides": overrides}
     for name, content in files.items():
         (target / f"{name}.yaml").write_text(redact(OmegaConf.to_yaml(content)), encoding="utf-8")

@@ -20,6 +20,7 @@ The quirk that min and max of the two token counts are JSON strings stays.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ METRICS = (
     "number_input_tokens",
     "number_output_tokens",
 )
+LONGEST_NAME = 200
+"""Bytes; the rest of a file's name takes some thirty more, and file systems end at 255."""
 COUNTS = ("number_input_tokens", "number_output_tokens")
 
 
@@ -69,8 +72,16 @@ class Asked:
 
 
 def base_name(text: str) -> str:
-    """Each run of other characters than word characters and `-` as one `-`, and runs of `-` as one."""
-    return re.sub(r"-{2,}", "-", re.sub(r"[^\w-]+", "-", text))
+    """Each run of other characters than word characters and `-` as one `-`, and runs of `-` as one.
+
+    What no file system takes is cut, and a digest of the whole stands at its end.
+    """
+    name = re.sub(r"-{2,}", "-", re.sub(r"[^\w-]+", "-", text))
+    encoded = name.encode()
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

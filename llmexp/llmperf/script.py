@@ -7,21 +7,21 @@ environment are wrong; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from llmexp import secrets
-from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError, LlmexpError, RecordingError
+from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError, LlmexpError
 from llmexp.json_types import number
 from llmexp.llmperf import flags
+from llmexp.terminal.out import show, tell
 
 if TYPE_CHECKING:
     from llmexp.config import Config
-    from llmexp.results import Result
+    from llmexp.results import Result, Run
     from llmexp.workload.request import Request
 
 
@@ -43,15 +43,10 @@ def _guarded(run: Callable[[], int]) -> int:
     try:
         return run()
     except LlmexpError as error:
-        _say(str(error), sys.stderr)
+        tell(str(error))
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
-
-
-def _say(text: str, stream: TextIO) -> None:
-    stream.write(f"{text}\n")
-    stream.flush()
 
 
 def _benchmark(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -99,7 +94,7 @@ def _correctness(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
             rows = [row for row in records.records(Path(name)) if row.status != "unfinished"]
             now = int(time.time())
             summary = test.summary_of(rows, numbers, asked, now)
-            _say(_correctness_line(summary), sys.stdout)
+            show(_correctness_line(summary))
             if args.results_dir:
                 test.write(Path(args.results_dir), rows, numbers, asked, now)
     return _status(result)
@@ -131,23 +126,26 @@ def _in_flags(line: str) -> str:
 def _measure(config: Config, directory: Path, requests: list[Request] | None = None) -> Result:
     """Run the job, show it, and record it where MLFLOW_TRACKING_URI asks for that."""
     from llmexp.jobs import job as experiment
+    from llmexp.results import Run
     from llmexp.terminal import glance
 
     result = experiment.measure(config, directory, quiet=False, requests=requests)
-    _say(glance.render(result), sys.stdout)
+    show(glance.render(result))
     if config.tracking.kind != "none" and result.answered:
-        _record(config, directory)
+        _record(config, Run(result, directory))
     return result
 
 
-def _record(config: Config, directory: Path) -> None:
+def _record(config: Config, run: Run) -> None:
     """Trouble with the store never costs a result."""
     from llmexp import tracking
+    from llmexp.jobs import readers
+    from llmexp.results.guard import Guard
 
-    try:
-        tracking.open_store(config.tracking, Path.cwd()).log_job(directory, None)
-    except RecordingError as error:
-        _say(f"not recorded in MLflow: {error}", sys.stderr)
+    guard = Guard()
+    readers.write_files(run, guard)
+    with guard("not recorded in MLflow", "the same command"):
+        tracking.open_store(config.tracking, Path.cwd()).log_job(run, None)
 
 
 def _status(result: Result) -> int:
@@ -155,5 +153,5 @@ def _status(result: Result) -> int:
         return INTERRUPTED
     if result.answered:
         return OK
-    _say(result.reason or "no request was answered", sys.stderr)
+    tell(result.reason or "no request was answered")
     return FAILED

@@ -5,7 +5,9 @@ Arrow is imported when it is first needed: composing a config and planning do wi
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -18,6 +20,7 @@ from llmexp.records.record import Record
 if TYPE_CHECKING:
     import pyarrow as pa
 
+log = logging.getLogger("llmexp")
 ARROWS, PARQUET = "requests.arrows", "requests.parquet"
 SCHEMA_VERSION = 1
 ROW_GROUP_BYTES = 16 << 20
@@ -124,6 +127,7 @@ class Writer:
     """Appends batches to `requests.arrows`, an Arrow stream that stays readable to its last whole batch.
 
     Each batch goes to the operating system in one write before `append` returns, so that a killed process loses none.
+    What a full disk does not take is held in memory (`held`), and tried once more at the end.
     """
 
     def __init__(self, directory: Path, anchor: Mapping[str, int]) -> None:
@@ -131,16 +135,18 @@ class Writer:
         metadata = {"schema_version": str(SCHEMA_VERSION), "anchor": json.dumps(dict(anchor))}
         directory.mkdir(parents=True, exist_ok=True)
         self.rows = 0
+        self.held: list[bytes] = []
+        """Batches that are not in the file, in their order."""
         self._file: BinaryIO = (directory / ARROWS).open("wb", buffering=0)
-        self._file.write(schema().with_metadata(metadata).serialize())
+        self._whole = 0
+        self._write(schema().with_metadata(metadata).serialize())
 
     def append(self, batch: bytes) -> None:
         """Write one batch, as `to_batch` made it."""
-        rows = from_batch(batch).num_rows
-        view = memoryview(batch)
-        while view:
-            view = view[self._file.write(view) :]
-        self.rows += rows
+        self.rows += from_batch(batch).num_rows
+        self.held.append(batch)
+        if len(self.held) == 1:
+            self._write_held()
 
     def append_batch(self, batch: pa.RecordBatch) -> None:
         """Write one batch of these columns."""
@@ -148,9 +154,35 @@ class Writer:
 
     def close(self) -> None:
         """Mark the end of the stream and close the file; a second call does nothing."""
-        if not self._file.closed:
-            self._file.write(b"\xff\xff\xff\xff\x00\x00\x00\x00")
-            self._file.close()
+        if self._file.closed:
+            return
+        self._write_held()
+        if not self.held:
+            with contextlib.suppress(OSError):  # an end that is missing costs nothing
+                self._write(b"\xff\xff\xff\xff\x00\x00\x00\x00")
+        self._file.close()
+
+    def _write_held(self) -> None:
+        """Write what is held, batch by batch; the first that the disk does not take stays held with those after it."""
+        try:
+            while self.held:
+                self._write(self.held[0])
+                del self.held[0]
+        except OSError as error:
+            log.error("%s: %s; what follows is kept in memory", self._file.name, error.strerror)  # noqa: TRY400
+
+    def _write(self, data: bytes) -> None:
+        """All of it or, where the disk is full, nothing."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._whole)
+                self._file.seek(self._whole)
+            raise
+        self._whole += len(data)
 
     def __enter__(self) -> Writer:
         return self

@@ -14,9 +14,10 @@ from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.table import columns, remarks, verdict_text
 from llmexp.metrics.catalogue import Metric, digits
 from llmexp.report import plots, turns
-from llmexp.report.figures import Plot, marked
+from llmexp.report.figures import Plot, drawing
 from llmexp.report.page import render
 from llmexp.report.timeline import overlay
+from llmexp.results.guard import Guard, compare_command
 from llmexp.results.run import Run
 from llmexp.secrets import redact
 
@@ -42,36 +43,33 @@ class Shown:
     carried: bool
 
 
-def write(compared: Comparison, directory: Path) -> list[Path]:
-    """Write the page and its plots; the files written."""
-    with marked("rehearsal" if compared.rehearsal else ""):
+def write(compared: Comparison, directory: Path, guard: Guard) -> list[Path]:
+    """Write the page and its plots, and remove plots of an earlier comparison; the files written."""
+    with drawing(guard, compare_command(directory), "rehearsal" if compared.rehearsal else ""):
         sections = _sections(compared) if compared.grid.stacks else []
-    saved = [plot.save(directory) for _, _, drawn in sections for plot in drawn]
     page = directory / PAGE
     page.write_text(redact(_page(compared, sections, directory)), encoding="utf-8")
+    saved = [plot.save(directory) for _, _, drawn in sections for plot in drawn]
+    for old in set(directory.glob("comparison_*.png")) - set(saved):
+        old.unlink()
     return [page, *saved]
 
 
 def _sections(compared: Comparison) -> list[tuple[str, str, list[Plot]]]:
     """(title, what to look for, drawings)."""
-    trade = [*plots.pareto(compared), *filter(None, [plots.cost(compared)])]
-    found = [
-        ("verdicts", "", [drawn for drawn in [plots.forest(compared)] if drawn]),
+    better = "Lower and further right is better for throughput, lower and further left for cost."
+    first = "The first run of each stack at its highest load; each run has a page of its own."
+    by_turn = "Sessions turn by turn: the history grows, and a cache may serve it. All sessions and repeats pooled."
+    found: list[tuple[str, str, list[Plot | None]]] = [
+        ("verdicts", "", [plots.forest(compared)]),
         ("Against the load", f"Vertical lines: {_interval_words(compared)}.", list(plots.curves(compared))),
         ("Distributions", "Further left is faster. All repeats pooled.", list(plots.distributions(compared))),
-        (
-            "By turn",
-            "Sessions turn by turn: the history grows, and a cache may serve it. All sessions and repeats pooled.",
-            list(_by_turn(compared)),
-        ),
-        ("Trade-offs", "Lower and further right is better for throughput, lower and further left for cost.", trade),
-        (
-            "Over time",
-            "The first run of each stack at its highest load; each run has a page of its own.",
-            list(_timelines(compared)),
-        ),
+        ("By turn", by_turn, list(_by_turn(compared))),
+        ("Trade-offs", better, [*plots.pareto(compared), plots.cost(compared)]),
+        ("Over time", first, [_timelines(compared)]),
     ]
-    return [section for section in found if section[2]]
+    sections = [(title, words, [plot for plot in drawn if plot]) for title, words, drawn in found]
+    return [section for section in sections if section[2]]
 
 
 def _interval_words(compared: Comparison) -> str:
@@ -80,7 +78,7 @@ def _interval_words(compared: Comparison) -> str:
     return f"{100 * compared.options.confidence:g} % intervals {where}"
 
 
-def _by_turn(compared: Comparison) -> Iterator[Plot]:
+def _by_turn(compared: Comparison) -> Iterator[Plot | None]:
     """Latency by turn at the load that most stacks met, the highest of those."""
     grid = compared.grid
     cell = max(grid.cells, key=lambda each: (sum(bool(grid.at(stack, each)) for stack in grid.stacks), each.level))
@@ -88,15 +86,13 @@ def _by_turn(compared: Comparison) -> Iterator[Plot]:
     yield from turns.by_turn(runs, "comparison_")
 
 
-def _timelines(compared: Comparison) -> Iterator[Plot]:
+def _timelines(compared: Comparison) -> Plot | None:
     """The first run of each stack at the highest load that most of them met."""
     grid = compared.grid
     cell = max(grid.cells, key=lambda each: (sum(bool(grid.at(stack, each)) for stack in grid.stacks), each.level))
     runs = {at: (stack.label, grid.at(stack, cell)[0]) for at, stack in enumerate(grid.stacks) if grid.at(stack, cell)}
     shown = dict(list(runs.items())[:TIMELINES])
-    drawn = overlay(shown, "comparison_timeline", f"{cell.load[:1].upper()}{cell.load[1:]}, {cell.workload}")
-    if drawn:
-        yield drawn
+    return overlay(shown, "comparison_timeline", f"{cell.load[:1].upper()}{cell.load[1:]}, {cell.workload}")
 
 
 def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], directory: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from llmexp.results.guard import Guard
 
 INK, MUTED, GRID, PAPER = "#1b2430", "#5d6877", "#d7dce3", "#ffffff"
 SERIES = ("#0a6fb0", "#d1570b", "#0a8f6a", "#b0568f", "#3d9bd1", "#c98a00", "#7a5bb5", "#6c7480")
@@ -82,17 +84,26 @@ class Plot:
         return path
 
 
-_mark: ContextVar[str] = ContextVar("mark", default="")
+@dataclass(frozen=True, slots=True)
+class _Sitting:
+    """What holds for all that is drawn together."""
+
+    guard: Guard | None = None
+    later: str = ""
+    mark: str = ""
+
+
+_sitting: ContextVar[_Sitting | None] = ContextVar("sitting", default=None)
 
 
 @contextmanager
-def marked(text: str) -> Iterator[None]:
-    """Everything drawn inside carries this word, wherever the picture goes."""
-    token = _mark.set(text)
+def drawing(guard: Guard, later: str, mark: str = "") -> Iterator[None]:
+    """Everything drawn inside carries the mark; a plot that cannot be drawn is told to the guard, and is left out."""
+    token = _sitting.set(_Sitting(guard, later, mark))
     try:
         yield
     finally:
-        _mark.reset(token)
+        _sitting.reset(token)
 
 
 Draw = Callable[[Figure], None]
@@ -100,18 +111,27 @@ Draw = Callable[[Figure], None]
 
 def plot(
     name: str, title: str, alt: str, draw: Draw, size: tuple[float, float] = (WIDTH_IN, HEIGHT_IN), wide: bool = False
-) -> Plot:
-    """Run a drawing function on an empty figure and keep what it drew."""
+) -> Plot | None:
+    """Run a drawing function on an empty figure and keep what it drew; None where that failed under a guard."""
+    sitting = _sitting.get() or _Sitting()
+    guarded = sitting.guard(f"{name}.png was not drawn", sitting.later) if sitting.guard else nullcontext()
+    with guarded:
+        svg, png = _draw(draw, size, sitting.mark)
+        return Plot(name, title, alt, _for_page(svg), png, wide)
+    return None
+
+
+def _draw(draw: Draw, size: tuple[float, float], mark: str) -> tuple[str, bytes]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size)
         margins(figure)
         draw(figure)
-        if _mark.get():
-            figure.text(0.995, 0.985, _mark.get(), ha="right", va="top", color=BAD, fontsize=8.5)
+        if mark:
+            figure.text(0.995, 0.985, mark, ha="right", va="top", color=BAD, fontsize=8.5)
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=PNG_DPI, facecolor=PAPER, pil_kwargs={"compress_level": 4})
-    return Plot(name, title, alt, _for_page(svg.getvalue()), png.getvalue(), wide)
+    return svg.getvalue(), png.getvalue()
 
 
 def _for_page(svg: str) -> str:
@@ -165,9 +185,21 @@ def tick(value: float) -> str:
 
 
 def margins(figure: Figure, left: float = 0.72, right: float = 0.12, top: float = 0.3, bottom: float = 0.5) -> None:
-    """Room around the axes, in inches. Computing it from the texts would cost as much as drawing twice more."""
+    """Room around the axes, in inches. Computing it from the texts would cost as much as drawing twice more.
+
+    Names may be long: at least a third of the width, and an inch of the height, stay for the drawing itself.
+    """
     width, height = figure.get_size_inches()
+    left, bottom = min(left, 0.65 * width), min(bottom, max(height - top - 1, 0.5 * height))
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name in at most so many characters: its beginning and its end, which tell more than its middle."""
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 3
+    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
 
 
 def legend(figure: Figure, axes: Axes) -> None:

@@ -13,8 +13,9 @@ from llmexp.metrics.catalogue import Metric, digits
 from llmexp.metrics.distributions import carries
 from llmexp.metrics.wording import capacity_headline
 from llmexp.report import timeline, turns
-from llmexp.report.figures import marked
+from llmexp.report.figures import drawing
 from llmexp.report.page import render
+from llmexp.results.guard import Guard, relog_command
 from llmexp.results.model import ErrorClass, Spread
 from llmexp.results.run import Run
 from llmexp.secrets import redact
@@ -25,10 +26,10 @@ _OF_THE_SWEEP = ("run.resume=", "run.rerun_invalid=", "run.repeats=")
 COLUMNS = ("count", "mean", "stddev", "min", "p50", "p75", "p90", "p95", "p99", "max")
 
 
-def write(run: Run) -> list[Path]:
+def write(run: Run, guard: Guard) -> list[Path]:
     """Write the page and its plots into the run's directory; the files written."""
     assert run.directory is not None
-    with marked("rehearsal" if run.rehearsal else ""):
+    with drawing(guard, relog_command(run.directory), "rehearsal" if run.rehearsal else ""):
         drawn = [timeline.timeline(run, "timeline", "The run over time"), timeline.scatter(run), timeline.latency(run)]
         drawn += turns.by_turn({0: (run.name, [run])}, "")
     plots = [plot for plot in drawn if plot]

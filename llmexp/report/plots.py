@@ -34,6 +34,7 @@ from llmexp.report.figures import (
     margins,
     marker,
     plot,
+    shortened,
     tick,
 )
 from llmexp.results.run import Run
@@ -41,6 +42,8 @@ from llmexp.results.run import Run
 ECDF_POINTS = 160
 ECDF_CELLS = 2
 FOREST_ROWS = 24
+ROW_NAME = 72
+"""Characters of a row's name."""
 LATENCIES = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
 
 
@@ -61,11 +64,12 @@ def forest(comparison: Comparison) -> Plot | None:
         )
         axes.axvline(0, color=MUTED, lw=1)
         _intervals(axes, rows)
-        axes.set_yticks(range(len(rows)), [_row_name(comparison, contrast) for contrast in rows])
+        names = [shortened(_row_name(comparison, contrast), ROW_NAME) for contrast in rows]
+        axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"difference in {metric.label}, %" + _direction(metric))
-        margins(figure, left=0.3 + 0.068 * max(len(_row_name(comparison, contrast)) for contrast in rows), top=0.1)
+        margins(figure, left=0.3 + 0.068 * max(map(len, names)), top=0.1)
 
     words = "; ".join(contrast.text for contrast in rows[:6] if contrast.text)
     height = 0.75 + 0.32 * len(rows)
@@ -105,16 +109,14 @@ def _direction(metric: Metric) -> str:
 # --- against the load ------------------------------------------------------------------------------------------------
 
 
-def curves(comparison: Comparison) -> Iterator[Plot]:
+def curves(comparison: Comparison) -> Iterator[Plot | None]:
     """Latency percentiles and throughput against the load, a drawing for each workload and quantity."""
     families = list(dict.fromkeys(cell.family for cell in comparison.grid.cells))
     for number, family in enumerate(families):
         cells = [cell for cell in comparison.grid.cells if cell.family == family]
         suffix = f"_{number + 1}" if len(families) > 1 else ""
         for base, names in _quantities(comparison).items():
-            drawn = _curve(comparison, cells, base, names, suffix, several=len(families) > 1)
-            if drawn is not None:
-                yield drawn
+            yield _curve(comparison, cells, base, names, suffix, several=len(families) > 1)
 
 
 def _quantities(comparison: Comparison) -> dict[str, list[str]]:
@@ -226,7 +228,7 @@ def _curve_in_words(
 # --- distributions ---------------------------------------------------------------------------------------------------
 
 
-def distributions(comparison: Comparison) -> Iterator[Plot]:
+def distributions(comparison: Comparison) -> Iterator[Plot | None]:
     """ECDFs of the three latencies at the lowest and the highest load."""
     cells = [
         cell
@@ -236,9 +238,7 @@ def distributions(comparison: Comparison) -> Iterator[Plot]:
     picked = cells if len(cells) <= ECDF_CELLS else [cells[0], cells[-1]]
     for number, cell in enumerate(picked):
         for base in LATENCIES:
-            drawn = _distribution(comparison, cell, base, f"_{number + 1}" if len(picked) > 1 else "")
-            if drawn is not None:
-                yield drawn
+            yield _distribution(comparison, cell, base, f"_{number + 1}" if len(picked) > 1 else "")
 
 
 def _distribution(comparison: Comparison, cell: Cell, base: str, suffix: str) -> Plot | None:
@@ -289,7 +289,7 @@ def finish_ecdf(axes: Axes, metric: Metric) -> None:
 # --- trade-offs ------------------------------------------------------------------------------------------------------
 
 
-def pareto(comparison: Comparison) -> Iterator[Plot]:
+def pareto(comparison: Comparison) -> Iterator[Plot | None]:
     """Latency against throughput, and against cost where there is one; what nothing else beats is filled."""
     points = comparison.points
     if len(points) < 2:
@@ -301,7 +301,7 @@ def pareto(comparison: Comparison) -> Iterator[Plot]:
         yield _scatter(comparison, priced, latency, "usd_per_million_output_tokens", "comparison_pareto_cost")
 
 
-def _scatter(comparison: Comparison, points: Sequence[Point], latency: Metric, across: str, name: str) -> Plot:
+def _scatter(comparison: Comparison, points: Sequence[Point], latency: Metric, across: str, name: str) -> Plot | None:
     metric = Metric(across)
 
     def x(point: Point) -> float:

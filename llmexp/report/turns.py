@@ -57,7 +57,7 @@ def _mean(turn: Tree, name: str) -> str:
     return "–" if value is None else digits(value)
 
 
-def by_turn(runs: Mapping[int, tuple[str, Sequence[Run]]], prefix: str) -> Iterator[Plot]:
+def by_turn(runs: Mapping[int, tuple[str, Sequence[Run]]], prefix: str) -> Iterator[Plot | None]:
     """Latency by turn, a line for each stack, the median over its runs' medians; keys are the stacks' places."""
     for name, words in LATENCIES:
         lines = {at: (label, found) for at, (label, members) in runs.items() if (found := _line(members, name))}

@@ -103,6 +103,8 @@ class JobInfo(_Part):
     index: int = 0
     repeat: int = 0
     overrides: tuple[str, ...] = ()
+    choices: dict[str, str] = {}
+    """Config group → the option that was chosen."""
     sweep: str | None = None
     rehearsal: bool = False
     """The simulator played the model."""
@@ -194,6 +196,11 @@ class Result(_Part):
     def searched(self) -> bool:
         """Whether this is a capacity search, whose numbers are those of the load where it ended."""
         return bool(branch(self.metrics, "capacity"))
+
+    @property
+    def slo_missed(self) -> bool:
+        """Whether the run missed a service level that its configuration enforces (exit status 3)."""
+        return at(self.config, "slo", "enforce") is True and self.metrics.flag("slo/met") is False
 
     @property
     def answered(self) -> int:

@@ -138,8 +138,10 @@ class Run:
 
     @cached_property
     def choices(self) -> dict[str, str]:
-        """Which option of each config group was chosen, as Hydra noted it."""
-        return {} if self.directory is None else _choices(self.directory / ".hydra" / "hydra.yaml")
+        """Which option of each config group was chosen; files of earlier versions leave that to Hydra's own."""
+        if self.result.job.choices or self.directory is None:
+            return dict(self.result.job.choices)
+        return _choices(self.directory / ".hydra" / "hydra.yaml")
 
     @cached_property
     def config_dirs(self) -> list[str]:

@@ -2,12 +2,12 @@
 
     store = open_store(config.tracking, Path.cwd())
     parent = store.start_sweep(sweep_id, name, tags, params)
-    store.log_job(job_dir, parent)             # after each job; never while a load runs
+    store.log_job(Run.at(job_dir), parent)     # after each job; never while a load runs
     store.finish_sweep(parent, "finished", verdict, sweep_dir)
 
 A job is known by its id (tag `llmexp.job`), a sweep by its own (tag `llmexp.sweep` with `llmexp.kind=sweep`): logging
 one again updates its run. Runs are addressed by id alone, so MLflow's global state (active run, MLFLOW_RUN_ID) plays no
-part. Whatever goes wrong becomes one `RecordingError` that names the store, the cause and the remedy.
+part. Whatever goes wrong becomes one `RecordingError` that names the store and the cause.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from llmexp.tracking.store import MlflowStore, experiment
 
 if TYPE_CHECKING:
     from llmexp.config import Tracking
+    from llmexp.results.run import Run
 
 __all__ = ["MlflowStore", "NoStore", "Store", "download", "open_store", "store_uri"]
 
@@ -38,8 +39,8 @@ class Store(Protocol):
         """The sweep's run, new or taken up again, now running. `params` may be nested, as a composed config is."""
         ...
 
-    def log_job(self, job_dir: Path, parent: str | None) -> str:
-        """The job's run, complete, from its files."""
+    def log_job(self, job: Run, parent: str | None) -> str:
+        """The job's run, complete, with its files."""
         ...
 
     def finish_sweep(self, run_id: str, status: str, description: str, sweep_dir: Path) -> None:

@@ -92,8 +92,8 @@ def created_alone(database: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def recording(uri: str, directory: Path | None = None) -> Iterator[None]:
-    """Turns whatever goes wrong inside into a `RecordingError` with the way out.
+def recording(uri: str) -> Iterator[None]:
+    """Turns whatever goes wrong inside into one `RecordingError`; whoever catches it knows how to do it later.
 
     Warnings in there are about MLflow's own insides, and no business of the user's.
     """
@@ -104,9 +104,7 @@ def recording(uri: str, directory: Path | None = None) -> Iterator[None]:
     except LlmexpError:
         raise
     except Exception as error:
-        where = directory or "DIR"
-        message = f"MLflow at {shown_uri(uri)}: {_cause(error)}; log it later with: python -m llmexp.relog {where}"
-        raise RecordingError(message) from error
+        raise RecordingError(f"MLflow at {shown_uri(uri)}: {_cause(error)}") from error
 
 
 def _cause(error: BaseException) -> str:

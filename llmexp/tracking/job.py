@@ -108,9 +108,9 @@ def capacity_curves(curve: Tree) -> dict[str, list[tuple[int, float]]]:
     return {key: points for key, points in found.items() if points}
 
 
-def probe_dirs(job_dir: Path) -> list[Path]:
+def probe_dirs(job_dir: Path | None) -> list[Path]:
     """The folders of a capacity search's probes, in the order they ran."""
-    return sorted(path.parent for path in (job_dir / PROBES).glob(f"*/{RESULT}"))
+    return [] if job_dir is None else sorted(path.parent for path in (job_dir / PROBES).glob(f"*/{RESULT}"))
 
 
 def _points(seconds: Sequence[float], values: Sequence[object]) -> list[tuple[int, float]]:
@@ -162,7 +162,7 @@ def _tags(run: Run) -> dict[str, str]:
         "llmexp.job": job.id,
         "llmexp.sweep": job.sweep,
         "llmexp.model": job.model or None,
-        "llmexp.repeat": job.repeat,
+        "llmexp.repeat": job.repeat + 1,
         "llmexp.rehearsal": job.rehearsal,
         "llmexp.validity": result.validity.verdict,
         "llmexp.version": result.environment.versions.get("llmexp"),

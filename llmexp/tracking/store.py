@@ -112,19 +112,20 @@ class MlflowStore:
             self._log_params(run, entry.params)
             return str(run.info.run_id)
 
-    def log_job(self, job_dir: Path, parent: str | None) -> str:
-        """The job's run, complete, from its files; the probes of a capacity search are runs below it."""
-        entry = job_entry(Job.at(job_dir))
-        with recording(self._uri, job_dir):
+    def log_job(self, job: Job, parent: str | None) -> str:
+        """The job's run, complete, with its files; the probes of a capacity search are runs below it."""
+        with recording(self._uri):
+            entry = job_entry(job)
             run = self._run_for(entry, self._first(_is("llmexp.job", entry.tags["llmexp.job"])), parent)
             run_id = str(run.info.run_id)
             self._log_params(run, entry.params)
             self._log_metrics(run, entry)
             self._log_inputs(run_id, entry.inputs)
-            self._log_files(run_id, job_dir)
+            if job.directory is not None:
+                self._log_files(run_id, job.directory)
             self._client.set_terminated(run_id, STATUS.get(entry.status, "FAILED"), entry.ended_ms)
-        for probe in probe_dirs(job_dir):
-            self.log_job(probe, run_id)
+        for probe in probe_dirs(job.directory):
+            self.log_job(Job.at(probe), run_id)
         return run_id
 
     def _log_files(self, run_id: str, job_dir: Path) -> None:
@@ -140,7 +141,7 @@ class MlflowStore:
         self, run_id: str, status: str, description: str, sweep_dir: Path, ended_ms: int | None = None
     ) -> None:
         """Closes the sweep's run with its verdict and the files that lie beside the jobs."""
-        with recording(self._uri, sweep_dir):
+        with recording(self._uri):
             for path in sorted(path for path in sweep_dir.iterdir() if path.is_file() and path.name[0] != "."):
                 self._client.log_artifact(run_id, str(path))
             self._client.set_tag(run_id, "mlflow.note.content", trim(description or tally(sweep_dir), TAG_LIMIT))

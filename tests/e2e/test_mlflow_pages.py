@@ -20,6 +20,7 @@ from support.mlflow_server import free_port
 from support.tracked_job import result, write_sweep
 
 from llmexp.config import Tracking
+from llmexp.results import Run
 from llmexp.tracking import MlflowStore, open_store
 
 pytestmark = [
@@ -52,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     store = open_store(Tracking(uri=f"sqlite:///{place}/mlflow.db"), place)
     assert isinstance(store, MlflowStore)
     parent = store.start_sweep("seen", "sonnet against llama", {}, {"workload": "quick"})
-    children = {tree["job"]["name"]: store.log_job(directory / name, parent) for name, tree in jobs.items()}
+    children = {tree["job"]["name"]: store.log_job(Run.at(directory / name), parent) for name, tree in jobs.items()}
     store.finish_sweep(parent, "finished", VERDICT, directory)
     with _ui(place) as link:
         yield Site(link.split("/#")[0], link, store.experiment_id, parent, children)

@@ -1,0 +1,263 @@
+"""Nothing measured is ever lost: a failure planted into each reader in turn, with all readers and files real."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.without_load import command, no_load  # noqa: F401 -- a fixture
+
+from llmexp import records, results
+from llmexp.config import Tracking
+from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, UNRECORDED, ConfigError
+from llmexp.results import Run
+from llmexp.results.guard import Guard
+from llmexp.tracking import open_store
+
+pytestmark = pytest.mark.usefixtures("no_load")
+SWEEP = ("model.name=fast,slow", "tracking=none")
+LONG = "an-open-model-of-a-very-long-name/" * 9
+
+
+def boom(*_: object, **__: object) -> None:
+    raise RuntimeError("planted\nover two lines")
+
+
+def whole(directory: str) -> Run:
+    """The job of a folder with all of its numbers and requests."""
+    run = Run.at(Path(directory))
+    assert run.result.status == "finished"
+    assert run.metrics.number("requests_completed") == 60
+    assert records.read(Path(directory)).num_rows == 60
+    assert not (Path(directory) / records.ARROWS).exists()
+    return run
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert all("\n" not in line for line in lines)
+    return lines
+
+
+READERS = {
+    "llmexp.llmperf.files.write_job": ("LLMPerf's files were not written", "python -m llmexp.relog out/0"),
+    "llmexp.report.job": ("report.html was not drawn", "python -m llmexp.relog out/0"),
+    "llmexp.report.timeline._steps": ("timeline.png was not drawn", "python -m llmexp.relog out/0"),
+    "llmexp.terminal.glance.render": ("the job's table could not be shown", "out/0"),
+    "llmexp.compare.compare": ("the comparison could not be made", "python -m llmexp.compare out"),
+    "llmexp.compare.write": ("comparison.csv and comparison.json were not written", "python -m llmexp.compare out"),
+    "llmexp.compare.render": ("the comparison's table could not be shown", "python -m llmexp.compare out"),
+    "llmexp.report.comparison": ("comparison.html was not drawn", "python -m llmexp.compare out"),
+    "llmexp.report.plots._intervals": ("comparison_verdicts.png was not drawn", "python -m llmexp.compare out"),
+}
+FILES = {"comparison.csv", "comparison.json", "comparison.html"}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_that_fails_costs_one_line_and_nothing_else(
+    reader: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said, later = READERS[reader]
+    monkeypatch.setattr(reader, boom)
+    assert command(*SWEEP).status == OK
+    for folder in ("out/0", "out/1"):
+        whole(folder)
+    lines = [line for line in errors(caplog) if later in line]
+    assert lines, errors(caplog)
+    assert lines[0].startswith(said)
+    assert "RuntimeError: planted over two lines" in lines[0]
+    missing = FILES - {path.name for path in Path("out").iterdir()}
+    unmade = {"llmexp.compare.compare": FILES, "llmexp.report.comparison": {"comparison.html"}}
+    assert missing == unmade.get(reader, FILES - {"comparison.html"} if reader == "llmexp.compare.write" else set())
+
+
+def test_a_store_that_refuses_one_job_keeps_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from llmexp.tracking import store
+
+    genuine = store.job_entry
+    monkeypatch.setattr(store, "job_entry", lambda job: boom() if job.directory.name == "0" else genuine(job))
+    assert command("model.name=fast,slow").status == UNRECORDED
+    for folder in ("out/0", "out/1"):
+        whole(folder)
+    (line,) = errors(caplog)
+    assert line.startswith("the job was not recorded in MLflow: MLflow at sqlite")
+    assert line.endswith("later: python -m llmexp.relog out/0")
+    opened = open_store(Tracking(), Path.cwd())
+    runs = opened._client.search_runs([opened.experiment_id])  # type: ignore[attr-defined]
+    states = {run.data.tags["llmexp.kind"]: run.info.status for run in runs}
+    assert states == {"job": "FINISHED", "sweep": "FINISHED"}
+    assert len(runs) == 2
+
+
+def test_a_store_that_is_away_is_said_once_and_costs_4(caplog: pytest.LogCaptureFixture) -> None:
+    assert command("model.name=fast,slow", "tracking.uri=http://127.0.0.1:9").status == UNRECORDED
+    for folder in ("out/0", "out/1"):
+        whole(folder)
+    (line,) = errors(caplog)
+    assert "MLflow at http://127.0.0.1:9: cannot be reached" in line
+    assert line.endswith("later: python -m llmexp.relog out")
+
+
+@pytest.mark.parametrize("demand", ["slo.enforce=true", "compare.fail_on=regression compare.baseline=fast"])
+def test_a_demanded_comparison_that_could_not_be_made_is_missed(demand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmexp.compare.compare", boom)
+    assert command(*SWEEP, "slo.ttft_s=9", *demand.split()).status == MISSED
+
+
+def test_ctrl_c_ends_one_reader_and_keeps_the_rest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmexp.llmperf.files.write_job", pressed)
+    assert command(*SWEEP).status == INTERRUPTED
+    assert (Path("out/0/report.html").exists(), Path("out/1").exists()) == (
+        (True, False) if Path("out/0").exists() else (False, True)
+    )
+    assert "LLMPerf's files were not written: interrupted; later: python -m llmexp.relog" in errors(caplog)[0]
+
+
+def test_cloudwatch_is_waited_for_once_the_numbers_are_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[int] = []
+
+    def asked(*_: object) -> dict[str, float]:
+        seen.append(int(whole("out/0").metrics.number("requests_completed") or 0))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmexp.endpoints.aws.cloudwatch", asked)
+    monkeypatch.setattr("llmexp.endpoints.aws.facts", lambda *_, **__: {})
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAxxxxxxxx")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "for-a-test-only")
+    over = ["model.deployment.kind=sagemaker", "model.region=us-east-1", "+model.deployment.cloudwatch=true"]
+    assert command(*SWEEP[1:], "model.name=fast", *over).status == INTERRUPTED
+    assert seen == [60]
+    whole("out/0")
+
+
+@contextmanager
+def disk_full_at(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond so many bytes: what a write gets from a full disk, but for its number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_during_the_load_keeps_every_number(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with disk_full_at(16_000):
+        assert command(*SWEEP).status == FAILED
+    shown = capsys.readouterr().out
+    assert shown.count("60 completed") == 2, "the table of each job, from memory"
+    assert shown.count("the disk was full: 60 requests are in these numbers") == 2
+    assert errors(caplog)
+
+
+def test_what_a_full_disk_did_not_take_is_held_and_written_when_there_is_room(tmp_path: Path) -> None:
+    batches = [
+        records.to_batch([records.Record(at, 0, "completed", at, at, error_message="x" * 900)]) for at in range(9)
+    ]
+    with records.Writer(tmp_path, {"wall_ns": 1, "monotonic_ns": 1}) as writer:
+        writer.append(batches[0])
+        size = (tmp_path / records.ARROWS).stat().st_size
+        with disk_full_at(size + len(batches[1]) + 100):
+            for batch in batches[1:]:
+                writer.append(batch)
+            assert len(writer.held) == 7
+            assert records.read(tmp_path).num_rows == 2, "whole batches alone"
+    assert (writer.held, records.read(tmp_path)["index"].to_pylist()) == ([], list(range(9)))
+
+
+def test_a_name_that_no_file_system_takes(caplog: pytest.LogCaptureFixture) -> None:
+    assert command("tracking=none", f"model.name={LONG},slow").status == OK
+    whole("out/0")
+    (summary,) = Path("out/0").glob("*summary.json")
+    assert json.loads(summary.read_text())["model"] == LONG
+    assert errors(caplog) == []
+
+
+def test_numbers_on_disk_are_never_overwritten_by_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmexp.jobs import job
+
+    genuine = job.conclude
+
+    def later(*given: object, **named: object) -> Run:
+        genuine(*given, **named)  # type: ignore[arg-type]
+        return boom()  # type: ignore[return-value]
+
+    monkeypatch.setattr(job, "conclude", later)
+    command(*SWEEP)
+    for folder in ("out/0", "out/1"):
+        whole(folder)
+
+
+SHOWS = """
+import sys
+from llmexp.terminal import out
+for at in range(20000):
+    out.show(f"line {at} – µs · 表 ✓")
+out.finish()
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_output_that_the_terminal_cannot_encode_or_nobody_reads(encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    script = f"{sys.executable} -c '{SHOWS}' | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert done.stdout.startswith(b"line 0 ")
+
+
+def test_the_guard_names_what_later_and_status(caplog: pytest.LogCaptureFixture) -> None:
+    guard = Guard()
+    with guard("it was not done", "do it", UNRECORDED):
+        raise OSError(28, "No space left on device", "/x/y")
+    assert errors(caplog) == ["it was not done: [Errno 28] No space left on device: '/x/y'; later: do it"]
+    assert guard.statuses == [UNRECORDED]
+
+
+def test_a_result_is_readable_before_the_first_reader_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+
+    def reads(run: Run) -> None:
+        assert run.directory is not None
+        found.append(results.read(run.directory).status)
+        whole(str(run.directory))
+
+    monkeypatch.setattr("llmexp.llmperf.files.write_job", reads)
+    assert command(*SWEEP).status == OK
+    assert found == ["finished", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["compare.primary=ttft"], "compare.primary: no metric is called 'ttft'; did you mean ttft_s/"),
+        (["compare.primary=ttft_s/p96"], "no metric is called 'ttft_s/p96'; did you mean ttft_s/p9"),
+        (["compare.baseline=fats"], "compare.baseline: no model of this command is called 'fats'; there are: "),
+        (["compare.fail_on=regression"], "within one sweep a regression needs a stack to be held against"),
+    ],
+)
+def test_what_no_comparison_could_answer_is_said_before_anything_is_sent(asked: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        command(*SWEEP, *asked)
+    assert not Path("out").exists()
