@@ -141,7 +141,9 @@ class Comparison:
         found = [_missed(run) for runs in self.grid.runs.values() for run in runs if run.result.slo_missed]
         if self.options.fail_on is None:
             return found
-        found += [f"compare.fail_on=regression: {each.text}" for each in self.verdicts if each.regression]
+        worse = [right.text for right in self.rights if right.regression]
+        worse += [contrast.text for contrast in self.verdicts if contrast.regression]
+        found += [f"compare.fail_on=regression: {text}" for text in worse]
         judged = any(contrast.call in ("lower", "higher", "tie", "undecided") for contrast in self.verdicts)
         judged |= any(right.call not in ("refused", "withheld") for right in self.rights)
         if not judged:

@@ -10,7 +10,6 @@ import numpy as np
 from llmexp.records.observed import Floats, Ints
 
 PERCENTILES = {"p25": 0.25, "p50": 0.50, "p75": 0.75, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-STATISTICS = ("count", "mean", "stddev", "min", *PERCENTILES, "max")
 CARRIED_FROM = {"p25": 11, "p50": 5, "p75": 11, "p90": 29, "p95": 59, "p99": 299}
 """Values a sample needs before it carries a percentile."""
 

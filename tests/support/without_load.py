@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from llmexp import benchmark, composition, records
-from llmexp.benchmark import driver
+from llmexp.benchmark import cluster, driver
+from llmexp.benchmark.measurement import Measurement
 from llmexp.clients.base import Target
 from llmexp.companion.task import Built
 from llmexp.jobs import sweep
@@ -24,7 +25,7 @@ TTFT_S = {"fast": 0.2, "slow": 0.3}
 BUILT = Built("", Target("http", "127.0.0.1", 9), False, False, None, None, "none", "none", 0.0, (), None)
 
 
-def load_of(self: driver.Benchmark) -> driver.Measurement:
+def load_of(self: driver.Benchmark) -> Measurement:
     """What `Benchmark.run` does, without sending anything."""
     job = self._job
     truth = Truth(
@@ -33,7 +34,7 @@ def load_of(self: driver.Benchmark) -> driver.Measurement:
         requests=job.config.max_requests or 60,
         concurrency=job.config.streams or 1,
     )
-    measurement = driver.Measurement(built=BUILT, workers=1, anchor={"wall_ns": 10**18, "monotonic_ns": 0})
+    measurement = Measurement(built=BUILT, workers=1, anchor={"wall_ns": 10**18, "monotonic_ns": 0})
     seed = sum(map(ord, f"{job.config.model.name}{job.nonce}"))
     with records.Writer(job.directory, measurement.anchor) as writer:
         for batch in synthetic.table(truth, seed).to_batches(max_chunksize=16):
@@ -50,7 +51,7 @@ def no_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(driver.Benchmark, "run", load_of)
     monkeypatch.setattr(benchmark, "ensure_ray", lambda _config: None)
-    monkeypatch.setattr("llmexp.benchmark.driver.ensure_ray", lambda _config: None)
+    monkeypatch.setattr(cluster, "ensure_ray", lambda _config: None)
     return tmp_path
 
 
