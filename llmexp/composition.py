@@ -82,9 +82,10 @@ def _composed(overrides: list[str], number: int) -> Composed:
     from hydra.core.utils import filter_overrides
     from omegaconf import open_dict
 
-    from llmexp.jobs.spec import Composed
+    from llmexp.jobs.spec import Composed, refuse_credentials
 
     config: DictConfig = compose(config_name="config", overrides=overrides, return_hydra_config=True)
+    refuse_credentials(config)
     with open_dict(config):
         config.hydra.job.id = str(number)
         config.hydra.job.num = number
