@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from llmexp.clients import endings, failures
 from llmexp.clients.base import Answer, Failure, Response, TokenEvent, TokenKind, Usage
-from llmexp.clients.json_text import NotJson, dumps, loads, mend
+from llmexp.clients.json_text import NotJson, TooLarge, dumps, loads, mend
 from llmexp.clients.repeats import tidy
 from llmexp.clients.sse import SseEvent, events
 
@@ -174,7 +174,7 @@ def decode_payloads(found: Iterable[Payload], wire: Wire, draft: Draft | None = 
     draft = draft or Draft()
     try:
         _read(draft, found, wire)
-    except NotJson as error:
+    except (NotJson, TooLarge) as error:
         draft.failure = draft.failure or Failure.of("malformed", None, str(error))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         draft.failure = draft.failure or Failure.of("malformed", None, f"an event of unexpected shape: {error}")

@@ -16,6 +16,13 @@ import httptools
 
 from llmexp.clients.base import Response
 
+INFLATED_BYTES = 64 * 2**20
+"""A compressed body may inflate to so many bytes."""
+KEPT_BYTES = 2**20
+"""What is kept of one that is larger."""
+_STEP_BYTES = 2**20
+_BROTLI_STEP = 64
+"""Bytes of Brotli fed at a time: it inflates all that it is given, and up to 16 MiB come of a few."""
 _GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15
 
 
@@ -123,7 +130,10 @@ class _Inflater(Protocol):
     @property
     def unused_data(self) -> bytes: ...
 
-    def decompress(self, data: bytes, /) -> bytes: ...
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 def _decompressed(response: Response) -> Response:
@@ -141,6 +151,10 @@ def _undo(coding: str, response: Response) -> Response:
         whole = _inflate(coding, response.body, body)
     except _CodingUnknown as error:
         raise Malformed(str(error), partial) from None
+    except _InflatedTooFar:
+        _shorten(body)
+        words = f"the {coding} body inflates to more than {INFLATED_BYTES >> 20} MiB; the rest was not read"
+        raise Malformed(words, partial) from None
     except Exception as error:  # noqa: BLE001 -- zlib.error, brotli.error: a library loaded on demand
         raise Malformed(f"the body is not {coding}: {error}", partial) from None
     return Response(response.status, response.headers, body, response.complete and whole)
@@ -149,16 +163,34 @@ def _undo(coding: str, response: Response) -> Response:
 def _inflate(coding: str, fragments: Iterable[tuple[int, bytes]], into: list[tuple[int, bytes]]) -> bool:
     """Decompress `fragments`; True when the compressed stream had its own end (or was empty)."""
     inflater: _Inflater | None = None
+    size = 0
     for at_ns, fragment in fragments:
-        data = fragment
-        while data:
+        data, full = fragment, False
+        while data or full:
             if inflater is None or inflater.eof:
                 inflater = _inflater(coding, data)
-            text = inflater.decompress(data)
+            text = inflater.decompress(data, _STEP_BYTES)
             if text:
                 into.append((at_ns, text))
-            data = inflater.unused_data if inflater.eof else b""
+                size += len(text)
+                if size > INFLATED_BYTES:
+                    raise _InflatedTooFar
+            full = len(text) >= _STEP_BYTES and not inflater.eof
+            data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
     return inflater is None or inflater.eof
+
+
+def _shorten(body: list[tuple[int, bytes]]) -> None:
+    """Keep the beginning alone."""
+    kept = size = 0
+    while kept < len(body) and size < KEPT_BYTES:
+        size += len(body[kept][1])
+        kept += 1
+    del body[kept:]
+
+
+class _InflatedTooFar(Exception):  # noqa: N818
+    pass
 
 
 class _CodingUnknown(Exception):  # noqa: N818
@@ -180,6 +212,7 @@ class _Brotli:
     """Brotli, where a module for it is installed."""
 
     unused_data = b""
+    unconsumed_tail = b""
 
     def __init__(self) -> None:
         for name in ("brotli", "brotlicffi"):
@@ -194,5 +227,6 @@ class _Brotli:
     def eof(self) -> bool:
         return bool(self._inner.is_finished())
 
-    def decompress(self, data: bytes, /) -> bytes:
-        return bytes(self._inner.process(data))
+    def decompress(self, data: bytes, _max_length: int, /) -> bytes:
+        self.unconsumed_tail = data[_BROTLI_STEP:]
+        return bytes(self._inner.process(data[:_BROTLI_STEP]))

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 DEEPEST = 64
+LARGEST = 16 * 2**20
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -27,8 +28,14 @@ class NotJson(ValueError):  # noqa: N818 -- a finding about the bytes, no error 
     """The text is no JSON, however kindly it is read."""
 
 
+class TooLarge(ValueError):  # noqa: N818 -- the same
+    """The text is longer than anything that a server has to say."""
+
+
 def loads(data: bytes) -> object:
-    """The value in `data`; raises `NotJson`."""
+    """The value in `data`; raises `NotJson`, or `TooLarge` where reading it would take memory without bound."""
+    if len(data) > LARGEST:
+        raise TooLarge(f"an event of {len(data) >> 20} MiB: more than {LARGEST >> 20} MiB are not read")
     try:
         value: object = orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from llmexp.clients.base import Answer, Client, Failure, Response
 from llmexp.clients.http import Headless, Malformed, unframe
+from llmexp.clients.json_text import TooLarge
 from llmexp.companion.belief import believed
 from llmexp.companion.calls import calls_of
 from llmexp.companion.token_shares import Allotment, Counter, allot
@@ -114,6 +115,8 @@ def _explained(client: Client | Explainer, response: Response) -> Answer:
     """The client's answer; a fault of the client itself costs one request, never the others."""
     try:
         return client.explain(response)
+    except TooLarge as error:
+        return Answer(failure=Failure.of("malformed", None, str(error)))
     except Exception as error:  # noqa: BLE001 -- see above
         return Answer(failure=Failure.of("client", type(error).__name__, f"the answer could not be explained: {error}"))
 

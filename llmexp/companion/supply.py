@@ -52,6 +52,8 @@ class Supply:
         self._unsigned: dict[int, HttpRequest] = {}
         self._given: dict[int, None] = {}
         """In the worker's queue or on the wire, in the order given."""
+        self._turns_given: set[int] = set()
+        """Those among them that hold a stream already: the worker sends them as soon as it has them."""
         self._counting_s = 0.0
 
     # -- which --------------------------------------------------------------------------------------------------------
@@ -135,6 +137,7 @@ class Supply:
     def _turn(self, turn: Turn) -> Shot:
         shot = self._shot(turn.request.index)
         shot.not_before_ns, shot.opens = turn.not_before_ns, False
+        self._turns_given.add(shot.index)
         return shot
 
     def resign(self, indexes: list[int]) -> None:
@@ -194,12 +197,18 @@ class Supply:
         """The request of a shot that is over."""
         self._unsigned.pop(key, None)
         self._given.pop(key, None)
+        self._turns_given.discard(key)
         return self._requests.pop(key)
 
     def on_the_wire(self, count: int) -> list[int]:
-        """The measured shots that a worker must have launched, if it launched `count` that are not over."""
-        # A copy: the working thread hands over more meanwhile.
-        return [key for key in list(self._given) if key >= 0][:count]
+        """The measured shots that a worker must have launched, if it launched `count` that are not over.
+
+        Later turns of sessions go out at once, the others in the order given.
+        """
+        # Copies: the working thread hands over more meanwhile.
+        turns = set(self._turns_given)
+        openers = [key for key in list(self._given) if key >= 0 and key not in turns]
+        return [*sorted(turns), *openers][:count]
 
 
 def times_itself(client: Client) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from itertools import accumulate, pairwise
 
 import pytest
 from support.in_process import Outcome, config, pair, run
-from support.sse_server import Received, Script, head, serve, streamed
+from support.sse_server import End, Received, Script, head, serve, streamed
 
 from llmexp.companion.turns import Turns
 from llmexp.config import Config, Tokens, Workload
@@ -205,3 +206,22 @@ def test_a_turn_far_in_the_future_is_kept_back_so_that_its_signature_stays_fresh
     turns.answered(first, Message("assistant", "hello"), end_ns=10**17)
     assert turns.next() is None
     assert turns.waiting
+
+
+def test_a_worker_that_dies_in_a_later_turn_loses_that_turn_and_none_that_waits() -> None:
+    async def body() -> None:
+        scripts = [said("one"), [End.HANG]]
+        async with scripted(*scripts) as (address, received), pair(talking(address, concurrency=1)) as both:
+            await both.give(3)
+            running = asyncio.create_task(both.worker.run(warmup=False))
+            while len(received) < 2:
+                await asyncio.sleep(0.005)
+            assert both.companion.drain().flying == [1]
+            both.kill_worker()
+            await running
+            outcome = await both.finish(died=True)
+        rows = sorted(outcome.records, key=lambda row: row.index)
+        assert [(row.index, row.turn, row.status) for row in rows] == [(0, 0, "completed"), (1, 1, "failed")]
+        assert rows[1].error_class == "client"
+
+    run(body())

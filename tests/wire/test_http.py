@@ -43,6 +43,9 @@ def test_any_split_gives_the_same_body_with_the_stamp_of_each_read(wire: bytes, 
     assert all(data in pieces[at - 100] for at, data in response.body)
 
 
+EVENT_LINE = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+
+
 @given(points=cuts, coding=st.sampled_from(["gzip", "deflate", "raw deflate", "gzip, gzip", "gzip of two members"]))
 def test_compressed_bodies_are_undone_as_they_arrive(points: list[int], coding: str) -> None:
     raw = zlib.compressobj(wbits=-15)
@@ -137,3 +140,28 @@ def test_compression_that_cannot_be_undone_is_malformed(coding: str, says: str) 
         read(wire)
     assert caught.value.partial is not None
     assert caught.value.partial.status == 200
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["gzip", "gzip in gzip"])
+def test_a_body_that_inflates_without_bound_is_read_no_further(times: int) -> None:
+    whole = EVENT_LINE + bytes(80 * 2**20)
+    packed = gzip.compress(whole, compresslevel=1)
+    if times == 2:
+        packed = gzip.compress(packed)
+    head = HEAD + f"Content-Encoding: {', '.join(['gzip'] * times)}\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    with pytest.raises(Malformed, match="inflates to more than 64 MiB") as caught:
+        unframe([1, 2], [head, packed], eof=False)
+    partial = caught.value.partial
+    assert partial is not None
+    assert len(partial.content) < 4 * 2**20
+    assert partial.content.startswith(EVENT_LINE)
+
+
+def test_output_that_waits_inside_the_decompressor_is_not_lost() -> None:
+    whole = bytes(range(256)) * 16384 + b"end"
+    packed = gzip.compress(whole)
+    head = HEAD + f"Content-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    for at in (len(packed) - 20, len(packed) - 9, len(packed) // 2):
+        response = unframe([1, 2, 3], [head, packed[:at], packed[at:]], eof=False)
+        assert response.complete
+        assert response.content == whole
