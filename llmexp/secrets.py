@@ -45,7 +45,7 @@ _INNOCENT_BEFORE_KEY = _words(
     "tool"
 )
 _INNOCENT_BEFORE_TOKEN = _words(
-    "any bos cls content document draft each end eos final first image input last mask max min next num output pad per "
+    "any bos cls content document draft each end eos final first image input inter last mask max min next num output pad per "
     "sep special start stop think unk"
 )
 _GLUED = re.compile(r"(api|access|auth|secret|private|subscription|session|bearer|refresh)(key|token)$|passw|secret")
@@ -117,7 +117,7 @@ def register(*values: str | None) -> None:
 def learn(environ: Mapping[str, str]) -> None:
     """Remember what an environment holds: variables named like a credential, and passwords inside URLs."""
     for name, value in environ.items():
-        if is_credential_name(name) and not _is_path(value):
+        if is_credential_name(name) and not is_path(value):
             register(value, value.strip())
         if "://" in value:
             for _, found in credentials_in_url(value):
@@ -150,7 +150,8 @@ def redact_tree(value: object) -> object:
     return value
 
 
-def _is_path(value: str) -> bool:
+def is_path(value: str) -> bool:
+    """Whether a value is the path of something that exists: the place of a secret, and none itself."""
     return "/" in value and len(value) < 4096 and Path(value).expanduser().exists()
 
 

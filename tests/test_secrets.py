@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -174,3 +175,30 @@ def test_overrides_are_checked_as_typed() -> None:
     assert len(credentials.override_problems(bad, {})) == 3
     good = ["concurrency=1,4", "model.params.prompt_cache_key=x", "model=a,b", "hydra.job.env_copy=[HF_TOKEN]"]
     assert credentials.override_problems(good, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"command": "sh --port {port} --api-key sk-123"}, "model.deployment.command: --api-key holds a credential"),
+        ({"command": "HF_TOKEN=hf_abc sh --port {port}"}, "model.deployment.command: HF_TOKEN holds a credential"),
+        ({"command": "sh {api_key}", "api_key": "sk-1"}, "model.deployment.api_key: looks like a secret"),
+    ],
+)
+def test_a_credential_in_a_command_belongs_into_the_environment(settings: dict[str, object], words: str) -> None:
+    (line,) = credentials.problems({"model": {"deployment": settings}}, {})
+    assert line.startswith(words)
+    assert line.endswith("put it in an environment variable and write $VARIABLE, which the shell fills in")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"command": "sh --port {port} --max-tokens 5 --tokenizer x --inter-token 0.2"},
+        {"command": "HF_TOKEN=$MINE sh --port {port} --api-key $KEY"},
+        {"command": "sh --api-key {api_key}", "api_key": "${KEY}"},
+        {"command": f"cd {Path.cwd()} && sh --port {{port}}"},
+    ],
+)
+def test_a_command_that_only_names_variables_is_fine(settings: dict[str, object]) -> None:
+    assert credentials.problems({"model": {"deployment": settings}}, {"PWD": str(Path.cwd())}) == []

@@ -11,11 +11,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from llmexp import secrets
-from llmexp.secrets import SHORTEST, credentials_in_url, is_credential_name
+from llmexp.secrets import SHORTEST, credentials_in_url, is_credential_name, is_path
 
 _SCHEME = re.compile(r"^(Bearer|Basic|Token)\s+\S{8,}", re.IGNORECASE)
 _OPTION = re.compile(r"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+)(?![-{$])(\S+)")
+_ASSIGNMENT = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*)=(?![-{$])(\S+)")
+_SHELL_VARIABLE = re.compile(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?")
+_IN_A_COMMAND = "put it in an environment variable and write $VARIABLE, which the shell fills in"
 _INTERPOLATION = re.compile(r"\$\{oc\.env:\s*([^,}\s]+)")
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SCHEMA_KEYS = frozenset({"properties", "$defs", "definitions"})
 """Below these a key is a field of a JSON schema: its name says nothing about the value."""
@@ -25,7 +29,9 @@ _HEADER = re.compile(r"auth|key|token|cookie|secret|password", re.IGNORECASE)
 def problems(tree: Mapping[str, object], environ: Mapping[str, str]) -> list[str]:
     """A line with the remedy for each credential in a configuration, composed or resolved."""
     secret_values = {
-        value: name for name, value in environ.items() if len(value) >= SHORTEST and is_credential_name(name)
+        value: name
+        for name, value in environ.items()
+        if len(value) >= SHORTEST and is_credential_name(name) and not is_path(value)
     }
     found: dict[str, None] = {}
     for path, value in _leaves(tree, ()):
@@ -97,17 +103,39 @@ def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, s
     for what, secret in credentials_in_url(text):
         secrets.register(secret)
         return f"{key}: this URL holds {what}; {_remedy(path, url=True)}"
-    option = next((one for one, _ in _OPTION.findall(text) if is_credential_name(one)), None)
+    option = next(iter(_given_in_a_command(text)), None)
     if option is not None:
-        return f"{key}: the option {option} holds a credential; let the program take it from its environment"
+        return f"{key}: {option} holds a credential; {_IN_A_COMMAND}"
+    if _by_variable(path, text):
+        return None
     if _SCHEME.match(text) or _is_named(path, value):
         secrets.register(text, text.partition(" ")[2])
         return _named(key)
     return None
 
 
+def _given_in_a_command(text: str) -> Iterator[str]:
+    """Options (`--api-key x`) and assignments (`HF_TOKEN=x serve`) of a command line that hold a credential."""
+    for name, value in _OPTION.findall(text):
+        if is_credential_name(name) and not _is_number(value):
+            yield f"--{name}"
+    for name, value in _ASSIGNMENT.findall(text):
+        if is_credential_name(name) and not _is_number(value):
+            yield name
+
+
+def _by_variable(path: tuple[str, ...], text: str) -> bool:
+    """Whether a setting of a command names a variable, which the shell fills in."""
+    return path[:2] == ("model", "deployment") and bool(_SHELL_VARIABLE.fullmatch(text))
+
+
+def _is_number(text: str) -> bool:
+    """Numbers are tokens and keys of a count, not of a door."""
+    return bool(_NUMBER.fullmatch(text))
+
+
 def _is_named(path: tuple[str, ...], value: object) -> bool:
-    """Whether the key's name says that it holds a credential. Numbers are tokens and keys of a count, not of a door."""
+    """Whether the key's name says that it holds a credential."""
     name = path[-1] if path else ""
     if _SCHEMA_KEYS & set(path[:-1]):
         return False
@@ -145,6 +173,8 @@ def _remedy(path: tuple[str, ...], *, url: bool = False) -> str:
         return "tags are shown to everybody who sees the run: leave it out"
     if path[:1] == ("hydra",):
         return "export it before the command instead"
+    if path[:2] == ("model", "deployment"):
+        return _IN_A_COMMAND
     if path[:1] == ("model",) or "model" in path:
         where = "take it out of the URL, export" if url else "export"
         return f"{where} it as an environment variable, and name that in model.api_key_env or model.headers_env"

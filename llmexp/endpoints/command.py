@@ -36,13 +36,6 @@ _PLACE = re.compile(
 )
 _ESCAPED = re.compile(r"\{(\{[A-Za-z_]\w*\})\}")
 _NO = "[no-]"
-_GUARDED_WORDS = r"(?:key|apikey|token|secret|password|passwd|credentials?)"
-_SECRET_FLAG = re.compile(
-    rf"""(?<!\S)(?P<name>--?(?:[\w]+[-_.])*{_GUARDED_WORDS}|[A-Za-z0-9_]*(?<![A-Za-z0-9]){_GUARDED_WORDS})
-         (?:\s+|=)(?P<value>(?!-)["']?[^\s"']+)""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_PLAIN_VALUE = re.compile(r"[\d.,+-]+|true|false|none|null|auto", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{?[A-Z_][A-Z0-9_]*")
 _PROGRAM = re.compile(r"[\w./~+-]+")
 
@@ -113,24 +106,9 @@ def problems(model: Model, deployment: Served, *, starts: bool) -> Iterator[str]
         return
     if deployment.port is None and "{port}" not in deployment.command:
         yield f"{KEY}: must hold {{port}}, so that the server listens where the job looks for it"
-    yield from _secrets(deployment)
     program = _program(command)
     if starts and program is not None and shutil.which(program, path=search_path()) is None:
         yield f"{KEY}: there is no program '{program}' here; install it, or name its whole path"
-
-
-def _secrets(deployment: Served) -> Iterator[str]:
-    for match in _SECRET_FLAG.finditer(deployment.command):
-        value = match["value"].strip("\"'")
-        if not value.startswith(("$", "{")) and not _PLAIN_VALUE.fullmatch(value):
-            yield f"{KEY}: {match['name']} looks like a secret; put it in an environment variable and write $VARIABLE"
-    for key, value in deployment.settings.items():
-        named = re.fullmatch(rf"(?:\w+_)?{_GUARDED_WORDS}", key, re.IGNORECASE)
-        if named and isinstance(value, str) and not value.startswith("$"):
-            yield (
-                f"model.deployment.{key}: looks like a secret; put it in an environment variable and write "
-                "$VARIABLE, which the shell fills in"
-            )
 
 
 def _program(command: str) -> str | None:
