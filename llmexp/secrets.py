@@ -45,8 +45,8 @@ _INNOCENT_BEFORE_KEY = _words(
     "tool"
 )
 _INNOCENT_BEFORE_TOKEN = _words(
-    "any bos cls content document draft each end eos final first image input inter last mask max min next num output pad per "
-    "sep special start stop think unk"
+    "any bos cls content document draft each end eos final first image input inter last mask max min next num output "
+    "pad per sep special start stop think unk"
 )
 _GLUED = re.compile(r"(api|access|auth|secret|private|subscription|session|bearer|refresh)(key|token)$|passw|secret")
 _VARIABLE_NAMED = frozenset({"env", "environ", "variable"})
