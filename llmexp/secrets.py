@@ -34,7 +34,7 @@ def _words(text: str) -> frozenset[str]:
 
 _WORDS = _words(
     "auth authorization authentication bearer cookie cookies credential credentials jwt passphrase passwd password "
-    "passwords pwd secret secrets"
+    "passwords secret secrets"
 )
 _PAIRS = _words(
     "access-key access-token account-key api-key api-token auth-token bearer-token id-token master-key private-key "
@@ -46,7 +46,7 @@ _INNOCENT_BEFORE_KEY = _words(
 )
 _INNOCENT_BEFORE_TOKEN = _words(
     "any bos cls content document draft each end eos final first image input inter last mask max min next num output "
-    "pad per sep special start stop think unk"
+    "pad per sep special start stop think time unk word"
 )
 _GLUED = re.compile(r"(api|access|auth|secret|private|subscription|session|bearer|refresh)(key|token)$|passw|secret")
 _VARIABLE_NAMED = frozenset({"env", "environ", "variable"})
@@ -63,7 +63,7 @@ def is_credential_name(name: str) -> bool:
     words = [word.lower() for word in _SPLIT.split(name) if word]
     if not words or words[-1] in _VARIABLE_NAMED | _PLACE:
         return False
-    if any(word in _WORDS or _GLUED.search(word) for word in words):
+    if any(word in _WORDS or _GLUED.search(word) for word in words) or "pwd" in words[1:]:
         return True
     if any(f"{one}-{two}" in _PAIRS for one, two in pairwise(words)):
         return True

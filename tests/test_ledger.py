@@ -14,6 +14,7 @@ from support.samples import failure, record
 
 from llmexp.benchmark.purse import End, Spending
 from llmexp.companion.allowance import Allowance
+from llmexp.jobs import plan
 from llmexp.jobs.ledger import LEDGER, Account, Ledger
 from llmexp.metrics import bill
 from llmexp.metrics.prices import PriceList
@@ -208,3 +209,8 @@ def test_what_a_lost_companion_had_on_the_wire_may_have_been_billed() -> None:
     account.close()
     assert ledger.unsure_usd == pytest.approx(0.1)
     assert ledger.remaining() == pytest.approx(0.9)
+
+
+def test_a_price_source_of_any_text_is_text_in_the_plan() -> None:
+    expected = plan.Estimate((plan.Expected("[/b] job", 1, 1.0, 1.0, 1.0, 0.1, "[/x]"),))
+    assert "[/x]" in plan.render(expected)

@@ -28,7 +28,8 @@ ALIKE = (
     "max_tokens max_completion_tokens prompt_cache_key cache_key stop_token_ids stop_token logit_bias eos_token "
     "bos_token pad_token min_tokens skip_special_tokens tokenizer token_ids truncate_prompt_tokens budget_tokens "
     "top_k author authority monkey idempotency-key api_key_env keys keyword return_tokens_as_token_ids "
-    "usd_per_million_output_tokens safety_identifier top_logprobs SSH_AUTH_SOCK AWS_SHARED_CREDENTIALS_FILE"
+    "usd_per_million_output_tokens PWD OLDPWD inter-token time_per_output_token safety_identifier "
+    "top_logprobs SSH_AUTH_SOCK AWS_SHARED_CREDENTIALS_FILE"
 )
 
 

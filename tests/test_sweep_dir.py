@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from llmexp import results
+from llmexp import records, results
 from llmexp.config import load
 from llmexp.errors import ConfigError
-from llmexp.jobs import lock, sweep_dir
+from llmexp.jobs import lock, measure, sweep_dir
 from llmexp.jobs.spec import Spec
 from llmexp.jobs.sweep_dir import SweepDir
 
@@ -186,3 +186,18 @@ def test_set_aside_finds_a_free_number(tmp_path: Path) -> None:
     for at in (1, 2):
         (tmp_path / "3").mkdir()
         assert sweep_dir.set_aside(tmp_path / "3").name == f"3.attempt{at}"
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1", b"PAR1" + bytes(200), b"not parquet at all"])
+def test_half_a_file_of_requests_never_blocks_what_replaces_it(tmp_path: Path, damage: bytes) -> None:
+    sweep = begun(tmp_path / "s", spec(0))
+    finished(sweep.specs[0], status="interrupted")
+    folder = sweep.specs[0].directory
+    tree = json.loads((folder / results.RESULT).read_text()) | {"metrics": {}}
+    (folder / results.RESULT).write_text(json.dumps(tree))
+    (folder / records.PARQUET).write_bytes(damage)
+    old = measure.salvage(folder)
+    assert old is not None
+    assert old.status == "interrupted"
+    kept = sweep_dir.set_aside(folder)
+    assert (kept / records.PARQUET).read_bytes() == damage

@@ -50,7 +50,7 @@ SHOWN_DIFFERENCES = 12
 
 def render(comparison: Comparison, width: int | None = None) -> str:
     """The whole comparison as text for stdout; with colours where stdout is a terminal."""
-    console = Console(width=width, highlight=False)
+    console = Console(width=width, highlight=False, markup=False)
     with console.capture() as capture:
         console.print(Group(*_parts(comparison, console.width)))
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
@@ -84,7 +84,7 @@ def _differences(comparison: Comparison) -> Iterator[RenderableType]:
 def _values(comparison: Comparison, width: int) -> Table:
     """A row for each stack at each load, with as many columns as the terminal holds."""
     metrics = columns(comparison)
-    console = Console(width=10_000)
+    console = Console(width=10_000, markup=False)
     while len(metrics) > 1:
         made = _table(comparison, metrics)
         if Measurement.get(console, console.options, made).maximum <= width:

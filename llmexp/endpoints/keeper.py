@@ -24,30 +24,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from llmexp import secrets
+
 KILL_S = 10.0
 TAIL_LINES = 12
 LOG_BYTES = 64 * 2**20
 """A log is cut there: a server that repeats one line for ever must not fill the disk."""
-HIDDEN = "***"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_SECRET_VARIABLE = re.compile(
-    r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE
-)
-_SECRET_CHARACTERS = 8
 _TICK_S = 0.25
 
 
 class Log:
-    """The server's output in a file, without the values of secret variables, and its last lines."""
+    """The server's output in a file, without secrets, and its last lines."""
 
     def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
-        values = {
-            value
-            for name, value in environment.items()
-            if _SECRET_VARIABLE.search(name) and len(value) >= _SECRET_CHARACTERS and "/" not in value[:1]
-        }
-        self._secrets = [value.encode() for value in sorted(values, key=len, reverse=True)]
+        secrets.learn(environment)
         self._pending = b""
         self._tail = b""
         self._open(path)
@@ -85,9 +77,7 @@ class Log:
         return [line.rstrip()[:500] for line in re.split(r"[\r\n]+", text) if line.strip()][-TAIL_LINES:]
 
     def _clean(self, data: bytes) -> bytes:
-        for secret in self._secrets:
-            data = data.replace(secret, HIDDEN.encode())
-        return data
+        return secrets.redact(data.decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
     def _write(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-(2**14) :]

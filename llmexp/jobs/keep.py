@@ -6,8 +6,11 @@ system's temporary one, and that is said.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
+import os
+import stat
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +62,7 @@ def keep_records(spec: Spec, measurement: Measurement) -> Kept:
         return Kept(own)
     other = _other_place(spec)
     try:
-        other.mkdir(mode=0o700, exist_ok=True)
+        _make_private(other)
         with records.Writer(other, measurement.anchor) as writer:
             for batch in records.iterate(own):
                 writer.append(bytes(batch.serialize()))
@@ -77,10 +80,20 @@ def _other_place(spec: Spec) -> Path:
     return Path(tempfile.gettempdir()) / f"llmexp-{spec.id}"
 
 
+def _make_private(place: Path) -> None:
+    """Make the folder, or take ours; one that somebody else put there is not followed."""
+    place.mkdir(mode=0o700, exist_ok=True)
+    found = place.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise OSError(errno.EEXIST, "belongs to somebody else", str(place))
+
+
 def keep_result(spec: Spec, result: Result, kept: Kept) -> Run:
     """Write `result.json` beside the records, or where there is room; the run says where."""
     for place in dict.fromkeys([kept.directory, _other_place(spec)]):
         try:
+            if place != spec.directory:
+                _make_private(place)
             results.write(place, result)
         except OSError as error:
             log.error("%s: result.json could not be written: %s", spec.name, error)  # noqa: TRY400

@@ -279,16 +279,20 @@ def salvage(directory: Path) -> Result | None:
         return None
     if result.metrics or not records.exists(directory):
         return result
-    config = load(result.config)
-    records.to_parquet(directory)
-    observed = metrics.observe(directory)
-    numbers = {
-        "metrics": _summary(config, observed, prices.price_list(config.model)),
-        "curves": metrics.curves(observed) or {},
-        "errors": metrics.errors(observed),
-    }
-    salvaged = results.parse({**results.tree_of(result), **numbers}, str(directory))
-    results.write(directory, salvaged)
+    try:
+        config = load(result.config)
+        records.to_parquet(directory)
+        observed = metrics.observe(directory)
+        numbers = {
+            "metrics": _summary(config, observed, prices.price_list(config.model)),
+            "curves": metrics.curves(observed) or {},
+            "errors": metrics.errors(observed),
+        }
+        salvaged = results.parse({**results.tree_of(result), **numbers}, str(directory))
+        results.write(directory, salvaged)
+    except Exception as error:  # noqa: BLE001 -- whatever half a file raises must not keep the job from running again
+        log.warning("%s: its rows cannot be read (%s); they stay where they are", directory, error)
+        return result
     return salvaged
 
 

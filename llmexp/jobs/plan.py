@@ -255,7 +255,8 @@ def _text(renderable: object) -> str:
     from rich.console import Console
 
     width = shutil.get_terminal_size((120, 40)).columns
-    console = Console(width=max(80, width), force_terminal=sys.stdout.isatty(), no_color=not sys.stdout.isatty())
+    tty = sys.stdout.isatty()
+    console = Console(width=max(80, width), force_terminal=tty, no_color=not tty, markup=False)
     with console.capture() as capture:
         console.print(renderable)
     return capture.get().rstrip()

@@ -24,7 +24,7 @@ def at_most(price: PriceList, input_tokens: int, max_tokens: int) -> float | Non
     """The most that a request can cost which keeps its token limit; None where no price is known."""
     if price.input_usd is None or price.output_usd is None:
         return None
-    into = max(price.input_usd, price.cache_write_usd or 0.0)
+    into = max(price.input_usd, price.cached_input_usd or 0.0, price.cache_write_usd or 0.0)
     out = max(price.output_usd, price.reasoning_usd or 0.0)
     return input_tokens * into + max_tokens * out
 
@@ -37,6 +37,6 @@ def of(price: PriceList, row: Record) -> Bill:
         return Bill(0.0, whole=True)
     made = row.streamed_tokens if row.output_tokens is None else row.output_tokens
     asked = (row.input_tokens_counted or 0) if row.input_tokens is None else row.input_tokens
-    usd = cost(price, asked, row.cached_tokens or 0, made, row.reasoning_tokens or 0)
+    usd = cost(price, asked, row.cached_tokens or 0, made, row.reasoning_tokens or 0, row.cache_write_tokens or 0)
     whole = row.status == "completed" or row.output_tokens_source == "server"
     return Bill(usd or 0.0, whole)

@@ -230,10 +230,11 @@ def billed_output_tokens(observed: Observed) -> int:
 def _billed(observed: Observed) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     """Input, cached, output, reasoning, cache-write tokens of the requests that cost money.
 
-    Completed ones; failed ones where the server stated usage; and what the client cut, as far as it came.
+    Completed ones; failed ones where the server stated usage or tokens came; what the client cut, as far as it came.
     """
     cut = observed.unfinished & known(observed.sent_ns)
-    billed = observed.completed | (observed.failed & observed.usage_from_server) | cut
+    broken = observed.failed & (observed.usage_from_server | known(observed.first_token_ns))
+    billed = observed.completed | broken | cut
     asked = np.where(known(observed.input_tokens), observed.input_tokens, observed.input_tokens_counted)
     made = np.where(known(observed.output_tokens), observed.output_tokens, observed.streamed_tokens)
     columns = (asked, observed.cached_tokens, made, observed.reasoning_tokens, observed.cache_write_tokens)

@@ -40,6 +40,7 @@ def render(result: Result, directory: Path | None = None, *, colour: bool | None
     tty = sys.stdout.isatty() if colour is None else colour
     width = max(shutil.get_terminal_size().columns, MIN_WIDTH) if tty else PLAIN_WIDTH
     console = Console(
+        markup=False,
         file=io.StringIO(),
         width=width,
         force_terminal=tty,

@@ -80,11 +80,11 @@ def _bar() -> RichProgress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("[cyan]{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", style="cyan", markup=False),
         console=Console(stderr=True),
         transient=True,
         refresh_per_second=4,
