@@ -25,8 +25,8 @@ from llmexp.clients.repeats import tidy
 from llmexp.clients.sse import SseEvent, events
 
 DONE = "[DONE]"
-COUNT_LIMIT = 10**9
-"""No answer has so many tokens: such a count is not read as one."""
+_LARGEST_COUNT = 2**60
+"""Larger ones are read as this one: no stream bears it out, and sums of a few stay within 64 bits."""
 _LONGEST_S = 1e6
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}"]', re.DOTALL)
 _SSE_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?::|data|event|id|retry)")
@@ -349,11 +349,13 @@ def _between(at_ns: int, gap: bytes) -> Iterator[Payload]:
 
 
 def count(value: object) -> int | None:
-    """A token count as some server wrote it; None for anything that is no whole number, and for absurd ones."""
-    if isinstance(value, str) and value.isdecimal() and len(value) < 12:
+    """A token count as some server wrote it; None for anything that is no whole number."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 19:
         value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return min(value, _LARGEST_COUNT) if value >= 0 else None
     figure = number(value)
-    return int(figure) if figure is not None and figure == figure // 1 and 0 <= figure < COUNT_LIMIT else None
+    return min(int(figure), _LARGEST_COUNT) if figure is not None and figure == figure // 1 and figure >= 0 else None
 
 
 def number(value: object) -> float | None:

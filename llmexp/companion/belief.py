@@ -23,8 +23,6 @@ HIDDEN_PROMPT_TOKENS = 100_000
 """A server's own instructions may be so long."""
 _OVER_LIMIT = 8
 _NEAR, _FEWER = 1.5, 1.25
-_FAR = 4
-_LEAST_INPUT = 64
 
 
 class Believed(NamedTuple):
@@ -89,11 +87,9 @@ def _reasoning_holds(usage: Usage, events: list[TokenEvent]) -> bool:
 
 
 def _input_holds(usage: Usage, request: Request) -> bool:
-    stated, counted = usage.input_tokens or 0, request.input_tokens
+    stated = usage.input_tokens or 0
     if stated == 0:
-        return counted == 0
-    if counted >= _LEAST_INPUT and (stated + (usage.cached_tokens or 0)) * _FAR < counted:
-        return False
+        return request.input_tokens == 0
     return stated <= HIDDEN_PROMPT_TOKENS or stated <= HIDDEN_PROMPT_TOKENS + sum(
         len(text.encode("utf-8", "replace")) for text in (*request.texts, *request.image_data)
     )

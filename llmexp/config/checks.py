@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
+from llmexp.config.addresses import base_url_problems, url_problems
 from llmexp.config.schema import Config, Judge, Model, Tokens, Workload
 
 
@@ -21,16 +21,9 @@ def problems(config: Config) -> Iterator[str]:
 
 def _check_model(model: Model) -> Iterator[str]:
     if model.base_url is not None:
-        url = urlsplit(model.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            yield (f"model.base_url: must be a URL such as http://127.0.0.1:8000/v1, got '{model.base_url}'")
+        yield from base_url_problems("model.base_url", model.base_url)
     if model.metrics_url not in (None, "none"):
-        url = urlsplit(model.metrics_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            yield (
-                f"model.metrics_url: must be a URL such as http://127.0.0.1:8000/metrics, or none, "
-                f"got '{model.metrics_url}'"
-            )
+        yield from url_problems("model.metrics_url", model.metrics_url, "http://127.0.0.1:8000/metrics, or none")
     takes_marks = model.api in ("anthropic", "bedrock") or (model.provider or "").startswith(("anthropic", "bedrock"))
     if model.cache_points and not takes_marks:
         yield (
@@ -43,12 +36,9 @@ def _check_model(model: Model) -> Iterator[str]:
 
 def _check_gpus(model: Model) -> Iterator[str]:
     if model.gpu_metrics not in (None, "none", "nvml"):
-        url = urlsplit(model.gpu_metrics)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            yield (
-                "model.gpu_metrics: must be nvml, none, or the URL of a DCGM exporter such as "
-                f"http://127.0.0.1:9400/metrics, got '{model.gpu_metrics}'"
-            )
+        yield from url_problems(
+            "model.gpu_metrics", model.gpu_metrics, "http://127.0.0.1:9400/metrics, or nvml, or none"
+        )
     if model.gpus == []:
         yield "model.gpus: must name a GPU; null means all"
 
@@ -102,6 +92,8 @@ def _check_load(config: Config) -> Iterator[str]:
 
 
 def _check_run(config: Config) -> Iterator[str]:
+    if config.tracking.uri is not None and config.tracking.uri.startswith(("http:", "https:")):
+        yield from url_problems("tracking.uri", config.tracking.uri, "http://127.0.0.1:5000")
     if config.capacity.enabled and not config.slo.asked:
         yield "slo: the capacity search needs a threshold, such as slo.ttft_s=0.5"
     if config.slo.enforce and not config.slo.asked:
