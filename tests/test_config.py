@@ -101,3 +101,34 @@ def test_flatten_keeps_lists_and_empty_mappings() -> None:
 def test_every_field_can_be_overridden_because_the_defaults_carry_it() -> None:
     assert set(defaults()) == {field.alias or name for name, field in Config.model_fields.items()}
     assert {"base_url", "api_key_env", "headers_env", "region"} <= set(defaults()["model"])
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:80000/v1", "its port must be a number from 1 to 65535"),
+        ("http://127.0.0.1:0/v1", "its port must be a number from 1 to 65535"),
+        ("http://127.0.0.1:/v1", "its port must be a number from 1 to 65535"),
+        ("http://127.0.0.1:http/v1", "its port must be a number from 1 to 65535"),
+        ("http://[::1:8000/v1", "an IPv6 address stands in brackets"),
+        ("http://exa mple/v1", "white space"),
+        ("http://ex%61mple/v1", "no name of a host"),
+        ("http://host/v1#top", "never sent"),
+        ("host:8000/v1", "must be a URL such as http://127.0.0.1:8000/v1"),
+        ("ftp://host/v1", "must be a URL such as http://127.0.0.1:8000/v1"),
+        ("http://host/v1/chat/completions", "set model.base_url=http://host/v1"),
+        ("http://host/v1/messages/", "would go to /v1/messages/messages"),
+        ("http://host/openai/v1/completions?api-version=1", "set model.base_url=http://host/openai/v1?api-version=1"),
+    ],
+)
+def test_an_address_that_cannot_be_called_is_told_before_anything_is_sent(url: str, said: str) -> None:
+    [line] = problems(model__base_url=url)
+    assert line.startswith("model.base_url: ")
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1]:8000/v1", "https://a-b.example/v1?api-version=2024", "http://my_host:1/"]
+)
+def test_addresses_that_can_be_called(url: str) -> None:
+    assert load(tree(model__base_url=url)).model.base_url == url
