@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 
 from llmexp import config, records
 from llmexp.metrics.dictionary import DICTIONARY
-from llmexp.metrics.distributions import CARRIED_FROM
+from llmexp.metrics.distributions import PERCENTILES, needed
 from llmexp.records import Record
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -144,7 +144,7 @@ def metric_dictionary() -> str:
             if metric.kind == kind
         ]
         lines.append("")
-    carried = ", ".join(f"{name} from n = {count}" for name, count in CARRIED_FROM.items())
+    carried = ", ".join(f"{name} from n = {needed(int(name[1:]))}" for name in PERCENTILES)
     lines += [
         "## Which percentiles a sample carries",
         "",

@@ -19,7 +19,8 @@ from llmexp import records
 from llmexp.compare import Options, compare, load_runs, render
 from llmexp.compare.__main__ import main, newest
 from llmexp.errors import ConfigError
-from llmexp.metrics.catalogue import Metric, digits, percent_range
+from llmexp.metrics.catalogue import Metric
+from llmexp.metrics.wording import digits, percent_range
 from llmexp.results import Metrics
 from llmexp.results.run import Run, find
 

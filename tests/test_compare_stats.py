@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmexp.compare import stats
 from llmexp.compare.stats import Estimate
+from llmexp.metrics import distributions
 
 RNG_SEED = 5
 
@@ -48,7 +49,7 @@ def test_welch_for_groups_that_share_no_block():
 @pytest.mark.parametrize(("percent", "needed"), [(50, 5), (75, 11), (90, 29), (95, 59), (99, 299), (25, 11), (5, 59)])
 def test_a_percentile_needs_its_number_of_values(percent, needed):
     values = np.arange(1.0, needed + 1)
-    assert stats.carries(percent) == needed
+    assert distributions.needed(percent) == needed
     assert stats.of_percentile(values, percent, 0.05) is not None
     assert stats.of_percentile(values[:-1], percent, 0.05) is None
 

@@ -200,7 +200,7 @@ def test_the_table_says_what_counts() -> None:
     assert "requests 40 completed · 1 failed (2.4%) · 1 unfinished" in lines
     assert "errors 1 throttled: 429 throttled 429" in lines
     assert "SLO met, kept by 97.6% of the requests · goodput 3.87 requests/s" in lines
-    assert any(line.startswith("cost 0.041 USD · 51.25 USD per million output tokens") for line in lines)
+    assert any(line.startswith("cost $0.0410 · $51.25 per million output tokens") for line in lines)
     assert any(line.startswith("invalid event-loop lag was 31 ms at p99 (limit 25 ms)") for line in lines)
     assert "files outputs/x" in lines
     assert "\x1b" not in text

@@ -131,7 +131,7 @@ def test_logging_again_updates_the_same_run(module_store: MlflowStore, tmp_path:
     note = changed.data.tags["mlflow.note.content"]
     assert "- degraded: the busiest worker used 74 % of a core (limit 70 %): it stamps late. Add workers." in note
     assert "- 3 requests were cut when run.grace_s ended." in note
-    assert "| Time to first token, s | 0.1 | 0.58 | 0.4 |" in note
+    assert "| first token (TTFT) | 100 ms | 580 ms | 400 ms |" in note
     assert "Again: `python -m llmexp model=sonnet concurrency=4`" in note
 
 

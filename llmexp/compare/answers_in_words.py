@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llmexp.compare import words
 from llmexp.compare.quality import IDENTICAL, Right, span
 from llmexp.compare.stacks import Stack
-from llmexp.metrics.catalogue import digits
+from llmexp.metrics.wording import digits
 
 if TYPE_CHECKING:
     from llmexp.compare.model import Comparison, Contrast

@@ -17,6 +17,7 @@ from llmexp.compare.answers import RIGHT, side_of
 from llmexp.compare.fairness import aligned
 from llmexp.compare.stats import MIN_BLOCKS, Estimate
 from llmexp.metrics.catalogue import CAPACITY, Metric
+from llmexp.metrics.distributions import carries
 from llmexp.results.run import Run
 
 Basis = Literal["blocks", "groups", "within", "prompts"]
@@ -110,7 +111,7 @@ def carried(run: Run, metric: Metric) -> bool:
     if metric.percent is None:
         return True
     count = run.values.get(f"{metric.base}/count", float(run.requests.completed.sum()))
-    return count >= stats.carries(metric.percent)
+    return carries(int(count), metric.statistic)
 
 
 def _positive(values: Sequence[float]) -> bool:

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llmexp.metrics.catalogue import AT_A_LOAD, digits
+from llmexp.metrics.catalogue import AT_A_LOAD
+from llmexp.metrics.wording import digits
 from llmexp.records.observed import Floats
 from llmexp.results.requests import Requests
 from llmexp.results.run import Run

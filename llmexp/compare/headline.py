@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from llmexp.compare import answers_in_words as answers
 from llmexp.compare import stats, words
 from llmexp.compare.stacks import Cell, Stack
-from llmexp.metrics.catalogue import percent_range
+from llmexp.metrics.distributions import needed
+from llmexp.metrics.wording import percent_range
 
 if TYPE_CHECKING:
     from llmexp.compare.model import Comparison, Contrast
@@ -68,7 +69,7 @@ def _nothing(comparison: Comparison) -> str:
     if not any(sum(bool(grid.at(stack, cell)) for stack in grid.stacks) > 1 for cell in grid.cells):
         return "The stacks share no workload and load, so they cannot be compared."
     if primary.percent is not None and any(not value.carried for value in comparison.values.values()):
-        return f"No verdict: {primary.label} needs {stats.carries(primary.percent)} completed requests in each run."
+        return f"No verdict: {primary.label} needs {needed(primary.percent)} completed requests in each run."
     return f"No verdict: {primary.label} is not known on both sides of any pair."
 
 

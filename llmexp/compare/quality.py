@@ -22,7 +22,7 @@ from llmexp.compare.shares import Answers, Difference, difference
 from llmexp.compare.stacks import Cell, Grid, Stack
 from llmexp.compare.stats import MIN_BLOCKS, Step
 from llmexp.json_types import branch, number
-from llmexp.metrics.catalogue import digits, signed_points
+from llmexp.metrics.wording import digits, signed_points
 from llmexp.results.run import Run
 
 IDENTICAL = "identical_share"

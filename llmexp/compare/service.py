@@ -14,14 +14,12 @@ import numpy as np
 from llmexp.compare import stats
 from llmexp.compare.evidence import Value
 from llmexp.compare.stacks import Cell, Grid, Stack
+from llmexp.config import Slo
 from llmexp.json_types import branch, number
 from llmexp.metrics.catalogue import Metric
+from llmexp.metrics.service_level import TIMES, clocked, within
 from llmexp.records.observed import Bools
 from llmexp.results.run import Run
-
-DEFAULT_ATTAINMENT = 0.95
-_OPEN_LOOP = {"ttft_s": "response_ttft_s", "e2e_latency_s": "response_latency_s"}
-"""In open loops a request's clock starts when the schedule wanted it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +93,15 @@ def services(grid: Grid, alpha: float) -> list[Service]:
 
 
 def good(run: Run, thresholds: dict[str, float]) -> Bools:
-    """Which of a run's requests met every threshold; a one-token answer meets any time per token."""
-    passed = run.requests.completed.copy()
-    for name, limit in thresholds.items():
-        values = getattr(run.requests, _OPEN_LOOP.get(name, name) if run.open_loop else name)
-        passed &= (values <= limit) | (np.isnan(values) & (name == "time_per_output_token_s"))
-    return passed
+    """Which of a run's requests kept the service level."""
+    requests = run.requests
+    timed = requests.completed & np.isfinite(requests.ttft_s) & np.isfinite(requests.e2e_latency_s)
+    return within(timed, thresholds, lambda name: requests.column(clocked(name, open_loop=run.open_loop)))
 
 
 def _service(stack: Stack, cell: Cell, runs: Sequence[Run], alpha: float) -> Service | None:
     slo = branch(runs[0].config, "slo") if runs else {}
-    names = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
-    thresholds = {name: limit for name in names if (limit := number(slo, name))}
+    thresholds = {name: limit for name in TIMES if (limit := number(slo, name))}
     hits = sum(int(good(run, thresholds).sum()) for run in runs)
     total = sum(int((run.requests.completed | run.requests.failed).sum()) for run in runs)
     share = stats.of_share(hits, total, alpha)
@@ -118,7 +113,7 @@ def _service(stack: Stack, cell: Cell, runs: Sequence[Run], alpha: float) -> Ser
         stack,
         cell,
         thresholds,
-        number(slo, "attainment") or DEFAULT_ATTAINMENT,
+        number(slo, "attainment") or Slo().attainment,
         hits,
         total,
         *share,

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from llmexp.metrics.distributions import needed as values_needed
+
 Floats = NDArray[np.float64]
 MIN_BLOCKS = 3
-CARRIES = {50: 5, 75: 11, 90: 29, 95: 59, 99: 299}
-"""Percentile → how many values it needs: 0.95 or more that at least one lies beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,6 @@ class Estimate:
 def t_quantile(probability: float, df: float) -> float:
     """Quantile of Student's t; the normal one for infinite degrees of freedom."""
     return float(special.ndtri(probability) if math.isinf(df) else special.stdtrit(df, probability))
-
-
-def carries(percent: int) -> int:
-    """How many values a percentile needs; one that is not in the table needs what the next more extreme one does."""
-    extreme = max(percent, 100 - percent)
-    return next((count for listed, count in CARRIES.items() if extreme <= listed), 10 * CARRIES[99])
 
 
 # --- between runs ----------------------------------------------------------------------------------------------------
@@ -115,7 +109,7 @@ def of_percentile(values: Floats, percent: int, alpha: float) -> tuple[float, fl
     The ranks are pushed apart by the root of the inflation that the order of the values shows.
     """
     n = len(values)
-    if n < carries(percent):
+    if n < values_needed(percent):
         return None
     share = percent / 100
     below = special.bdtr(np.arange(n + 1), n, share)

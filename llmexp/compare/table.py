@@ -27,16 +27,6 @@ COLUMNS = (
     "usd_per_million_output_tokens",
     "usd_per_thousand_right",
 )
-_SHORT = {
-    "time_per_output_token_s": "per token",
-    "e2e_latency_s": "end to end",
-    "output_tokens_per_s": "tokens/s",
-    "goodput_per_s": "goodput",
-    "error_rate": "errors",
-    "usd_per_million_output_tokens": "$/M out",
-    "right_share": "right",
-    "usd_per_thousand_right": "$/k right",
-}
 _STYLES = {
     "tie": "cyan",
     "not_worse": "cyan",
@@ -108,7 +98,7 @@ def costs(comparison: Comparison, metric: Metric) -> bool:
 
 def _table(comparison: Comparison, metrics: Sequence[Metric]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("load", "stack", _short(comparison.primary), "interval", *map(_short, metrics[1:])):
+    for name in ("load", "stack", comparison.primary.column, "interval", *(metric.column for metric in metrics[1:])):
         table.add_column(name, justify="left" if name in ("load", "stack") else "right", overflow="fold")
     for cell in comparison.grid.cells:
         shown = _load(cell, comparison)
@@ -118,11 +108,6 @@ def _table(comparison: Comparison, metrics: Sequence[Metric]) -> Table:
                 table.add_row(shown, stack.label, first, _interval(comparison, stack, cell), *rest)
                 shown = ""
     return table
-
-
-def _short(metric: Metric) -> str:
-    words = _SHORT.get(metric.base)
-    return metric.label if words is None else f"{metric.statistic} {words}".strip()
 
 
 def _load(cell: Cell, comparison: Comparison) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from llmexp.compare.evidence import Gap
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.stats import BLOCKS_LIMIT, MIN_BLOCKS, Needed
-from llmexp.metrics.catalogue import Metric, digits, percent_range
+from llmexp.metrics.catalogue import Metric
+from llmexp.metrics.wording import digits, percent_range
 
 LEAST_GROWTH = 0.1
 """An extrapolation is not worth more precision: nobody should be told to send one more request."""

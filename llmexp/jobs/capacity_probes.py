@@ -18,7 +18,7 @@ from llmexp.config import Config, Slo
 from llmexp.jobs.capacity_search import Outcome
 from llmexp.json_types import Tree, branch, text
 from llmexp.metrics.distributions import seconds
-from llmexp.metrics.summary import meets
+from llmexp.metrics.service_level import meets
 from llmexp.records.observed import Floats, Ints, Observed, known
 
 HORIZON = 10

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmexp.config import Config, Model
+from llmexp.config import DEFAULT_STREAMS, Config, Model
 from llmexp.errors import ConfigError
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.spec import Spec
@@ -95,7 +95,7 @@ def _requests(config: Config, mean_output: float) -> int:
     elif (most := _most(config)) is not None:
         measured = most
     elif config.peak_rate is None:
-        measured = int((config.streams or 4) * run.timeout_s / _e2e_s(config, mean_output)) + 1
+        measured = int((config.streams or DEFAULT_STREAMS) * run.timeout_s / _e2e_s(config, mean_output)) + 1
     else:
         measured = int(config.peak_rate * run.timeout_s) + 1
     return (measured + run.warmup_requests) * probes_at_most(config)
@@ -126,7 +126,7 @@ def _seconds(config: Config, mean_output: float) -> float:
     if config.capacity.enabled and config.capacity.of == "rate":
         need = requests / config.capacity.start
     elif config.peak_rate is None:
-        need = requests / (config.streams or 4) * _e2e_s(config, mean_output)
+        need = requests / (config.streams or DEFAULT_STREAMS) * _e2e_s(config, mean_output)
     else:
         need = requests / config.peak_rate
     return min(need, (run.timeout_s + run.grace_s) * probes_at_most(config))

@@ -1,12 +1,13 @@
-"""What a comparison knows about each metric: its name for people, its unit, and which direction is better."""
+"""A metric for people: its label, unit and direction from the dictionary, and its values in words."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-Better = Literal["lower", "higher"]
+from llmexp.metrics.dictionary import DICTIONARY, STATISTICS, Better, Entry
+from llmexp.metrics.wording import decimals_for, format_step
+
 CAPACITY = "capacity/estimate"
 """The highest load that a search found to keep the service level."""
 SHOWN = (
@@ -50,54 +51,26 @@ SHOWN = (
 )
 """What a comparison shows, in this order; the primary metric comes first wherever it stands."""
 
-_WORDS = {
-    "ttft_s": "TTFT",
-    "time_to_first_answer_token_s": "time to first answer token",
-    "time_to_first_tool_call_s": "time to first tool call",
-    "e2e_latency_s": "end-to-end latency",
-    "session_duration_s": "session duration",
-    "sessions_completed": "sessions completed",
-    "sessions_per_s": "session throughput",
-    "time_per_output_token_s": "time per output token",
-    "inter_token_latency_s": "inter-token latency",
-    "inter_chunk_latency_s": "inter-chunk latency",
-    "response_ttft_s": "TTFT from the intended send",
-    "response_latency_s": "latency from the intended send",
-    "schedule_lag_s": "schedule lag",
-    "output_tokens_per_s": "output throughput",
-    "output_tokens_per_s_per_request": "tokens/s of a request",
-    "requests_per_s": "request throughput",
-    "goodput_per_s": "goodput",
-    "error_rate": "error rate",
-    "input_tokens": "input tokens",
-    "output_tokens": "output tokens",
-    "cost_usd": "cost",
-    "usd_per_million_output_tokens": "cost per million output tokens",
-    "score": "score",
-    "right_share": "right answers",
-    "right_share_low": "right answers, lower end",
-    "right_share_high": "right answers, upper end",
-    "right_per_s": "right answers/s",
-    "usd_per_thousand_right": "cost per thousand right answers",
-    "right_goodput_per_s": "right and in time",
-    "gpu/energy_j": "GPU energy",
-    "gpu/power_w": "GPU power",
-    "gpu/utilization": "GPU utilization",
-    "gpu/memory_used_bytes": "GPU memory used",
-    "gpu/joules_per_output_token": "GPU energy per output token",
-    "gpu/joules_per_good_request": "GPU energy per good request",
-    "gpu/joules_per_right_answer": "GPU energy per right answer",
-    "cpu/energy_j": "CPU energy",
-    "cpu/power_w": "CPU power",
-    "cpu/joules_per_output_token": "CPU energy per output token",
-    "cpu/joules_per_good_request": "CPU energy per good request",
-    "cpu/joules_per_right_answer": "CPU energy per right answer",
-}
-AT_A_LOAD = tuple(_WORDS)
+AT_A_LOAD = tuple(name for name, entry in DICTIONARY.items() if entry.label)
 """Beginnings of the metrics that mean something only beside the load they were measured at."""
-_DRAWN = ("gpu/", "cpu/")
-"""Groups of plain numbers: no distribution stands behind such a name."""
 _OPEN_LOOP_ONLY = ("response_ttft_s", "response_latency_s")
+
+
+def _entry(base: str) -> Entry:
+    """A metric's entry; one that is outside the dictionary (`client/…`) is read by the end of its name."""
+    known = DICTIONARY.get(base)
+    if known is not None:
+        return known
+    if base == CAPACITY:
+        return Entry(base, "", "number", "", label="capacity", better="higher")
+    last = base.rpartition("/")[2]
+    if last in DICTIONARY:
+        return DICTIONARY[last]
+    if last.endswith("_per_s"):
+        return Entry(base, "", "number", "", better="higher")
+    if last.endswith("_s"):
+        return Entry(base, "s", "number", "", better="lower")
+    return Entry(base, "tokens" if last.endswith("_tokens") else "", "number", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +81,14 @@ class Metric:
 
     @property
     def base(self) -> str:
-        """The distribution it belongs to: `ttft_s` of `ttft_s/p95`."""
-        return self.name if self.name.startswith(_DRAWN) else self.name.rpartition("/")[0] or self.name
+        """The distribution it belongs to: `ttft_s` of `ttft_s/p95`; a plain number's own name."""
+        head, _, statistic = self.name.rpartition("/")
+        return head if head and statistic in STATISTICS else self.name
 
     @property
     def statistic(self) -> str:
         """`p95` of `ttft_s/p95`; empty for plain numbers."""
-        return self.name.rpartition("/")[2] if self.base != self.name else ""
+        return self.name.removeprefix(self.base).removeprefix("/")
 
     @property
     def percent(self) -> int | None:
@@ -124,41 +98,32 @@ class Metric:
     @property
     def label(self) -> str:
         """For people: `p95 TTFT`."""
-        if self.name == CAPACITY:
-            return "capacity"
-        words = _WORDS.get(self.base, self.base.replace("_", " "))
+        return self._with_statistic(_entry(self.base).label or self.base.replace("_", " "))
+
+    @property
+    def column(self) -> str:
+        """The same at the head of a narrow column: `p95 end to end`."""
+        short = _entry(self.base).column
+        return self._with_statistic(short) if short else self.label
+
+    @property
+    def row(self) -> str:
+        """The distribution at the head of a row: `first token (TTFT)`."""
+        return _entry(self.base).row or Metric(self.base).label
+
+    def _with_statistic(self, words: str) -> str:
         return f"{self.statistic} {words}" if self.statistic else words
 
     @property
     def better(self) -> Better | None:
         """Which direction is better; None where neither is."""
-        rises = ("_per_s", "_per_s_per_request")
-        if self.name == CAPACITY or self.base.endswith(rises) or self.base in ("score", "right_share"):
-            return "higher"
-        if self.base.endswith("_s") or self.base in ("error_rate", "requests_failed") or "usd" in self.base:
-            return "lower"
-        if self.base.endswith(("energy_j", "power_w")) or "joules" in self.base:
-            return "lower"
-        return None
+        return _entry(self.base).better
 
     @property
     def unit(self) -> str:
-        """`s`, `tokens/s`, `requests/s`, `USD`, `share`, `tokens` or nothing."""
-        if self.base.startswith("output_tokens_per_s"):
-            return "tokens/s"
-        if self.base in ("requests_per_s", "goodput_per_s", "right_per_s", "right_goodput_per_s"):
-            return "requests/s"
-        if self.base == "sessions_per_s":
-            return "sessions/s"
-        if "usd" in self.base:
-            return "USD"
-        if self.base.endswith("energy_j") or "joules" in self.base:
-            return "J"
-        if self.base.endswith("power_w"):
-            return "W"
-        if self.base in ("error_rate", "gpu/utilization") or self.base.startswith("right_share"):
-            return "share"
-        return "s" if self.base.endswith("_s") else "tokens" if self.base.endswith("_tokens") else ""
+        """`s`, `tokens/s`, `requests/s`, `USD`, `share`, `tokens`, … or nothing for a scale (`0 to 1`)."""
+        unit = _entry(self.base).unit
+        return "" if unit[:1].isdigit() else unit
 
     @property
     def open_loop_only(self) -> bool:
@@ -170,12 +135,12 @@ class Metric:
         if value is None or not math.isfinite(value):
             return "–"
         scale, unit = self._scale(abs(value))
-        return _join(self._number(value * scale, _step(abs(value * scale))), unit)
+        return _join(self._number(value * scale, decimals_for(abs(value * scale))), unit)
 
     def show_range(self, low: float, high: float) -> str:
         """Two values with one unit: `180–240 ms`."""
         scale, unit = self._scale(max(abs(low), abs(high)))
-        step = _step(max(abs(low), abs(high)) * scale)
+        step = decimals_for(max(abs(low), abs(high)) * scale)
         first, second = (self._number(value * scale, step) for value in (low, high))
         dash = "–" if low >= 0 else " to "
         return _join(first if first == second else f"{first}{dash}{second}", unit)
@@ -199,38 +164,3 @@ def _join(number: str, unit: str) -> str:
     if unit == "USD":
         return f"−${number[1:]}" if number.startswith("−") else f"${number}"
     return f"{number} {unit}" if unit else number
-
-
-def digits(value: float, significant: int = 3) -> str:
-    """A number with so many significant digits, without an exponent, thousands grouped, a true minus."""
-    if value == 0:
-        return "0"
-    return format_step(value, _step(abs(value), significant))
-
-
-def _step(size: float, significant: int = 3) -> int:
-    """Decimals that show a number of this size with so many significant digits."""
-    return min(9, max(0, significant - 1 - math.floor(math.log10(size)))) if size else 0
-
-
-def format_step(value: float, decimals: int) -> str:
-    """Fixed decimals, thousands grouped, a true minus sign, no negative zero."""
-    text = f"{abs(value):,.{decimals}f}"
-    return f"−{text}" if value < 0 and text.strip("0.,") else text
-
-
-def signed_points(low: float, high: float) -> str:
-    """A difference of two shares as percentage points: `−1.6 to +2.4 points`."""
-    first, second = (_signed(100 * value) for value in (low, high))
-    return f"{first} to {second} points"
-
-
-def _signed(points: float) -> str:
-    text = format_step(points, 1)
-    return f"+{text}" if points > 0 and text.strip("0.") else text
-
-
-def percent_range(low: float, high: float) -> str:
-    """Two relative differences as percent: `12–16 %`."""
-    first, second = (digits(value * 100, 2) for value in (low, high))
-    return f"{first}{'–' if low >= 0 else ' to '}{second} %" if first != second else f"{first} %"

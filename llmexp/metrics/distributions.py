@@ -10,8 +10,8 @@ import numpy as np
 from llmexp.records.observed import Floats, Ints
 
 PERCENTILES = {"p25": 0.25, "p50": 0.50, "p75": 0.75, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-CARRIED_FROM = {"p25": 11, "p50": 5, "p75": 11, "p90": 29, "p95": 59, "p99": 299}
-"""Values a sample needs before it carries a percentile."""
+_NEEDED = {50: 5, 75: 11, 90: 29, 95: 59, 99: 299}
+"""Percentile → how many values it needs: 0.95 or more that at least one lies beyond it."""
 
 
 def distribution(sample: Floats | Sequence[float]) -> dict[str, float | None] | None:
@@ -43,7 +43,13 @@ def _at(ordered: Floats, share: float) -> float:
 
 def carries(count: int, percentile: str) -> bool:
     """Whether a sample of this size carries the percentile; no verdict may rest on one that is not carried."""
-    return count >= CARRIED_FROM[percentile]
+    return count >= needed(int(percentile.removeprefix("p")))
+
+
+def needed(percent: int) -> int:
+    """How many values a percentile needs; one that is not in the table needs what the next more extreme one does."""
+    extreme = max(percent, 100 - percent)
+    return next((count for listed, count in _NEEDED.items() if extreme <= listed), 10 * _NEEDED[99])
 
 
 def uncarried(count: int) -> list[str]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from llmexp.config import Slo
-from llmexp.metrics.dictionary import DICTIONARY, Metric
-from llmexp.metrics.distributions import all_uncarried, distribution, seconds, uncarried
+from llmexp.metrics.dictionary import DICTIONARY
+from llmexp.metrics.distributions import all_uncarried, distribution, uncarried
 from llmexp.metrics.latencies import between, chunk_gaps, output_rate, real, time_per_output_token, token_gaps
 from llmexp.metrics.quality import right_answers
+from llmexp.metrics.service_level import meets
 from llmexp.metrics.sessions import of_sessions, sessions_held
 from llmexp.metrics.timeline import (
     InFlight,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DICTIONARY",
-    "Metric",
     "all_uncarried",
     "billed_output_tokens",
     "cached_beyond",
@@ -161,20 +161,6 @@ def _rates(observed: Observed, span: Span | None) -> dict[str, Any]:
         "inflight_mean": inflight_mean(observed),
         "stale_connections": int(observed.stale_connections[known(observed.stale_connections)].sum()),
     }
-
-
-def meets(observed: Observed, slo: Slo, *, open_loop: bool) -> Bools:
-    """Which requests meet every threshold. An answer of one chunk has no time per output token that could miss."""
-    start = observed.intended_ns if open_loop else observed.sent_ns
-    good = observed.completed & known(start, observed.first_token_ns, observed.last_token_ns)
-    limits = slo.thresholds
-    if "ttft_s" in limits:
-        good &= seconds(observed.first_token_ns - start) <= limits["ttft_s"]
-    if "e2e_latency_s" in limits:
-        good &= seconds(observed.last_token_ns - start) <= limits["e2e_latency_s"]
-    if "time_per_output_token_s" in limits:
-        good &= ~(time_per_output_token(observed) > limits["time_per_output_token_s"])
-    return good
 
 
 def _service(

@@ -1,6 +1,8 @@
-"""Numbers for people: durations, counts, money, and what a capacity search found."""
+"""Numbers for people, formatted in one place: digits, durations, money, shares, and what a capacity search found."""
 
 from __future__ import annotations
+
+import math
 
 from llmexp.json_types import Tree, text
 from llmexp.json_types import number as number_at
@@ -10,20 +12,49 @@ def duration(seconds: float) -> str:
     """Three significant digits in the unit that suits: µs, ms or s."""
     for limit, scale, unit in ((0.001, 1e6, "µs"), (1, 1e3, "ms")):
         if abs(seconds) < limit:
-            return f"{number(seconds * scale)} {unit}"
-    return f"{number(seconds)} s"
-
-
-def number(value: float) -> str:
-    """Three significant digits at least, thousands marked, whole numbers as they are."""
-    if value == int(value) or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.{2 if abs(value) < 10 else 1}f}" if abs(value) >= 0.1 else f"{value:.2g}"
+            return f"{digits(seconds * scale)} {unit}"
+    return f"{digits(seconds)} s"
 
 
 def usd(value: float) -> str:
-    """Cents where there are some, else what it takes to show three digits."""
-    return f"{value:,.2f}" if value == 0 or value >= 1 else f"{value:.3g}"
+    """`$15.00`, `$0.0123`: three significant digits, cents always."""
+    shown = format_step(abs(value), max(decimals_for(abs(value)), 2)) if value else "0"
+    return f"−${shown}" if value < 0 else f"${shown}"
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """A number with so many significant digits, without an exponent, thousands grouped, a true minus."""
+    if value == 0:
+        return "0"
+    return format_step(value, decimals_for(abs(value), significant))
+
+
+def decimals_for(size: float, significant: int = 3) -> int:
+    """Decimals that show a number of this size with so many significant digits."""
+    return min(9, max(0, significant - 1 - math.floor(math.log10(size)))) if size else 0
+
+
+def format_step(value: float, decimals: int) -> str:
+    """Fixed decimals, thousands grouped, a true minus sign, no negative zero."""
+    text = f"{abs(value):,.{decimals}f}"
+    return f"−{text}" if value < 0 and text.strip("0.,") else text
+
+
+def signed_points(low: float, high: float) -> str:
+    """A difference of two shares as percentage points: `−1.6 to +2.4 points`."""
+    first, second = (_signed(100 * value) for value in (low, high))
+    return f"{first} to {second} points"
+
+
+def _signed(points: float) -> str:
+    text = format_step(points, 1)
+    return f"+{text}" if points > 0 and text.strip("0.") else text
+
+
+def percent_range(low: float, high: float) -> str:
+    """Two relative differences as percent: `12–16 %`."""
+    first, second = (digits(value * 100, 2) for value in (low, high))
+    return f"{first}{'–' if low >= 0 else ' to '}{second} %" if first != second else f"{first} %"
 
 
 def capacity_headline(capacity: Tree) -> str:

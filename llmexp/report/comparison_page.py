@@ -12,7 +12,8 @@ from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.service import Capacity, Service
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.table import columns, remarks, verdict_text
-from llmexp.metrics.catalogue import Metric, digits
+from llmexp.metrics.catalogue import Metric
+from llmexp.metrics.wording import digits
 from llmexp.report import plots, turns
 from llmexp.report.figures import Plot, drawing
 from llmexp.report.page import render

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from llmexp.config import flatten
 from llmexp.json_types import Tree, branch, items, number
-from llmexp.metrics.catalogue import Metric, digits
+from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.distributions import carries
-from llmexp.metrics.wording import capacity_headline
+from llmexp.metrics.wording import capacity_headline, digits
 from llmexp.report import timeline, turns
 from llmexp.report.figures import drawing
 from llmexp.report.page import render

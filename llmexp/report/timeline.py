@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from llmexp.metrics.catalogue import Metric, digits
+from llmexp.metrics.catalogue import Metric
+from llmexp.metrics.wording import digits
 from llmexp.report.figures import BAD, HEIGHT_IN, SERIES, WIDE_IN, Plot, colour, label_axis, legend, margins, plot
 from llmexp.report.plots import LATENCIES, ecdf, finish_ecdf
 from llmexp.results.model import Curves

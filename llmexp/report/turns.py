@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from matplotlib.figure import Figure
 
 from llmexp.json_types import Tree, items, number
-from llmexp.metrics.catalogue import Metric, digits
+from llmexp.metrics.catalogue import Metric
+from llmexp.metrics.wording import digits
 from llmexp.report.figures import Plot, colour, dash, label_axis, legend, marker, plot
 from llmexp.results.run import Run
 

@@ -76,8 +76,13 @@ class Requests:
         """A metric's values of the completed requests in the order sent; None for metrics that are not per request."""
         if metric not in PER_REQUEST:
             return None
-        values: Floats = getattr(self, metric)[self.completed]
+        values = self.column(metric)[self.completed]
         return values[np.isfinite(values)]
+
+    def column(self, metric: str) -> Floats:
+        """A metric's value for every request, NaN where there is none."""
+        values: Floats = getattr(self, metric)
+        return values
 
 
 PER_REQUEST = frozenset(

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import chain, count, islice, takewhile
 from typing import TypeVar
 
-from llmexp.config import Load
+from llmexp.config import Load, closed_loop
 from llmexp.errors import ConfigError
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def offsets(
 
     What is wrong with a trace's beginning is raised here, not at the first send.
     """
-    if load.kind == "closed" or (load.kind == "ramp" and load.of == "concurrency"):
+    if closed_loop(load.kind, load.of):
         return None
     times = _times(load, seed, timeout_s, max_requests)
     return islice(takewhile(lambda at: at < timeout_s, times), max_requests)

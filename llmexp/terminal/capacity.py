@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmexp.json_types import Tree, items, text
-from llmexp.metrics.wording import duration, number
+from llmexp.metrics.wording import digits, duration
 
 
 def table(curve: Tree) -> Table:
@@ -40,7 +40,7 @@ def table(curve: Tree) -> Table:
             str(probe),
             Text("passed", "green") if passed else Text("failed", "red"),
             f"{share:.1%}" if isinstance(share, float) else "",
-            _shown(number, good),
+            _shown(digits, good),
             _shown(duration, first),
             _shown(duration, token),
             str(why or ""),

@@ -15,23 +15,24 @@ from rich.table import Table
 from rich.text import Text
 
 from llmexp.json_types import branch
+from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.distributions import all_uncarried
-from llmexp.metrics.wording import capacity_headline, duration, number, usd
+from llmexp.metrics.wording import capacity_headline, digits, duration, usd
 from llmexp.results.model import ErrorClass, Metrics, Result, Spread
 from llmexp.results.run import Run
 from llmexp.terminal import capacity as capacity_glance
 
 MIN_WIDTH, PLAIN_WIDTH = 80, 110
 SHOWN = ("p50", "p90", "p99")
-LATENCIES = {
-    "response_ttft_s": "first token, from intended time",
-    "ttft_s": "first token (TTFT)",
-    "time_to_first_answer_token_s": "first answer token",
-    "time_per_output_token_s": "per output token (TPOT)",
-    "inter_token_latency_s": "between tokens (ITL)",
-    "response_latency_s": "end to end, from intended time",
-    "e2e_latency_s": "end to end",
-}
+LATENCIES = (
+    "response_ttft_s",
+    "ttft_s",
+    "time_to_first_answer_token_s",
+    "time_per_output_token_s",
+    "inter_token_latency_s",
+    "response_latency_s",
+    "e2e_latency_s",
+)
 COLOURS = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 
 
@@ -91,7 +92,7 @@ def _latencies(run: Run) -> Table:
     for name in ("mean", *SHOWN, "max"):
         table.add_column(name, justify="right")
     rough = all_uncarried(run.metrics)
-    for name, label in LATENCIES.items():
+    for name in LATENCIES:
         found = run.metrics.spread(name)
         if found is None or (name.startswith("response_") and not run.open_loop):
             continue
@@ -100,7 +101,7 @@ def _latencies(run: Run) -> Table:
             *(_percentile(found.get(each), each in rough.get(name, ())) for each in SHOWN),
             _duration(found.get("max")),
         ]
-        table.add_row(f" {label}", *cells)
+        table.add_row(f" {Metric(name).row}", *cells)
     if any(set(SHOWN) & set(rough.get(name, ())) for name in LATENCIES):
         table.caption = "~ more requests are needed to carry this percentile"
         table.caption_justify = "left"
@@ -126,9 +127,9 @@ def _facts(result: Result) -> Iterator[tuple[str, RenderableType]]:
         yield (
             "throughput",
             _joined(
-                f"{number(tokens)} output tokens/s",
-                requests is not None and f"{number(requests)} requests/s",
-                inflight is not None and f"{number(inflight)} in flight",
+                f"{digits(tokens)} output tokens/s",
+                requests is not None and f"{digits(requests)} requests/s",
+                inflight is not None and f"{digits(inflight)} in flight",
             ),
         )
     if "requests_completed" in metrics:
@@ -168,22 +169,22 @@ def _spread(label: str, found: Spread | None) -> str | None:
     if found is None:
         return None
     mean, stddev = found.get("mean"), found.get("stddev")
-    spread = f" ± {number(stddev)}" if stddev is not None else ""
-    return None if mean is None else f"{label} {number(mean)}{spread}"
+    spread = f" ± {digits(stddev)}" if stddev is not None else ""
+    return None if mean is None else f"{label} {digits(mean)}{spread}"
 
 
 def _service(metrics: Metrics) -> Iterator[tuple[str, RenderableType]]:
     kept, goodput = metrics.number("slo/attainment"), metrics.number("goodput_per_s")
     if kept is not None:
         met = Text("met", "green") if metrics.flag("slo/met") else Text("missed", "red")
-        more = f" · goodput {number(goodput)} requests/s" if goodput is not None else ""
+        more = f" · goodput {digits(goodput)} requests/s" if goodput is not None else ""
         yield "SLO", Text.assemble(met, f", kept by {kept:.1%} of the requests{more}")
 
 
 def _cost(cost: float, per_million: float | None, *, rehearsal: bool) -> str:
     return _joined(
-        f"{usd(cost)} USD",
-        per_million is not None and f"{usd(per_million)} USD per million output tokens",
+        usd(cost),
+        per_million is not None and f"{usd(per_million)} per million output tokens",
         rehearsal and "what it would have cost",
     )
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from llmexp.json_types import branch
+from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.distributions import carries
 from llmexp.metrics.wording import capacity_headline
 from llmexp.results.model import Metrics, Result, Spread
 
-_SHOWN = {
-    "ttft_s": "Time to first token, s",
-    "time_per_output_token_s": "Time per output token, s",
-    "e2e_latency_s": "Whole answer, s",
-}
+_SHOWN = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
 _COLUMNS = ("p50", "p95", "mean")
 
 
 def describe(result: Result) -> str:
     """What a stranger reads first on the run's page (Markdown). MLflow shows three lines of it until asked for more."""
     metrics = result.metrics
-    rows = [_latency_row(title, metrics.spread(name)) for name, title in _SHOWN.items()]
+    rows = [_latency_row(Metric(name), metrics.spread(name)) for name in _SHOWN]
     table = ["| | p50 | p95 | mean |", "| --- | --- | --- | --- |", *filter(None, rows)] if any(rows) else []
     counts = _counts(metrics, rehearsal=result.job.rehearsal)
     parts = [_headline(result), _capacity(metrics), counts, "\n".join(table), *_remarks(result)]
@@ -42,26 +39,33 @@ def _capacity(metrics: Metrics) -> str:
 
 def _counts(metrics: Metrics, *, rehearsal: bool) -> str:
     wanted = {
-        "ttft_s/p50": "first token after {:.3g} s (p50)",
-        "output_tokens_per_s": "{:.4g} output tokens/s",
-        "requests_completed": "{:.0f} requests completed",
-        "requests_failed": "{:.0f} failed",
-        "requests_unfinished": "{:.0f} unfinished",
-        "cost_usd": "would have cost {:.3g} USD" if rehearsal else "{:.3g} USD",
+        "ttft_s/p50": "first token after {} (p50)",
+        "output_tokens_per_s": "{}",
+        "requests_completed": "{} completed",
+        "requests_failed": "{} failed",
+        "requests_unfinished": "{} unfinished",
+        "right_share": "{} right",
+        "cost_usd": "would have cost {}" if rehearsal else "{}",
     }
-    return ", ".join(shape.format(value) for name, shape in wanted.items() if (value := metrics.number(name)))
+    found = {name: metrics.number(name) for name in wanted}
+    return ", ".join(words.format(_said(name, found[name])) for name, words in wanted.items() if found[name])
 
 
-def _latency_row(title: str, spread: Spread | None) -> str:
+def _said(name: str, value: float | None) -> str:
+    if value is not None and name.startswith("requests_"):
+        return f"{value:,.0f} requests" if name == "requests_completed" else f"{value:,.0f}"
+    return Metric(name).show(value)
+
+
+def _latency_row(metric: Metric, spread: Spread | None) -> str:
     if spread is None:
         return ""
-    return f"| {title} | {' | '.join(_cell(spread, name) for name in _COLUMNS)} |"
+    return f"| {metric.row} | {' | '.join(_cell(metric, spread, name) for name in _COLUMNS)} |"
 
 
-def _cell(spread: Spread, name: str) -> str:
-    value = spread.get(name)
+def _cell(metric: Metric, spread: Spread, name: str) -> str:
     carried = name == "mean" or carries(int(spread.get("count") or 0), name)
-    return f"{value:.4g}" if value is not None and carried else "–"
+    return metric.show(spread.get(name)) if carried else "–"
 
 
 def _remarks(result: Result) -> list[str]:
