@@ -49,6 +49,8 @@ class Hosts:
     directory: Path
     token: str
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    replaced: dict[str, dict[Path, Path]] = field(default_factory=dict)
+    """Host → file → the file that stands in its place there."""
 
     def address(self, host: str) -> str:
         """Its IPv4 address."""
@@ -61,11 +63,12 @@ class Hosts:
 
     def command(self, host: str, *command: str) -> list[str]:
         """A command line that runs on this host, with its clock and its files."""
+        mounts = "".join(f"mount --bind {there} {here} && " for here, there in self.replaced.get(host, {}).items())
         inside = ["ip", "netns", "exec", f"{self.prefix}{host}"]
         if host == "a":
             return [*inside, *command]
         ahead = str(AHEAD_S[host])
-        hide = 'mount -t tmpfs tmpfs /tmp && cd / && exec "$@"'
+        hide = f'{mounts}mount -t tmpfs tmpfs /tmp && cd / && exec "$@"'
         clock = ["unshare", "--mount", "--time", "--monotonic", ahead, "--boottime", ahead, "--fork"]
         return [*inside, *clock, "sh", "-c", hide, "sh", *command]
 
