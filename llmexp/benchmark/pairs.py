@@ -111,6 +111,11 @@ class Crew:
             self._hosts[node].renew()
         return [self._hosts[node] for node in nodes]
 
+    def start(self, on: Sequence[Host], workers: int) -> None:
+        """Start pairs that the next job will take, without waiting for them."""
+        for number in range(len(self._pairs), workers):
+            self._pairs.append(Pair(on[number % len(on)], reserve=False))
+
     def pairs(self, on: Sequence[Host], *, reserve: bool) -> list[Pair]:
         """A pair on each of these hosts, in this order: one kept from an earlier job, else a new one."""
         free = [pair for pair in self._pairs if pair.alive]

@@ -266,6 +266,19 @@ def failed(spec: Spec, reason: str) -> Run:
     return results.Run(result, spec.directory)
 
 
+def interrupted(spec: Spec) -> Run | None:
+    """What a job has on disk that was interrupted outside its load; None where it had not begun."""
+    from llmexp import results
+
+    found = salvage(spec.directory)
+    if found is None or found.job.id != spec.id:
+        return None
+    if found.status == "interrupted":
+        found = results.parse({**results.tree_of(found), "reason": "interrupted"}, str(spec.directory))
+        results.write(spec.directory, found)
+    return results.Run(found, spec.directory)
+
+
 def salvage(directory: Path) -> Result | None:
     """The result of a folder whose job was killed, from what it had written; None where there is none."""
     from llmexp import records, results

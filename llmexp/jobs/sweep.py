@@ -21,6 +21,7 @@ from llmexp.jobs import spec as jobs
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.lock import Folder
 from llmexp.jobs.recorder import Recorder
+from llmexp.jobs.signals import shielded
 from llmexp.jobs.spec import Composed, Spec
 from llmexp.jobs.sweep_dir import SweepDir
 from llmexp.results import Result, Run
@@ -139,16 +140,36 @@ class _Run:
             log.info(plan.one_line(plan.estimate(self.specs), len(todo), self.folder.path))
         if remark := plan.money_remark(todo, ledger):
             log.warning("%s", remark)
-        self._get_ready(todo)
         try:
+            self._get_ready(todo)
             with Servers() as self.servers:
                 self._run_all(todo, ledger)
+        except KeyboardInterrupt:
+            self.statuses.append(INTERRUPTED)
         finally:
-            from llmexp import benchmark
-
-            self._end()
-            benchmark.stop_ray()
+            self._close()
         return Outcome(self._status(), self.folder.path, sweep=self.sweep is not None)
+
+    def _close(self) -> None:
+        """Whatever happened: the sweep's run is closed, and no process stays."""
+        from llmexp import benchmark
+
+        try:
+            with self._to_the_end():
+                self._end()
+        finally:
+            benchmark.stop_ray()
+
+    @contextlib.contextmanager
+    def _to_the_end(self) -> Iterator[None]:
+        """A signal inside waits, and counts afterwards."""
+        try:
+            with shielded() as shield:
+                yield
+        except KeyboardInterrupt:
+            shield.rung = True
+        if shield.rung:
+            self.statuses.append(INTERRUPTED)
 
     def _status(self) -> int:
         return worst([*self.statuses, *self.guard.statuses])
@@ -171,18 +192,15 @@ class _Run:
         from llmexp.jobs import plan
 
         for at, spec in enumerate(todo):
+            if self._status() == INTERRUPTED:
+                return
             if at and (problem := ledger.problem(plan.estimate([spec]).usd)):
                 log.error("%s; the remaining %d jobs are not started", problem, len(todo) - at)
                 self.statuses.append(FAILED)
                 return
             if self.sweep is not None:
                 log.info("[%d/%d] %s", at + 1, len(todo), spec.name)
-            try:
-                self.statuses.append(self._run_one(spec, ledger))
-            except KeyboardInterrupt:
-                self.statuses.append(INTERRUPTED)
-            if self._status() == INTERRUPTED:
-                return
+            self.statuses.append(self._run_one(spec, ledger))
 
     def _run_one(self, spec: Spec, ledger: Ledger) -> int:
         from llmexp.jobs import job
@@ -196,6 +214,8 @@ class _Run:
             spec.directory.mkdir(parents=True, exist_ok=True)
             _save_hydra(spec)
             run = job.run(spec, ledger, servers=self.servers, guard=self.guard)
+        except KeyboardInterrupt:
+            return self._interrupted(spec)
         except ConfigError as error:
             if self.sweep is None:
                 raise
@@ -208,9 +228,21 @@ class _Run:
             log.exception("%s: internal error", spec.name)
             run = experiment.failed(spec, f"internal error: {one_line(error)}")
         self.results.append(run.result)
-        self._read(run)
+        with self._to_the_end():
+            self._read(run)
         kept = OK if run.directory == spec.directory else FAILED
         return worst([experiment.status_of(run.result, spec.config), kept])
+
+    def _interrupted(self, spec: Spec) -> int:
+        """A job that was interrupted outside its load: what it has on disk is kept and recorded."""
+        from llmexp.jobs import measure as experiment
+
+        with self._to_the_end(), self.guard("what was measured could not be read", f"see {spec.directory}"):
+            run = experiment.interrupted(spec)
+            if run is not None:
+                self.results.append(run.result)
+                self._read(run)
+        return INTERRUPTED
 
     def _read(self, run: Run) -> None:
         """What is made of a job whose numbers are on disk."""
@@ -244,7 +276,8 @@ class _Run:
             opening = pool.submit(open_store, config.tracking, Path.cwd())
             if todo:
                 with contextlib.suppress(JobError):  # met again, and told, by the first job
-                    benchmark.ensure_ray(config.ray)
+                    benchmark.ensure_ray(todo[0].config.ray)
+                    benchmark.get_ready([spec.config for spec in todo])
             self.recorder.open(opening, self.folder.path)
         if self.sweep is None:
             return
@@ -262,14 +295,14 @@ class _Run:
 
     def _end(self) -> None:
         """Compare, close the parent, say where to look."""
-        if not self.results:
-            return
         if self.sweep is not None:
-            headline = self._compare()
+            headline = self._compare() if self.results else ""
             with self.guard("the verdict was not noted in the sweep's folder", compare_command(self.folder.path)):
                 if headline:
                     self.sweep.tell(description=headline)
             self.recorder.end_sweep([self._status()], headline, self.folder.path)
+        if not self.results:
+            return
         show(f"\nFiles: {shown(self.folder.path)}")
         if self.recorder.uri is not None:
             show("Browse: python -m llmexp.ui")

@@ -1,0 +1,37 @@
+"""What can be done for a command's jobs before the first of them: nodes looked at, workers started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmexp.benchmark import cluster, sizing
+from llmexp.benchmark.pairs import crew, placed
+from llmexp.config import Config
+
+OURS = ("llamacpp", "served", "simulated")
+"""Deployments that a job starts: on this host."""
+
+
+def get_ready(configs: Sequence[Config]) -> None:
+    """Ray runs. On this machine, start the first job's workers, which takes a second or two, and do not wait for them.
+
+    Of a cluster, look at every node that a job would use: what one of them lacks is a `ConfigError` that names it.
+    """
+    for config in configs:
+        if config.ray.kind == "cluster":
+            _look(config)
+    first = configs[0]
+    if first.ray.kind == "local":
+        nodes = cluster.nodes(first.ray)
+        cores = sum(node.cores for node in nodes)
+        workers = sizing.workers_for(first, own_stream=False, cores=cores, nodes=len(nodes))
+        crew.start(crew.hosts(first, nodes), workers)
+
+
+def _look(config: Config) -> None:
+    if config.rehearse or config.model.deployment.kind in OURS:
+        return
+    nodes = cluster.nodes(config.ray)
+    crew.hosts(config, nodes)
+    cores = sum(node.cores for node in nodes)
+    placed(nodes, sizing.workers_for(config, own_stream=False, cores=cores, nodes=len(nodes)))
