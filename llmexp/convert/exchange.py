@@ -30,6 +30,8 @@ class Exchange:
     """What the log calls the conversation; exchanges of different names are never put together."""
     whole: bool = False
     """A whole chat with its answers, not one call of it."""
+    remark: str = ""
+    """What was left out of it; counted and told."""
 
 
 def seconds_of(value: object) -> float | None:

@@ -45,7 +45,8 @@ class MadeUp:
             for at in range(0, len(runs), _RUN_WORDS):
                 run = "".join(runs[at : at + _RUN_WORDS])
                 state = blake2b(run.encode("utf-8", "surrogatepass"), key=state, digest_size=16).digest()
-                made.append(self._words(state, max(1, self._count(run))))
+                counted = self._count(f" {run.strip()}" if at else run.strip())
+                made.append(self._words(state, max(1, counted)))
             state = blake2b(b"\n", key=state, digest_size=16).digest()
             lines.append(" ".join(made))
         return "\n".join(lines)

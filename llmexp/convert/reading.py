@@ -64,16 +64,17 @@ def _of_file(path: Path) -> Iterator[Found]:
 
 def _csv(path: Path, raw: IO[bytes]) -> Iterator[Found]:
     csv.field_size_limit(_LARGEST_CELL)
-    lines = csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""))
-    while True:
-        try:
-            row = next(lines, None)
-        except (csv.Error, UnicodeDecodeError) as error:
-            yield Found(f"{path.name}, line {lines.line_num}", f"it is no CSV: {error}")
-            continue
-        if row is None:
-            return
-        yield Found(f"{path.name}, line {lines.line_num}", {str(name): value for name, value in row.items()})
+    with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+        lines = csv.DictReader(text)
+        while True:
+            try:
+                row = next(lines, None)
+            except (csv.Error, UnicodeDecodeError) as error:
+                yield Found(f"{path.name}, line {lines.line_num}", f"it is no CSV: {error}")
+                continue
+            if row is None:
+                return
+            yield Found(f"{path.name}, line {lines.line_num}", {str(name): value for name, value in row.items()})
 
 
 def _parquet(path: Path) -> Iterator[Found]:
@@ -102,7 +103,8 @@ def _json(path: Path, raw: IO[bytes]) -> Iterator[Found]:
     text = first.decode("utf-8", "replace").removeprefix("\ufeff")
     goes_on = text.lstrip().startswith("{") and not text.rstrip().endswith("}")
     if text.lstrip().startswith("[") or goes_on:
-        yield from _values(path, text, raw)
+        with io.TextIOWrapper(raw, encoding="utf-8", errors="replace") as rest:
+            yield from _values(path, text, rest)
         return
     if text.strip():
         yield Found(f"{path.name}, line {number}", _parsed(text))
@@ -120,9 +122,9 @@ def _parsed(text: str) -> Mapping[str, object] | str:
     return tree if isinstance(tree, dict) else "it is no JSON object"
 
 
-def _values(path: Path, text: str, raw: IO[bytes]) -> Iterator[Found]:
+def _values(path: Path, text: str, rest: IO[str]) -> Iterator[Found]:
     """The objects of an array, or one after the other, however they are broken into lines."""
-    decoder, reader = json.JSONDecoder(), io.TextIOWrapper(raw, encoding="utf-8", errors="replace")
+    decoder = json.JSONDecoder()
     number, more = 0, True
     while True:
         text = text.lstrip(" \t\r\n,[")
@@ -142,6 +144,6 @@ def _values(path: Path, text: str, raw: IO[bytes]) -> Iterator[Found]:
             continue
         if not more:
             return
-        piece = reader.read(max(_PIECE, len(text)))
+        piece = rest.read(max(_PIECE, len(text)))
         more = bool(piece)
         text = text.removeprefix("]") + piece
