@@ -16,14 +16,14 @@ from llmexp.workload.source import Source
 from llmexp.workload.text import nonce_text
 from llmexp.workload.tokens import Estimate, Tokenizer, tokenizer_for
 
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "description": "A secret place."}}}
-FUNCTION = {"name": "weather", "description": "The secret weather.", "parameters": SCHEMA}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "description": "A zyzzyv place."}}}
+FUNCTION = {"name": "weather", "description": "The zyzzyv weather.", "parameters": SCHEMA}
 TOOL = {"type": "function", "function": FUNCTION}
-CALL = {"id": "call_x7", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Secretville"}'}}
-ASKED = [{"role": "system", "content": "You are a secret helper."}, {"role": "user", "content": "Secret weather?"}]
-RESULT = {"role": "tool", "tool_call_id": "call_x7", "content": '{"sky": "secretly clear", "degrees": 31}'}
+CALL = {"id": "call_x7", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Zyzzyvville"}'}}
+ASKED = [{"role": "system", "content": "You are a zyzzyv helper."}, {"role": "user", "content": "Zyzzyv weather?"}]
+RESULT = {"role": "tool", "tool_call_id": "call_x7", "content": '{"sky": "zyzzyvly clear", "degrees": 31}'}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-SAID = {"role": "assistant", "content": "It is secretly clear."}
+SAID = {"role": "assistant", "content": "It is zyzzyvly clear."}
 
 
 def o200k() -> Tokenizer:
@@ -89,16 +89,19 @@ def test_mooncake_s_rows_get_one_nonce_a_job_before_all_texts(tmp_path: Path) ->
 
 
 def test_azure_s_and_burstgpt_s_lengths_become_rows(tmp_path: Path) -> None:
-    azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,374,44\n2023-11-16 18:17:04.0319600,396,109\n"
+    head = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    azure = f"{head}2023-11-16 18:17:03.9799600,374,44\n2023-11-16 18:17:04.0319600,396,109\n"
     assert converted(tmp_path, "azure", azure, suffix="csv") == [
-        {"timestamp": 0.0, "input_tokens": 374, "output_tokens": 44},
-        {"timestamp": 0.052, "input_tokens": 396, "output_tokens": 109},
+        {"timestamp": 0.0, "input_tokens": 374, "output_tokens": 44, "nonce": "job"},
+        {"timestamp": 0.052, "input_tokens": 396, "output_tokens": 109, "nonce": "job"},
     ]
-    zoned = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00.009930+00:00,2162,5\n"
+    zoned = f"{head}2024-05-10 00:00:00.009930+00:00,2162,5\n"
     assert converted(tmp_path, "azure", zoned, suffix="csv")[0]["input_tokens"] == 2162
     burst = (
         "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
-        "5,ChatGPT,472,18,490,Conversation log\n45,ChatGPT,1087,0,1087,Conversation log\n118,GPT-4,417,276,693,API log\n"
+        "5,ChatGPT,472,18,490,Conversation log\n"
+        "45,ChatGPT,1087,0,1087,Conversation log\n"
+        "118,GPT-4,417,276,693,API log\n"
     )
     assert [row["timestamp"] for row in converted(tmp_path, "burstgpt", burst, suffix="csv")] == [0, 113]
 
@@ -140,7 +143,7 @@ OPENAI = [
     {
         "timestamp": "2026-01-05T10:00:01Z",
         "latency_ms": 500,
-        "request": {"model": "m", "messages": [{"role": "user", "content": "Another secret."}]},
+        "request": {"model": "m", "messages": [{"role": "user", "content": "Another zyzzyv."}]},
         "response": {
             "choices": [{"message": {"role": "assistant", "content": "Yes."}}],
             "usage": {"completion_tokens": 3},
@@ -162,8 +165,8 @@ def check_tool_session(session: dict[str, Any], path: Path) -> None:
     assert call["function"]["name"] == "weather"
     assert list(json.loads(call["function"]["arguments"])) == ["city"]
     assert session["turns"][1]["messages"][1]["tool_call_id"] == call["id"]
-    assert "Secret" not in path.read_text()
-    assert "secret" not in path.read_text()
+    assert "Zyzzyv" not in path.read_text()
+    assert "zyzzyv" not in path.read_text()
     made = replayed(path)
     first, second = made.request(0), made.request(1)
     assert [message.role for message in second.messages] == ["system", "user", "assistant", "tool"]
@@ -206,11 +209,11 @@ def test_streams_of_chunks_are_put_together(tmp_path: Path) -> None:
 
 
 def test_bedrock_s_invocation_logs(tmp_path: Path) -> None:
-    use = {"toolUse": {"toolUseId": "call_x7", "name": "weather", "input": {"city": "Secretville"}}}
-    result = {"toolResult": {"toolUseId": "call_x7", "content": [{"json": {"sky": "secretly clear"}}]}}
-    user = {"role": "user", "content": [{"text": "Secret weather?"}]}
-    config = {"tools": [{"toolSpec": {"name": "weather", "description": "Secret.", "inputSchema": {"json": SCHEMA}}}]}
-    system = [{"text": "You are a secret helper."}]
+    use = {"toolUse": {"toolUseId": "call_x7", "name": "weather", "input": {"city": "Zyzzyvville"}}}
+    result = {"toolResult": {"toolUseId": "call_x7", "content": [{"json": {"sky": "zyzzyvly clear"}}]}}
+    user = {"role": "user", "content": [{"text": "Zyzzyv weather?"}]}
+    config = {"tools": [{"toolSpec": {"name": "weather", "description": "Zyzzyv.", "inputSchema": {"json": SCHEMA}}}]}
+    system = [{"text": "You are a zyzzyv helper."}]
 
     def record(at: str, messages: list[Any], answer: list[Any], tokens: int, latency_ms: int) -> dict[str, Any]:
         body = {"messages": messages, "system": system, "toolConfig": config}
@@ -232,7 +235,7 @@ def test_bedrock_s_invocation_logs(tmp_path: Path) -> None:
     messages = [user, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
     records = [
         record("2026-02-01T08:00:00Z", [user], [use], 21, 2000),
-        record("2026-02-01T08:00:05Z", messages, [{"text": "Secretly clear."}], 7, 900),
+        record("2026-02-01T08:00:05Z", messages, [{"text": "Zyzzyvly clear."}], 7, 900),
         {
             "schemaType": "ModelInvocationLog",
             "input": {"inputBodyS3Path": "s3://b/k"},
@@ -284,17 +287,17 @@ def span(start_s: float, end_s: float, *attributes: dict[str, Any]) -> dict[str,
 
 
 def test_otel_s_spans_of_the_genai_conventions(tmp_path: Path) -> None:
-    user = {"role": "user", "parts": [{"type": "text", "content": "Secret weather?"}]}
-    called = {"type": "tool_call", "id": "call_x7", "name": "weather", "arguments": {"city": "Secretville"}}
-    response = {"type": "tool_call_response", "id": "call_x7", "response": "secretly clear"}
+    user = {"role": "user", "parts": [{"type": "text", "content": "Zyzzyv weather?"}]}
+    called = {"type": "tool_call", "id": "call_x7", "name": "weather", "arguments": {"city": "Zyzzyvville"}}
+    response = {"type": "tool_call_response", "id": "call_x7", "response": "zyzzyvly clear"}
     history = [user, {"role": "assistant", "parts": [called]}, {"role": "tool", "parts": [response]}]
     common = [
         attribute("gen_ai.operation.name", "chat"),
         attribute("gen_ai.conversation.id", "conv_1"),
-        attribute("gen_ai.system_instructions", [{"type": "text", "content": "You are a secret helper."}]),
+        attribute("gen_ai.system_instructions", [{"type": "text", "content": "You are a zyzzyv helper."}]),
         attribute("gen_ai.tool.definitions", [{"type": "function", **FUNCTION}]),
     ]
-    said = {"role": "assistant", "parts": [{"type": "text", "content": "Secretly clear."}], "finish_reason": "stop"}
+    said = {"role": "assistant", "parts": [{"type": "text", "content": "Zyzzyvly clear."}], "finish_reason": "stop"}
     tokens = {"key": "gen_ai.usage.output_tokens", "value": {"intValue": "12"}}
     first = span(
         100,
@@ -367,11 +370,11 @@ def test_sagemaker_s_data_capture(tmp_path: Path) -> None:
 
     chat = {"messages": ASKED, "tools": [TOOL], "max_tokens": 50}
     later = {"messages": [*ASKED, CALLED, RESULT], "tools": [TOOL], "max_tokens": 50}
-    plain = {"inputs": "A secret question", "parameters": {"max_new_tokens": 40}}
+    plain = {"inputs": "A zyzzyv question", "parameters": {"max_new_tokens": 40}}
     records = [
         record(chat, whole(CALLED), "2026-03-01T00:00:00Z", "BASE64"),
         record(later, whole(SAID), "2026-03-01T00:00:03Z"),
-        record(plain, [{"generated_text": "Secretly so."}], "2026-03-01T00:00:04Z"),
+        record(plain, [{"generated_text": "Zyzzyvly so."}], "2026-03-01T00:00:04Z"),
     ]
     tooled, other = converted(tmp_path, "sagemaker", records)
     check_tool_session(tooled, tmp_path / "sagemaker.jsonl")
@@ -458,10 +461,10 @@ def test_memory_stays_bounded_however_long_the_log(tmp_path: Path) -> None:
             }
             file.write(json.dumps(row) + "\n")
     program = (
-        "import resource, sys; from llmexp.convert.__main__ import convert; "
+        "from pathlib import Path; from llmexp.convert.__main__ import convert; "
         f"convert({str(source)!r}, 'openai', {str(tmp_path / 'out.jsonl')!r}, keep_text=True); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(next(line for line in Path('/proc/self/status').read_text().splitlines() if 'VmHWM' in line))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 200_000
+    assert int(done.stdout.split()[1]) < 100_000  # kB
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 30_000

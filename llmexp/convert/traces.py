@@ -50,10 +50,10 @@ class Traces:
         if self._kind == "mooncake":
             if not isinstance(blocks, list) or not all(isinstance(one, int) and one >= 0 for one in blocks):
                 raise Unusable("hash_ids must be a list of whole numbers")
-            row |= {"prompt": prompt_of(blocks, asked, record), "input_length": asked, "nonce": "job"}
+            row |= {"prompt": prompt_of(blocks, asked, record), "input_length": asked}
         else:
             row["input_tokens"] = asked
-        return row | {"output_tokens": answered}
+        return row | {"output_tokens": answered, "nonce": "job"}
 
     def _seconds(self, record: Mapping[str, object]) -> float:
         written = column(record, _TIME)

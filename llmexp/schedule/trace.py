@@ -165,7 +165,8 @@ def _unit_of(load: Load, head: list[Entry]) -> _Unit:
     for unit, least in _DATES:
         if numbers[0] >= least:
             return _Unit(unit, "dates since 1970")
-    if any(number != math.floor(number) for number in numbers) or {"requesttokens", "responsetokens"} <= named:
+    seconds = {"requesttokens", "responsetokens"} <= named or {"nonce", "turns"} & named  # BurstGPT's; our own files
+    if seconds or any(number != math.floor(number) for number in numbers):
         return _Unit("s", "")
     if "hashids" in named or {"inputlength", "outputlength"} <= named:
         return _Unit("ms", "Mooncake's layout")

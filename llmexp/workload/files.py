@@ -9,11 +9,13 @@ from statistics import fmean
 
 from llmexp.config import Workload
 from llmexp.errors import ConfigError
-from llmexp.workload.kit import Alone, Kit, Spot, digest, filled, headed
+from llmexp.workload.kit import Alone, Kit, Spot, digest, digest_of, filled, headed
 from llmexp.workload.lengths import Lengths, lengths
 from llmexp.workload.request import Message, Request, texts_of
-from llmexp.workload.rows import Row, read_rows
+from llmexp.workload.row_source import rows_of
+from llmexp.workload.rows import Row
 from llmexp.workload.synthetic import Synthetic
+from llmexp.workload.text import NONCE_WORDS, nonce_text
 
 _SAMPLE = 64
 _MARGIN = 1.5
@@ -30,8 +32,7 @@ class FromFile(Alone):
     def __init__(self, workload: Workload, kit: Kit) -> None:
         self._workload = workload
         self._kit = kit
-        self._read = read_rows("workload.file", workload.file or "")
-        self._rows = self._read.rows
+        self._rows = rows_of("workload.file", workload.file or "")
         self._budget: Lengths | None = None
         if workload.output_tokens.mean is not None or workload.output_tokens.dist != "normal":
             self._budget = lengths("workload.output_tokens", workload.output_tokens)
@@ -39,12 +40,16 @@ class FromFile(Alone):
         self._reply_tokens = lru_cache(maxsize=4096)(kit.composer.tokenizer.count)
 
     @property
-    def size(self) -> int:
-        """Rows of the file."""
-        return len(self._rows)
+    def size(self) -> int | None:
+        """Rows of the file; None as long as the end of a long one was not seen."""
+        return self._rows.count
+
+    def estimated_requests(self) -> int:
+        """Rows, or about how many."""
+        return self._rows.estimated_count()
 
     def _check_budgets(self) -> None:
-        if self._budget is None and any(row.output_tokens is None and row.reply is None for row in self._rows):
+        if self._budget is None and any(row.output_tokens is None and row.reply is None for row in self._rows.sample()):
             raise ConfigError(
                 f"workload.output_tokens.mean: must be given, as rows of '{self._workload.file}' have neither a budget "
                 f"(output_tokens) nor an answer"
@@ -52,24 +57,31 @@ class FromFile(Alone):
 
     def request(self, index: int, warmup: bool, history: Sequence[Message] | None) -> Request:  # noqa: ARG002
         """The request of an index."""
-        row = self._rows[(-1 - index if warmup else index) % len(self._rows)]
+        row = self._rows.row(-1 - index if warmup else index)
         spot = self._kit.spot(index, warmup=warmup)
         output_tokens = self._output_tokens(row, spot)
         if row.input_tokens is not None:
             return self._by_length.of_lengths(spot, row.input_tokens, output_tokens, warmup=warmup)
         bare = self._with_instruction(row.opening, output_tokens)
-        messages = headed(bare, spot.nonce())
+        messages = headed(bare, self._shared_nonce(spot, warmup) if row.shares else spot.nonce())
         return Request(
             index=index,
             messages=messages,
             max_tokens=output_tokens,
             input_tokens=sum(self._kit.composer.tokenizer.count_many(texts_of(messages, row.tools))),
-            prompt_digest=digest([message.text for message in bare], output_tokens),
+            prompt_digest=digest([message.text for message in bare], output_tokens)
+            if all(message.is_plain for message in bare)
+            else digest_of(bare, row.tools, output_tokens),
             force_output=self._workload.force_output,
             warmup=warmup,
             tools=row.tools,
             expected=row.expected,
         )
+
+    def _shared_nonce(self, spot: Spot, warmup: bool) -> str:
+        """One for the job, another for each further round through the file, and one for each warm-up request."""
+        name, number = ("warmup/", spot.index) if warmup else ("job/", self._rows.again(spot.index))
+        return nonce_text(self._kit.nonce, f"{self._kit.stream}{name}", number)
 
     @cached_property
     def _by_length(self) -> Synthetic:
@@ -92,9 +104,19 @@ class FromFile(Alone):
 
     @cached_property
     def _sampled(self) -> list[tuple[int, int]]:
-        step = max(1, len(self._rows) // _SAMPLE)
-        requests = [self.request(at, False, None) for at in range(0, len(self._rows), step)]
-        return [(request.input_tokens, request.max_tokens) for request in requests]
+        rows = self._rows.sample()
+        chosen = rows[:: max(1, len(rows) // _SAMPLE)]
+        count = self._kit.composer.tokenizer.count_many
+        spots = [self._kit.spot(at, warmup=False) for at in range(len(chosen))]
+        return [
+            (
+                sum(count(texts_of(row.opening, row.tools))) + NONCE_WORDS
+                if row.input_tokens is None
+                else row.input_tokens,
+                self._output_tokens(row, spot),
+            )
+            for row, spot in zip(chosen, spots, strict=True)
+        ]
 
     def mean_tokens(self) -> tuple[float, float]:
         """Means over rows spread evenly over the file."""
@@ -102,25 +124,29 @@ class FromFile(Alone):
 
     def largest_tokens(self) -> int:
         """The longest texts by characters, counted with a margin for other tokenizers; and the largest numbers."""
-        longest = max(self._rows, key=lambda row: sum(len(message.text) for message in row.opening))
-        reply = max((row.reply or "" for row in self._rows), key=len)
+        rows = self._rows.sample()
+        longest = max(rows, key=lambda row: sum(len(message.text) for message in row.opening))
+        reply = max((row.reply or "" for row in rows), key=len)
         said = sum(self._kit.composer.tokenizer.count_many(texts_of(longest.opening, longest.tools)))
-        given = max((row.input_tokens or 0 for row in self._rows), default=0)
+        given = max((row.input_tokens or 0 for row in rows), default=0)
         budget = self._budget.high if self._budget is not None else round(_MARGIN * self._reply_tokens(reply))
-        most = max(row.output_tokens or budget for row in self._rows)
+        most = max(row.output_tokens or budget for row in rows)
         return max(round(_MARGIN * said) + 64, given) + max(1, most)
 
     def declared_cache_share(self) -> float:
-        """Shared prefixes stand only before text of a given length."""
-        return self._by_length.declared_cache_share() if self._rows[0].input_tokens is not None else 0.0
+        """Shared prefixes stand only before text of a given length; what a log shared, it shared."""
+        first = self._rows.row(0)
+        if first.shares:
+            return 1.0
+        return self._by_length.declared_cache_share() if first.input_tokens is not None else 0.0
 
     def notes(self) -> list[str]:
         """Rows that were left out, and turns that stand in the file and are not sent."""
-        found = list(self._read.notes("workload.file"))
-        longer = sum(len(row.turns) > 1 for row in self._rows)
+        found, rows = list(self._rows.notes()), self._rows.sample()
+        longer = sum(len(row.turns) > 1 for row in rows)
         if longer:
             found.append(
-                f"workload.file: {longer} of {len(self._rows)} rows have further turns; each is sent up to its first "
+                f"workload.file: {longer} of {len(rows)} rows have further turns; each is sent up to its first "
                 "answer (workload=multi_turn sends the others, too)"
             )
         return found

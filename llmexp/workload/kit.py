@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from llmexp.config import Workload
 from llmexp.workload.lengths import Lengths, seeded, uniform
 from llmexp.workload.numerals import in_words
-from llmexp.workload.request import Message, Request, Text
+from llmexp.workload.request import Image, Message, Request, Text, Tool
 from llmexp.workload.text import Composer, Prompt, nonce_text, reference_nonce
 
 DEFAULT_INSTRUCTION = "Continue this text in the same manner. Write exactly {output_tokens_in_words} tokens, no fewer."
@@ -173,6 +173,17 @@ def filled(wording: str, output_tokens: int) -> str:
 def digest(texts: Sequence[str], max_tokens: int) -> str:
     """Identifies what is asked, whatever nonce stands before it."""
     return blake2b(json.dumps([list(texts), max_tokens]).encode(), digest_size=16).hexdigest()
+
+
+def digest_of(messages: Sequence[Message], tools: Sequence[Tool], max_tokens: int) -> str:
+    """Identifies what is asked by the file, whatever nonce stands before it and whatever was answered."""
+    tree = [[_plain(message) for message in messages], [tool.declaration for tool in tools], max_tokens]
+    return blake2b(json.dumps(tree).encode(), digest_size=16).hexdigest()
+
+
+def _plain(message: Message) -> list[object]:
+    parts = [[part.url or part.data] if isinstance(part, Image) else part.text for part in message.parts]
+    return [message.role, parts, [[call.name, call.arguments] for call in message.tool_calls]]
 
 
 def user(text: str) -> Message:

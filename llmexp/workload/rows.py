@@ -37,7 +37,7 @@ from llmexp.workload.expected import expected_of, question_of
 from llmexp.workload.request import Message, Tool, texts_of
 from llmexp.workload.tables import column, entries, normal
 
-__all__ = ["Row", "Rows", "Unusable", "column", "is_usable", "normal", "read_rows"]
+__all__ = ["Row", "Rows", "Unusable", "column", "is_usable", "normal", "read_rows", "row_of"]
 
 _PROMPT = ("prompt", "question", "input", "query", "text")
 _INSTRUCTION, _ABOUT = ("instruction",), ("input", "context")
@@ -94,6 +94,8 @@ class Row:
     tools: tuple[Tool, ...] = ()
     answer: str | None = None
     """The file's own answer, where it stands in a column of its own."""
+    shares: bool = False
+    """`"nonce": "job"`: one nonce a job stands before all such rows, so that they share what they begin with."""
     later: tuple[str, ...] = ()
     """What the user says in later turns, where the file holds no answers between them."""
 
@@ -165,6 +167,11 @@ def is_usable(record: object, path: str) -> bool:
     return True
 
 
+def row_of(record: object, folder: Path) -> Row:
+    """The row of a record; raises `Unusable`, and errors of many kinds for what is no row."""
+    return _sendable(_row(record, folder))
+
+
 def _said(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
@@ -187,6 +194,7 @@ def _row(record: object, folder: Path) -> Row:
         expected=expected_of(record),
         tools=_tools(record),
         answer=answer if isinstance(answer, str) else None,
+        shares=record.get("nonce") == "job",
     )
     system = column(record, _SYSTEM)
     if isinstance(system, str) and row.messages and not row.system:

@@ -8,16 +8,14 @@ of the log remains. Where more turns are asked for than the file has, it is play
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from hashlib import blake2b
 from typing import NamedTuple
 
 from llmexp.config import Workload
 from llmexp.errors import ConfigError
-from llmexp.workload.kit import Kit, headed
+from llmexp.workload.kit import Kit, digest_of, headed
 from llmexp.workload.lengths import Lengths, lengths
 from llmexp.workload.request import Image, Message, Request, Tool, texts_of
 from llmexp.workload.scripts import Script, ScriptFile, Turn
@@ -176,22 +174,19 @@ class Sessions:
         return list(self._file.sample(_SAMPLE)) or [self._script(0)]
 
     @cached_property
-    def _totals(self) -> tuple[int, int, int, int]:
-        """Of the sampled sessions: turns, input tokens, those that an earlier request began with, output tokens."""
-        turns = inputs = shared = outputs = 0
+    def _totals(self) -> tuple[int, int, int]:
+        """Of the sampled sessions: turns, input tokens, output tokens."""
+        turns = inputs = outputs = 0
         for script in self._sampled:
             for at, turn in enumerate(script):
                 whole = sum(map(self._count, texts_of(recorded(script, at), turn.tools)))
-                fresh = sum(self._count(text) for text in texts_of(turn.asked) if text)
-                system = sum(self._count(message.text) for message in turn.asked if message.role == "system")
                 turns, inputs = turns + 1, inputs + whole
-                shared += whole - fresh + (system if at == 0 else 0)
                 outputs += self._max_tokens(turn, _Place(0, 0, at, 0), warmup=False)
-        return turns, inputs, shared, outputs
+        return turns, inputs, outputs
 
     def mean_tokens(self) -> tuple[float, float]:
         """Means over the turns of sampled sessions, history included."""
-        turns, inputs, _, outputs = self._totals
+        turns, inputs, outputs = self._totals
         return inputs / turns, outputs / turns
 
     def turns_per_session(self) -> float:
@@ -213,9 +208,8 @@ class Sessions:
         return round(_MARGIN * most) + 64
 
     def declared_cache_share(self) -> float:
-        """History, system messages and tools over all input: what the log shares."""
-        _, inputs, shared, _ = self._totals
-        return min(1.0, shared / max(1, inputs))
+        """All: behind the job's nonce, what requests share is what the log shared."""
+        return 1.0
 
     def notes(self) -> list[str]:
         """How history is sent, and what the counts leave out."""
@@ -229,17 +223,6 @@ def recorded(script: Script, turn: int) -> tuple[Message, ...]:
     """All messages up to a turn, answers as recorded."""
     before = [message for earlier in script[:turn] for message in (*earlier.asked, *earlier.answer)]
     return (*before, *script[turn].asked)
-
-
-def digest_of(messages: Sequence[Message], tools: Sequence[Tool], max_tokens: int) -> str:
-    """Identifies what is asked by the file, whatever nonce stands before it and whatever was answered."""
-    tree = [[_plain(message) for message in messages], [tool.declaration for tool in tools], max_tokens]
-    return blake2b(json.dumps(tree).encode(), digest_size=16).hexdigest()
-
-
-def _plain(message: Message) -> list[object]:
-    parts = [[part.url or part.data] if isinstance(part, Image) else part.text for part in message.parts]
-    return [message.role, parts, [[call.name, call.arguments] for call in message.tool_calls]]
 
 
 def _parts(turn: Turn) -> Iterator[object]:
