@@ -12,7 +12,7 @@ from support import synthetic
 from support.samples import record, table
 from support.synthetic import Truth
 
-from llmexp.compare import service
+from llmexp.compare import Options, compare, render, service
 from llmexp.compare.__main__ import main
 from llmexp.config import Slo, closed_loop, defaults, load
 from llmexp.errors import MISSED
@@ -22,7 +22,7 @@ from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.dictionary import DICTIONARY
 from llmexp.records import Record
 from llmexp.records.observed import observe
-from llmexp.results import Run, parse
+from llmexp.results import Run, parse, tree_of
 from llmexp.results.requests import from_table
 from llmexp.terminal import glance
 from llmexp.tracking.note import describe
@@ -131,3 +131,23 @@ def test_every_metric_has_one_label_one_unit_and_one_direction() -> None:
         if name.endswith("_per_s"):
             assert entry.better == "higher"
     assert Metric("client/loop_lag_s/p99").show(0.0021) == "2.10 ms"
+
+
+def test_what_rests_on_an_estimate_is_marked_everywhere_and_decides_nothing() -> None:
+    note = {"reason": "chunk_tokens_estimated", "level": "note"}
+    truths = [Truth("sonnet"), Truth("llama", time_per_output_token_s=0.03)]
+    runs = [synthetic.run(replace(truth, repeat=repeat), 9 + repeat) for truth in truths for repeat in range(3)]
+    tree = {"verdict": "valid", "notes": [note]}
+    results = [parse({**tree_of(run.result), "validity": tree}, "here") for run in runs]
+    marked = [replace(run, result=result) for run, result in zip(runs, results, strict=True)]
+    found = compare(marked, Options(primary="inter_token_latency_s/p99"))
+    assert {contrast.call for contrast in found.verdicts} == {"refused"}
+    assert all(value.rough == name.startswith("inter_token") for (_, _, name), value in found.values.items())
+    assert "≈" in render(found)
+    assert "inter-token latency is rough" in render(found)
+    assert any(
+        contrast.better for contrast in compare(marked, Options(primary="time_per_output_token_s/mean")).verdicts
+    )
+    text = glance.render(marked[0].result, colour=False)
+    assert "between tokens (ITL)" in text
+    assert "≈ rests on an estimate" in text

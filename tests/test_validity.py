@@ -50,7 +50,6 @@ def test_limits(fact: str, fine: list[float], degraded: list[float], invalid: li
         {"workers_lost": 1},
         {"litellm_own_stream": True},
         {"token_counts_estimated": True},
-        {"chunk_tokens_estimated": True},
         {"undeclared_cache_hits": 0.2},
         {"other_load_share": 0.5},
     ],
@@ -106,3 +105,11 @@ def test_the_worst_reason_counts_and_each_has_a_remedy(facts: ClientFacts) -> No
     assert levels == sorted(levels, reverse=True)
     assert all(reason.seen and reason.why and reason.remedy for reason in found.reasons)
     json.dumps(asdict(found), allow_nan=False)
+
+
+def test_a_split_of_tokens_that_is_estimated_is_a_note() -> None:
+    found = judge(ClientFacts(10, loop_lag_p99_s=0.001, chunk_tokens_estimated=True))
+    assert found.verdict == "valid"
+    assert [note.reason for note in found.notes] == ["chunk_tokens_estimated"]
+    both = judge(ClientFacts(10, loop_lag_p99_s=0.001, chunk_tokens_estimated=True, token_counts_estimated=True))
+    assert (both.verdict, both.notes) == ("degraded", ())

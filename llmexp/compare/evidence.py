@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -36,6 +36,8 @@ class Value:
     blocks: int
     carried: bool
     """False: a percentile that its sample does not carry."""
+    rough: bool = False
+    """It rests on an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,15 @@ def _exp(value: float) -> float:
 
 
 def value(runs: Sequence[Run], metric: Metric, alpha: float) -> Value | None:
-    """The stack's value with its interval: over blocks from three on, else within the runs there are."""
+    """The stack's value with its interval; marked where it rests on an estimate."""
+    found = _value(runs, metric, alpha)
+    if found is None or not any(run.result.rough(metric.name) for run in runs):
+        return found
+    return replace(found, rough=True)
+
+
+def _value(runs: Sequence[Run], metric: Metric, alpha: float) -> Value | None:
+    """Over blocks from three on, else within the runs there are."""
     known = [run for run in runs if metric.name in run.values]
     if not known or (metric.open_loop_only and not known[0].open_loop):
         return None

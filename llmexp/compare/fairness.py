@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmexp.metrics.catalogue import AT_A_LOAD
+from llmexp.metrics.validity import CHUNK_TOKENS, ROUGH_BY_CHUNK
 from llmexp.metrics.wording import digits
 from llmexp.records.observed import Floats
 from llmexp.results.requests import Requests
@@ -114,6 +115,15 @@ def _why(runs: Sequence[Run], verdict: str) -> str:
         name = reason.reason.replace("_", " ")
         words.setdefault(name, reason.seen or name)
     return ", ".join(words.values()) or "see its validity"
+
+
+def _rough(one: Side, two: Side) -> Iterator[Finding]:
+    """Numbers that rest on an estimate are shown, and decide nothing."""
+    for side in (one, two):
+        if any(run.result.rough(ROUGH_BY_CHUNK[0]) for run in side.runs):
+            text = f"{side.label}: inter-token latency is rough, for how tokens fell on the chunks was estimated"
+            for level in ("refused", "label"):
+                yield Finding(level, CHUNK_TOKENS, text, ROUGH_BY_CHUNK, about=side.label)
 
 
 def _rehearsal(one: Side, two: Side) -> Iterator[Finding]:
@@ -263,6 +273,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 _TESTS: tuple[Callable[[Side, Side], Iterator[Finding]], ...] = (
     _validity,
+    _rough,
     _rehearsal,
     _status,
     _versions,

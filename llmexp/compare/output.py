@@ -40,6 +40,7 @@ CSV_COLUMNS = (
     "basis",
     "blocks",
     "carried",
+    "rough",
     "verdict",
     "text",
 )

@@ -129,6 +129,8 @@ def _show(value: Value | None, metric: Metric) -> str:
     if value is None:
         return "–"
     shown = metric.show(value.value) if metric.unit in ("s", "share", "USD") else metric.show(value.value).split()[0]
+    if value.rough:
+        return f"≈{shown}"
     return shown if value.carried else f"{shown}*"
 
 

@@ -17,6 +17,12 @@ GC_PAUSE_LIMIT_S = 0.005
 OTHER_LOAD_LIMIT, OTHER_LOAD_NOTED = 0.25, 0.10
 
 
+CHUNK_TOKENS = "chunk_tokens_estimated"
+"""The note that makes `ROUGH_BY_CHUNK` rough."""
+ROUGH_BY_CHUNK = ("inter_token_latency_s", "steady/inter_token_latency_s", "steady/output_tokens_per_s")
+"""Metrics that rest on how an answer's tokens fell on its chunks."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientFacts:
     """What a run knows of its own client."""
@@ -271,17 +277,6 @@ def _inexact(facts: ClientFacts) -> Iterator[Reason]:
             "neither the server's usage nor the model's tokenizer was at hand, so every number per token is rough",
             "Ask the server for usage, or set model.tokenizer.",
         )
-    elif facts.chunk_tokens_estimated:
-        yield Reason(
-            "chunk_tokens_estimated",
-            "degraded",
-            None,
-            None,
-            "how many tokens each chunk held was estimated",
-            "the server counts whole answers and the model's tokenizer is not at hand: time between tokens and tokens/s"
-            " of the steady part are rough; time to first token, per output token and the totals are not",
-            "Set model.tokenizer where the model's own is public; compare by the other numbers where it is not.",
-        )
 
 
 def _notes(facts: ClientFacts) -> Iterator[Reason]:
@@ -294,6 +289,13 @@ def _notes(facts: ClientFacts) -> Iterator[Reason]:
             "endpoint_on_this_machine",
             "the endpoint ran on this machine",
             "client and endpoint share its cores, as they would not in production",
+        )
+    if facts.chunk_tokens_estimated and not facts.token_counts_estimated:
+        yield _note(
+            CHUNK_TOKENS,
+            "how an answer's tokens fell on its chunks was estimated",
+            "the server counts whole answers and the model's tokenizer is not at hand: inter-token latency and the "
+            "steady tokens/s are rough; TTFT, time per output token, latencies, totals and costs are exact",
         )
     if facts.other_load_share is not None and OTHER_LOAD_NOTED < facts.other_load_share <= OTHER_LOAD_LIMIT:
         seen = f"other programs used {facts.other_load_share * 100:.3g} % of a client machine's CPU"

@@ -225,7 +225,7 @@ def _value(compared: Comparison, stack: Stack, cell: Cell, metric: Metric) -> Sh
         return Shown("–", "", carried=True)
     known = value.low is not None and value.high is not None
     interval = metric.show_range(value.low, value.high) if known else ""  # type: ignore[arg-type]
-    text = metric.show(value.value)
+    text = f"≈ {metric.show(value.value)}" if value.rough else metric.show(value.value)
     return Shown(text, interval if interval != text else "", value.carried)
 
 

@@ -116,7 +116,8 @@ def _carried(run: Run, metric: Metric) -> bool:
 def _distributions(run: Run) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
     """Name and a cell for each of `COLUMNS`, with whether the sample carries it."""
     for base, spread in run.metrics.spreads.items():
-        yield Metric(base).label, [_of_distribution(run, base, spread, name) for name in COLUMNS]
+        label = f"{Metric(base).label} (rough)" if run.result.rough(base) else Metric(base).label
+        yield label, [_of_distribution(run, base, spread, name) for name in COLUMNS]
 
 
 def _of_distribution(run: Run, base: str, spread: Spread, name: str) -> tuple[str, bool]:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
 from llmexp.json_types import Tree, at, branch, items, number, numbers
-from llmexp.metrics.validity import Validity
+from llmexp.metrics.validity import CHUNK_TOKENS, ROUGH_BY_CHUNK, Validity
 
 SCHEMA_VERSION = 1
 Status = Literal["finished", "failed", "interrupted"]
@@ -196,6 +196,11 @@ class Result(_Part):
     def searched(self) -> bool:
         """Whether this is a capacity search, whose numbers are those of the load where it ended."""
         return bool(branch(self.metrics, "capacity"))
+
+    def rough(self, metric: str) -> bool:
+        """Whether a metric rests on an estimate, so that no verdict may rest on it."""
+        said = {reason.reason for reason in (*self.validity.reasons, *self.validity.notes)}
+        return CHUNK_TOKENS in said and metric.startswith(ROUGH_BY_CHUNK)
 
     @property
     def slo_missed(self) -> bool:

@@ -96,15 +96,19 @@ def _latencies(run: Run) -> Table:
         found = run.metrics.spread(name)
         if found is None or (name.startswith("response_") and not run.open_loop):
             continue
+        mark = "≈" if run.result.rough(name) else ""
         cells: list[str | Text] = [
-            _duration(found.get("mean")),
-            *(_percentile(found.get(each), each in rough.get(name, ())) for each in SHOWN),
-            _duration(found.get("max")),
+            f"{mark}{_duration(found.get('mean'))}",
+            *(_percentile(found.get(each), mark or "~" * (each in rough.get(name, ()))) for each in SHOWN),
+            f"{mark}{_duration(found.get('max'))}",
         ]
         table.add_row(f" {Metric(name).row}", *cells)
+    captions = []
     if any(set(SHOWN) & set(rough.get(name, ())) for name in LATENCIES):
-        table.caption = "~ more requests are needed to carry this percentile"
-        table.caption_justify = "left"
+        captions.append("~ more requests are needed to carry this percentile")
+    if any(run.result.rough(name) for name in LATENCIES):
+        captions.append("≈ rests on an estimate")
+    table.caption, table.caption_justify = "; ".join(captions) or None, "left"
     return table
 
 
@@ -112,8 +116,8 @@ def _duration(seconds: float | None) -> str:
     return "–" if seconds is None else duration(seconds)
 
 
-def _percentile(value: float | None, rough: bool) -> Text:
-    return Text(f"~{_duration(value)}", "dim") if rough else Text(_duration(value))
+def _percentile(value: float | None, mark: str) -> Text:
+    return Text(f"{mark}{_duration(value)}", "dim" if mark else "")
 
 
 def _facts(result: Result) -> Iterator[tuple[str, RenderableType]]:
