@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
+
+if TYPE_CHECKING:
+    from llmexp.jobs.spec import Composed
 
 # A plain mapping: Hydra runs this file outside sys.modules, where no dataclass with postponed annotations can be made.
 ConfigStore.instance().store(
@@ -53,17 +56,18 @@ class LlmexpLauncher(Launcher):
         outcome.report(status)
         return [self._returned(job) for job in composed]
 
-    def _compose(self, overrides: Sequence[str], number: int) -> Any:
-        from llmexp.jobs.spec import Composed, refuse_credentials
+    def _compose(self, overrides: Sequence[str], number: int) -> Composed:
+        from llmexp.jobs.spec import Composed as Split
+        from llmexp.jobs.spec import refuse_credentials
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = str(number)
             config.hydra.job.num = number
         refuse_credentials(config)
-        return Composed.split(config, tuple(filter_overrides(overrides)))
+        return Split.split(config, tuple(filter_overrides(overrides)))
 
-    def _returned(self, composed: Any) -> JobReturn:
+    def _returned(self, composed: Composed) -> JobReturn:
         ret = JobReturn()
         ret.cfg = composed.task
         ret.overrides = composed.overrides

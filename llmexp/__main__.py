@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from llmexp import command_line, secrets
 from llmexp import errors as outcome
@@ -61,7 +61,7 @@ def _hydra() -> None:
     store_schema()
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    def run(composed: DictConfig) -> Any:
+    def run(composed: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
         from llmexp.jobs import sweep

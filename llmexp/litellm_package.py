@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
 
 
 def _roots() -> list[Path]:
@@ -21,10 +20,10 @@ def path(name: str) -> Path | None:
 
 
 @cache
-def content(name: str) -> Mapping[str, Any]:
+def content(name: str) -> Mapping[str, object]:
     """A JSON file of the package; empty where the package lacks it."""
     file = path(name)
-    loaded: dict[str, Any] = json.loads(file.read_bytes()) if file else {}
+    loaded: dict[str, object] = json.loads(file.read_bytes()) if file else {}
     return loaded
 
 

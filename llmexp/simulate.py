@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmexp.endpoints.simulator import Options
@@ -65,12 +65,12 @@ def _options(given: argparse.Namespace) -> Options:
     return Options.of(values)
 
 
-def _shape(pairs: list[str]) -> dict[str, Any]:
+def _shape(pairs: list[str]) -> dict[str, object]:
     """`NAME=VALUE` pairs, each value in the type of the field's default."""
     from llmexp.endpoints.simulator import Shape
     from llmexp.errors import ConfigError
 
-    shape: dict[str, Any] = {}
+    shape: dict[str, object] = {}
     for pair in pairs:
         name, _, text = pair.partition("=")
         default = getattr(Shape(), name, None)
@@ -83,7 +83,7 @@ def _shape(pairs: list[str]) -> dict[str, Any]:
     return shape
 
 
-def _converted(kind: type, name: str, text: str) -> Any:
+def _converted(kind: type, name: str, text: str) -> object:
     from llmexp.errors import ConfigError
 
     try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmexp.config import Config, load
 
 if TYPE_CHECKING:
+    from llmexp.benchmark import Measurement
     from llmexp.endpoints import Running
     from llmexp.records.observed import Observed
     from llmexp.workload.request import Request
@@ -154,7 +155,7 @@ def stamps(observed: Observed, digests: Mapping[int, str]) -> dict[str, Stamps]:
 # --- one point -------------------------------------------------------------------------------------------------------
 
 
-def config_of(given: Load, **model: Any) -> Config:
+def config_of(given: Load, **model: object) -> Config:
     """The job of a point; `model` overrides what is called."""
     tokens = {"dist": "fixed", "mean": given.tokens}
     profile = {"ttft": {"mean_s": TTFT_S}, "inter_token": {"mean_s": given.gap_s}, "slots": None}
@@ -223,7 +224,7 @@ def measure_at(given: Load, config: Config, running: Running, directory: Path) -
 
 
 def _point(
-    given: Load, config: Config, measurement: Any, directory: Path, digests: Mapping[int, str], truth: Path
+    given: Load, config: Config, measurement: Measurement, directory: Path, digests: Mapping[int, str], truth: Path
 ) -> Point:
     from llmexp.benchmark import client_report as observations
     from llmexp.endpoints.simulator import truth as log

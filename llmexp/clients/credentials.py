@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from llmexp import secrets
 from llmexp.config import Model
 from llmexp.errors import ConfigError
+from llmexp.json_types import branch
 
 
 def problems(model: Model, environ: Mapping[str, str] | None = None) -> list[str]:
@@ -77,5 +78,5 @@ def _is_unheard_of(model: Model) -> bool:
     """Whether LiteLLM's packaged lists do not name the provider; they lack some that it does know."""
     from llmexp import litellm_package
 
-    listed = litellm_package.content("provider_endpoints_support_backup.json").get("providers", {})
-    return (model.provider or "").split("/")[0] not in listed
+    listed = litellm_package.content("provider_endpoints_support_backup.json")
+    return (model.provider or "").split("/")[0] not in branch(listed, "providers")

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from llmexp.clients import address, chat_openai, litellm_sdk
 from llmexp.clients.base import HttpRequest, Target
 from llmexp.config import Model
+from llmexp.json_types import branch
 from llmexp.workload.request import Request
 
 AWS = frozenset({"bedrock", "sagemaker", "sagemaker_chat", "sagemaker_nova"})
@@ -164,8 +165,8 @@ class Caller:
         known = self._family in FORCES_OUTPUT and (self._family != "openai" or self._base_url is not None)
         if not request.force_output or not known:
             return {}
-        own = self._params.get("extra_body") or {}
-        return {"extra_body": own | {"ignore_eos": True, "min_tokens": request.max_tokens}}
+        own = branch(self._params, "extra_body")
+        return {"extra_body": {**own, "ignore_eos": True, "min_tokens": request.max_tokens}}
 
 
 def problems(model: Model, base_url: str | None = None) -> list[str]:

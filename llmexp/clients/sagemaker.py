@@ -28,6 +28,7 @@ from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
 from llmexp.clients.json_text import listing, mapping
 from llmexp.config import Model, SageMaker
+from llmexp.json_types import branch
 from llmexp.workload.request import Request
 
 _HEADER = "X-Amzn-SageMaker-"
@@ -97,7 +98,8 @@ def text_body(model: Model, request: Request) -> dict[str, Any]:
     if request.force_output:
         inner |= {"ignore_eos_token": True, "min_new_tokens": request.max_tokens}
     outer = {key: value for key, value in model.params.items() if key in _BODY_KEYS}
-    inner |= {key: value for key, value in model.params.items() if key not in _BODY_KEYS} | outer.get("parameters", {})
+    inner |= {key: value for key, value in model.params.items() if key not in _BODY_KEYS}
+    inner |= branch(outer, "parameters")
     prompt = chat_openai.text_alone(request)
     return {"inputs": prompt, "stream": True} | outer | {"parameters": inner}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -13,6 +13,7 @@ from llmexp.config import checks, credentials
 from llmexp.config.messages import explain
 from llmexp.config.schema import Config
 from llmexp.errors import ConfigError
+from llmexp.json_types import branch
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,12 +22,11 @@ OPEN = ("model.params", "model.headers", "model.headers_env", "model.deployment"
 """Parts that take keys of the user's own. Kinds of deployment that do not are held to their keys by the schema."""
 
 
-def defaults() -> dict[str, Any]:
+def defaults() -> dict[str, object]:
     """The whole schema with its defaults as a plain mapping, to lie under every composition."""
     blank = Config.model_validate({"model": {"name": "none"}})
-    tree: dict[str, Any] = blank.model_dump(mode="json", by_alias=True)
-    tree["model"]["name"] = "???"
-    return tree
+    tree: dict[str, object] = blank.model_dump(mode="json", by_alias=True)
+    return {**tree, "model": {**branch(tree, "model"), "name": "???"}}
 
 
 def schema_node() -> DictConfig:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from llmexp.config.schema import Config
 
@@ -31,7 +32,7 @@ _TYPES = {
 }
 
 
-def explain(problem: Mapping[str, Any]) -> str:
+def explain(problem: ErrorDetails) -> str:
     """One pydantic problem as `key: must be …, got …`."""
     kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
     path = [str(part) for part in problem["loc"]]
@@ -56,7 +57,7 @@ def explain(problem: Mapping[str, Any]) -> str:
     return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {_show(value)}"
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     return json.dumps(value) if not isinstance(value, str) else f"'{value}'"
 
 
@@ -79,7 +80,7 @@ def _suggest(path: list[str], more: Sequence[str] = ()) -> str:
     return f"; known here: {', '.join(sorted(set(known)))}" if known else ""
 
 
-def _keys_at(part: Any, path: list[str]) -> list[str]:
+def _keys_at(part: object, path: list[str]) -> list[str]:
     models = [arg for arg in (part, *_walk_args(part)) if isinstance(arg, type) and issubclass(arg, BaseModel)]
     if not path:
         return [field.alias or name for model in models for name, field in model.model_fields.items()]
@@ -87,7 +88,7 @@ def _keys_at(part: Any, path: list[str]) -> list[str]:
     return [key for field in found for key in _keys_at(field.annotation, path[1:])]
 
 
-def _walk_args(annotation: Any) -> Iterator[Any]:
+def _walk_args(annotation: object) -> Iterator[object]:
     for arg in get_args(annotation):
         yield arg
         yield from _walk_args(arg)

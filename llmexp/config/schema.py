@@ -5,7 +5,7 @@ Nothing here reads files, the network or the clock.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError, PydanticKnownError
@@ -131,7 +131,7 @@ class Bedrock(_Part):
 class Served(BaseModel):
     """A server that the job starts by a command line and stops with its whole process tree.
 
-    Any further key is a setting: it fills `{its_name}` in the command, and is logged as a fact.
+    object further key is a setting: it fills `{its_name}` in the command, and is logged as a fact.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -172,7 +172,7 @@ class Model(_Part):
     region: str | None = Field(None, description="AWS region; null: the credential chain's own.")
     profile: str | None = Field(None, description="AWS profile; null: the credential chain's own.")
     api_key_env: str | None = Field(None, description="Name of the variable that holds the key; null: none needed.")
-    params: dict[str, Any] = Field({}, description="Sent as they are.")
+    params: dict[str, object] = Field({}, description="Sent as they are.")
     headers: dict[str, str] = Field({}, description="Plain headers; never secrets.")
     headers_env: dict[str, str] = Field({}, description="Header → name of the variable that holds its value.")
     tokenizer: str | None = Field(

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from llmexp.errors import ConfigError, JobError
+from llmexp.json_types import branch
 
 if TYPE_CHECKING:
     from llmexp.config import Model, Profile, Workload
@@ -33,7 +34,7 @@ class Running:
 
     base_url: str | None
     """Where, in the form that the model's API takes; None: the provider's own address."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=dict)
     """What is known about the deployment, to be logged with the run."""
     pids: tuple[int, ...] = ()
     """Processes on this host that serve it."""
@@ -75,11 +76,11 @@ def opened(
             from llmexp.endpoints import llamacpp
 
             child = stack.enter_context(llamacpp.serve(model, deployment, workload, log_dir))
-            address = child.ready["address"]
+            address = str(child.ready["address"])
             _await_health(address, model.ready_timeout_s)
             yield Running(
                 f"{address}/v1",
-                child.ready["facts"],
+                dict(branch(child.ready, "facts")),
                 (child.pid,),
                 f"{address}/metrics",
                 ended=_watching(child, log_dir),
@@ -151,14 +152,14 @@ def _profile(model: Model, *, rehearse: bool) -> Profile:
     return model.rehearsal
 
 
-def _facts(model: Model) -> dict[str, Any]:
+def _facts(model: Model) -> dict[str, object]:
     """What is known about an endpoint that runs by itself."""
     deployment = model.deployment
     if deployment.kind == "external":
         return dict(deployment.model_extra or {})
     from llmexp.endpoints import aws
 
-    facts: dict[str, Any] = aws.facts(model)
+    facts: dict[str, object] = aws.facts(model)
     return facts
 
 
@@ -184,7 +185,7 @@ def _simulated(model: Model, answers: Mapping[str, str], *, rehearse: bool, log_
             settings["answers"] = str(stack.enter_context(_kept(answers)))
         log, timeout_s = log_dir / "endpoint.log", model.ready_timeout_s
         child = stack.enter_context(serving("llmexp.endpoints.simulator", settings, log=log, timeout_s=timeout_s))
-        address = child.ready["address"]
+        address = str(child.ready["address"])
         _await_health(address, timeout_s)
         facts = _simulated_facts(model, profile, wire, rehearse=rehearse)
         yield Running(
@@ -207,13 +208,13 @@ def _kept(answers: Mapping[str, str]) -> Iterator[Path]:
         yield Path(file.name)
 
 
-def _shape(model: Model) -> dict[str, Any]:
+def _shape(model: Model) -> dict[str, object]:
     payload = getattr(model.deployment, "payload", "messages")
     return {"sagemaker": payload} if payload in ("tgi", "djl") else {}
 
 
-def _simulated_facts(model: Model, profile: Profile, wire: str, *, rehearse: bool) -> dict[str, Any]:
-    facts: dict[str, Any] = {"engine": "simulator", "wire": wire, "slots": profile.slots}
+def _simulated_facts(model: Model, profile: Profile, wire: str, *, rehearse: bool) -> dict[str, object]:
+    facts: dict[str, object] = {"engine": "simulator", "wire": wire, "slots": profile.slots}
     if rehearse:
         facts |= {"rehearsal": True, "rehearsed_deployment": model.deployment.kind}
         facts |= model.deployment.model_dump(exclude={"kind", "profile"}, exclude_none=True)

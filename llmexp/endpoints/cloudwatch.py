@@ -61,7 +61,7 @@ _NAMESPACES: dict[Scope, str] = {
 }
 
 
-def figures(client: Any, dimensions: Dimensions, start: datetime, end: datetime, wait_s: float) -> dict[str, Any]:
+def figures(client: object, dimensions: Dimensions, start: datetime, end: datetime, wait_s: float) -> dict[str, object]:
     """`metrics` by our names and `missing` by CloudWatch's, for the whole minutes around the window."""
     asked = [metric for metric in METRICS if metric.scope in dimensions]
     first = start.replace(second=0, microsecond=0)
@@ -98,7 +98,7 @@ def _fetch(
     return {key: value for key, value in folded.items() if value}
 
 
-def _queries(metrics: list[Metric], dimensions: Dimensions) -> Iterator[dict[str, Any]]:
+def _queries(metrics: list[Metric], dimensions: Dimensions) -> Iterator[dict[str, object]]:
     for at, metric in enumerate(metrics):
         named = [{"Name": name, "Value": value} for name, value in dimensions[metric.scope].items()]
         about = {"Namespace": _NAMESPACES[metric.scope], "MetricName": metric.name, "Dimensions": named}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmexp.endpoints.process import Child, Lifeline, serving
 from llmexp.errors import ConfigError
+from llmexp.json_types import branch
 
 if TYPE_CHECKING:
     from llmexp.config import LlamaCpp, Model, Tokens, Workload
@@ -45,11 +46,8 @@ def serve(model: Model, deployment: LlamaCpp, workload: Workload, log_dir: Path)
     }
     log = log_dir / "endpoint.log"
     with serving(__name__, settings, log=log, timeout_s=model.ready_timeout_s) as child:
-        child.ready["facts"] |= {
-            "weights": found.path.name,
-            "weights_sha256": found.sha256,
-            "weights_source": found.source,
-        }
+        facts = {"weights": found.path.name, "weights_sha256": found.sha256, "weights_source": found.source}
+        child.ready["facts"] = {**branch(child.ready, "facts"), **facts}
         yield child
 
 
@@ -113,7 +111,7 @@ def _memory_mib() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
 
 
-def _facts(parameters: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(parameters: Any, settings: Mapping[str, object]) -> dict[str, object]:
     from importlib.metadata import version
 
     return {

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from llmexp.errors import JobError
 
@@ -36,7 +36,7 @@ class Child:
     """A child that said it is ready."""
 
     pid: int
-    ready: dict[str, Any]
+    ready: dict[str, object]
     """What it said."""
     status: Callable[[], int | None] = lambda: None
     """Its exit status; None while it runs."""
@@ -46,7 +46,7 @@ class Child:
 
 
 @contextmanager
-def serving(module: str, settings: Mapping[str, Any], *, log: Path, timeout_s: float) -> Iterator[Child]:
+def serving(module: str, settings: Mapping[str, object], *, log: Path, timeout_s: float) -> Iterator[Child]:
     """`python -m module`, ready to serve; stopped when the block ends, however it ends.
 
     What the child prints goes to `log`. Raises `JobError` with the log's last lines if it ends early or takes longer
@@ -83,8 +83,8 @@ def own_pid() -> int | None:
 
 
 def _hand_over(
-    process: subprocess.Popen[bytes], settings: Mapping[str, Any], module: str, log: Path, timeout_s: float
-) -> dict[str, Any]:
+    process: subprocess.Popen[bytes], settings: Mapping[str, object], module: str, log: Path, timeout_s: float
+) -> dict[str, object]:
     """Sends the settings and returns the child's answer."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -95,7 +95,7 @@ def _hand_over(
         raise JobError(f"{module} was not ready within {timeout_s:g} s{_tail(log)}")
     if not line.endswith(b"\n"):
         raise JobError(f"{module} ended before it was ready{_tail(log)}")
-    ready: dict[str, Any] = json.loads(line)
+    ready: dict[str, object] = json.loads(line)
     if "error" in ready:
         raise JobError(str(ready["error"]))
     return ready
@@ -148,12 +148,12 @@ class Lifeline:
         self._answers = os.dup(1)
         os.dup2(2, 1)  # from here on, what any library prints goes to the log
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.settings: dict[str, Any] = json.loads(_read_line(0))
+        self.settings: dict[str, object] = json.loads(_read_line(0))
         parent = self.settings.pop("parent", None)
         if parent is not None:
             _die_with(parent)
 
-    def ready(self, facts: Mapping[str, Any]) -> None:
+    def ready(self, facts: Mapping[str, object]) -> None:
         """Tells the parent; to be called once."""
         os.write(self._answers, json.dumps(facts).encode() + b"\n")
         os.close(self._answers)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from llmexp.errors import ConfigError
+from llmexp.json_types import branch, number
 
 APIS = ("openai", "anthropic", "litellm", "sagemaker", "vertexai")
 OPENAI_BASE_URL = "https://api.openai.com/v1"
@@ -120,7 +120,7 @@ def metadata_of(text: str) -> dict[str, str]:
     return {key.strip(): value for key, _, value in pairs}
 
 
-def sampling_params_of(text: str) -> dict[str, Any]:
+def sampling_params_of(text: str) -> dict[str, object]:
     """The JSON object of --additional-sampling-params."""
     try:
         params = json.loads(text or "{}")
@@ -134,7 +134,7 @@ def sampling_params_of(text: str) -> dict[str, Any]:
 # --- the config ------------------------------------------------------------------------------------------------------
 
 
-def config_from_flags(args: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+def config_from_flags(args: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, object]:
     """The job that token_benchmark_ray.py's flags ask for, as a mapping for `config.load`."""
     return {
         **_job(args, environ, sampling_params_of(args.additional_sampling_params)),
@@ -145,21 +145,20 @@ def config_from_flags(args: argparse.Namespace, environ: Mapping[str, str]) -> d
     }
 
 
-def correctness_config(args: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+def correctness_config(args: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, object]:
     """The job that llm_correctness.py's flags ask for; its requests are its own, so the workload only states sizes."""
     params = {"temperature": 0.0, **sampling_params_of(args.additional_sampling_params)}
     tree = _job(args, environ, params)
     tree["workload"] = {"input_tokens": _tokens(40, 0), "output_tokens": _tokens(correctness_max_tokens(params), 0)}
-    tree["run"]["save_text"] = True
-    return tree
+    return {**tree, "run": {**branch(tree, "run"), "save_text": True}}
 
 
-def correctness_max_tokens(params: Mapping[str, Any]) -> int:
+def correctness_max_tokens(params: Mapping[str, object]) -> int:
     """The limit of an answer: the user's own, else enough for a number and some words around it."""
-    return int(params.get("max_tokens", CORRECTNESS_MAX_TOKENS))
+    return int(number(params, "max_tokens") or CORRECTNESS_MAX_TOKENS)
 
 
-def _job(args: argparse.Namespace, environ: Mapping[str, str], params: dict[str, Any]) -> dict[str, Any]:
+def _job(args: argparse.Namespace, environ: Mapping[str, str], params: dict[str, object]) -> dict[str, object]:
     """What both command lines share. Nothing is sent beyond what the flags ask for: there is no warm-up."""
     return {
         "model": {**_model(args.llm_api, args.model, environ), "params": params},
@@ -177,11 +176,11 @@ def _job(args: argparse.Namespace, environ: Mapping[str, str], params: dict[str,
     }
 
 
-def _tokens(mean: int, stddev: int) -> dict[str, Any]:
+def _tokens(mean: int, stddev: int) -> dict[str, object]:
     return {"dist": "normal", "mean": float(mean), "stddev": float(stddev)}
 
 
-def _model(api: str, name: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _model(api: str, name: str, environ: Mapping[str, str]) -> dict[str, object]:
     if api in REFUSED:
         raise ConfigError(REFUSED[api])
     if api == "litellm":
@@ -195,14 +194,14 @@ def _model(api: str, name: str, environ: Mapping[str, str]) -> dict[str, Any]:
     return _openai(name, environ)
 
 
-def _openai(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _openai(name: str, environ: Mapping[str, str]) -> dict[str, object]:
     """A server of one's own may need no key; OpenAI does."""
     base_url = _first(environ, ("OPENAI_API_BASE", "OPENAI_BASE_URL"))
     key = "OPENAI_API_KEY" if base_url is None or environ.get("OPENAI_API_KEY") else None
     return _without_nulls({"name": name, "api": "openai", "base_url": base_url or OPENAI_BASE_URL, "api_key_env": key})
 
 
-def _through_litellm(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _through_litellm(name: str, environ: Mapping[str, str]) -> dict[str, object]:
     provider, rest = _split(name)
     family = provider.partition("/")[0]
     return _without_nulls(
@@ -254,5 +253,5 @@ def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
     return None if name is None else environ[name]
 
 
-def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:
+def _without_nulls(tree: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in tree.items() if value is not None}

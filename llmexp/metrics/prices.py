@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 from urllib.parse import urlsplit
 
 from llmexp import litellm_package
 from llmexp.config import Model
+from llmexp.json_types import number
 
 _MAP = "model_prices_and_context_window_backup.json"
 _GEOGRAPHY = re.compile(r"^(?:us-gov|us|eu|apac|jp|au|ca|global)\.")
@@ -70,7 +70,7 @@ def price_list(model: Model) -> PriceList:
     prices: dict[str, float | None] = {}
     sources: dict[str, None] = {}
     for name, (own_field, map_field) in _FIELDS.items():
-        stated, listed = getattr(own, own_field), entry.get(map_field) or None
+        stated, listed = getattr(own, own_field), number(entry, map_field) or None
         prices[name] = stated / 1e6 if stated is not None else listed
         if stated is not None:
             sources[own.source or "model file"] = None
@@ -139,7 +139,7 @@ def estimate(price: PriceList, requests: float, mean_input: float, mean_output: 
     return requests * (mean_input * price.input_usd + mean_output * price.output_usd)
 
 
-def as_dict(price: PriceList) -> dict[str, Any]:
+def as_dict(price: PriceList) -> dict[str, object]:
     """For files: per million tokens, as people read prices."""
     million = {
         own_field: None if (usd := getattr(price, name)) is None else round(usd * 1e6, 9)
@@ -152,7 +152,7 @@ def as_dict(price: PriceList) -> dict[str, Any]:
 # --- the map ---------------------------------------------------------------------------------------------------------
 
 
-def _entry(model: Model) -> tuple[str, Mapping[str, Any]]:
+def _entry(model: Model) -> tuple[str, Mapping[str, object]]:
     """Name and content of the model's entry in the map; an empty one where there is none."""
     provider = _provider(model)
     if provider is None:
@@ -192,18 +192,18 @@ def _names(provider: str, model: Model) -> Iterator[str]:
         yield from (f"{provider}/{bare}", bare)
 
 
-def _belongs(entry: Mapping[str, Any], provider: str) -> bool:
+def _belongs(entry: Mapping[str, object], provider: str) -> bool:
     """Whether an entry is this provider's: `vertex_ai-language-models` is Vertex AI's, `bedrock_converse` Bedrock's."""
     return str(entry.get("litellm_provider", "")).startswith(provider)
 
 
-def _priced(entry: Mapping[str, Any]) -> bool:
+def _priced(entry: Mapping[str, object]) -> bool:
     return bool(entry.get("input_cost_per_token") or entry.get("output_cost_per_token"))
 
 
-def price_map() -> Mapping[str, Mapping[str, Any]]:
+def price_map() -> Mapping[str, Mapping[str, object]]:
     """LiteLLM's packaged map; empty where the package lacks it."""
-    return litellm_package.content(_MAP)
+    return {name: entry for name, entry in litellm_package.content(_MAP).items() if isinstance(entry, Mapping)}
 
 
 def _litellm_version() -> str:

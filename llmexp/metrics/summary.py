@@ -9,11 +9,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from llmexp.config import Slo
+from llmexp.json_types import number
 from llmexp.metrics.dictionary import DICTIONARY
 from llmexp.metrics.distributions import all_uncarried, distribution, uncarried
 from llmexp.metrics.latencies import between, chunk_gaps, output_rate, real, time_per_output_token, token_gaps
@@ -72,7 +73,7 @@ def summarize(
     usd_per_hour: float | None = None,
     streams: int | None = None,
     stationary: bool = True,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The numbers of a run.
 
     `usd_per_hour` is the price of all instances. `streams` is a closed loop's concurrency, which its plateau has to
@@ -82,7 +83,7 @@ def summarize(
     span = window(observed)
     money = _money(observed, span, cost, usd_per_hour)
     in_time = meets(observed, slo, open_loop=open_loop) if slo.thresholds else None
-    right = right_answers(observed, span, money["cost_usd"], in_time)
+    right = right_answers(observed, span, number(money, "cost_usd"), in_time)
     return {
         **_latencies(observed, observed.completed),
         **_client_side(observed),
@@ -101,7 +102,7 @@ def summarize(
 # --- distributions ---------------------------------------------------------------------------------------------------
 
 
-def _latencies(observed: Observed, chosen: Bools) -> dict[str, Any]:
+def _latencies(observed: Observed, chosen: Bools) -> dict[str, object]:
     first, last, sent, intended = (
         observed.first_token_ns,
         observed.last_token_ns,
@@ -123,7 +124,7 @@ def _latencies(observed: Observed, chosen: Bools) -> dict[str, Any]:
     }
 
 
-def _client_side(observed: Observed) -> dict[str, Any]:
+def _client_side(observed: Observed) -> dict[str, object]:
     sent = known(observed.sent_ns)
     return {
         "schedule_lag_s": distribution(between(observed.dispatched_ns, observed.intended_ns, sent)),
@@ -133,7 +134,7 @@ def _client_side(observed: Observed) -> dict[str, Any]:
     }
 
 
-def _token_counts(observed: Observed) -> dict[str, Any]:
+def _token_counts(observed: Observed) -> dict[str, object]:
     names = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens")
     counts: dict[str, Ints] = {
         name: getattr(observed, name) for name in (*names, "input_tokens_counted", "output_tokens_counted")
@@ -146,7 +147,7 @@ def _token_counts(observed: Observed) -> dict[str, Any]:
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
-def _rates(observed: Observed, span: Span | None) -> dict[str, Any]:
+def _rates(observed: Observed, span: Span | None) -> dict[str, object]:
     completed, failed = int(observed.completed.sum()), int(observed.failed.sum())
     throttled = observed.failures.get("throttled")
     return {
@@ -165,7 +166,7 @@ def _rates(observed: Observed, span: Span | None) -> dict[str, Any]:
 
 def _service(
     observed: Observed, span: Span | None, slo: Slo, in_time: Bools | None, right_share: object
-) -> dict[str, Any]:
+) -> dict[str, object]:
     answered = int((observed.completed | observed.failed).sum())
     if not slo.asked or not answered:
         return {"goodput_per_s": None, "slo": None}
@@ -185,7 +186,7 @@ def right_enough(right_share: object, slo: Slo) -> bool:
     return slo.right_share is None or (isinstance(right_share, int | float) and right_share >= slo.right_share)
 
 
-def _money(observed: Observed, span: Span | None, cost: Cost | None, usd_per_hour: float | None) -> dict[str, Any]:
+def _money(observed: Observed, span: Span | None, cost: Cost | None, usd_per_hour: float | None) -> dict[str, object]:
     tokens = None if cost is None else _tokens_usd(observed, cost)
     hours = None if usd_per_hour is None or span is None else usd_per_hour * span.duration_s / 3600
     parts = [part for part in (tokens, hours) if part is not None]
@@ -227,7 +228,7 @@ def _billed(observed: Observed) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     return tuple(np.where(known(column), column, 0)[billed] for column in columns)  # type: ignore[return-value]
 
 
-def _steady(observed: Observed, streams: int | None, slo: Slo, open_loop: bool) -> dict[str, Any] | None:
+def _steady(observed: Observed, streams: int | None, slo: Slo, open_loop: bool) -> dict[str, object] | None:
     """The main metrics over the plateau; None where there is none."""
     sent, span = sending(observed), plateau(observed, streams)
     if sent is None or span is None:
@@ -255,7 +256,7 @@ def _steady(observed: Observed, streams: int | None, slo: Slo, open_loop: bool) 
 # --- beside the numbers ----------------------------------------------------------------------------------------------
 
 
-def errors(observed: Observed) -> dict[str, Any]:
+def errors(observed: Observed) -> dict[str, object]:
     """Error class → count, codes and the first examples; the most frequent first."""
     ordered = sorted(observed.failures.items(), key=lambda item: -item[1].count)
     return {
@@ -269,7 +270,7 @@ def token_sources(observed: Observed) -> dict[str, dict[str, int]]:
     return {name: dict(counter.most_common()) for name, counter in observed.sources.items() if counter}
 
 
-def output_length(observed: Observed) -> dict[str, Any] | None:
+def output_length(observed: Observed) -> dict[str, object] | None:
     """Whether answers had the length asked for; None where no answer can tell.
 
     `share_held` is the share within ±10 % (at least ±1 token) of the length asked; below 0.9 the stacks under

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +132,7 @@ def tokens_in(observed: Observed, span: Span) -> int:
     return sum(int(piece.tokens[span.holds(piece.at_ns)].sum()) for piece in observed.pieces)
 
 
-def curves(observed: Observed) -> dict[str, Any] | None:
+def curves(observed: Observed) -> dict[str, object] | None:
     """The run in steps of a whole number of seconds, at most `MAX_POINTS`; None where nothing was sent.
 
     `t_s` is where each step begins, from the first `sent`. `inflight` is its mean, rates are per second, `errors` is a

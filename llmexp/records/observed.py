@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+Column: TypeAlias = NDArray[np.generic]
 
 MISSING = np.iinfo(np.int64).min
 """Stands for a time or a count that does not exist."""
@@ -92,7 +94,7 @@ class Failures:
 
     count: int = 0
     codes: Counter[str] = field(default_factory=Counter)
-    examples: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[dict[str, object]] = field(default_factory=list)
     """The first few that differ in code or message."""
 
     def add(self, index: int, code: str | None, message: str | None) -> None:
@@ -197,7 +199,7 @@ class _Reader:
     """Gathers batches."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[NDArray[Any]]] = {}
+        self._parts: dict[str, list[Column]] = {}
         self._pieces: list[Chunks] = []
         self._failures: dict[str, Failures] = {}
         self._errors: dict[int, tuple[str, str]] = {}
@@ -226,7 +228,7 @@ class _Reader:
         self._add_chunks(batch)
         self._add_words(batch, status)
 
-    def _keep(self, name: str, values: NDArray[Any]) -> None:
+    def _keep(self, name: str, values: Column) -> None:
         self._parts.setdefault(name, []).append(values)
 
     def _add_chunks(self, batch: pa.RecordBatch) -> None:
@@ -241,7 +243,7 @@ class _Reader:
         self._keep("streamed_tokens", sums)
         self._keep("first_chunk_tokens", firsts)
 
-    def _add_words(self, batch: pa.RecordBatch, status: NDArray[Any]) -> None:
+    def _add_words(self, batch: pa.RecordBatch, status: Column) -> None:
         for at in np.flatnonzero(status == "failed"):
             index, kind, code, message = (
                 batch.column(name)[int(at)].as_py() for name in ("index", "error_class", "error_code", "error_message")
@@ -258,7 +260,7 @@ class _Reader:
         self._reasons.update(value or "none" for value in done.column("finish_reason").to_pylist())
 
     def done(self) -> Observed:
-        whole = {name: self._whole(name) for name in (*_INTEGERS, *_REALS, *_FLAGS, *_TOTALS)}
+        whole: dict[str, Any] = {name: self._whole(name) for name in (*_INTEGERS, *_REALS, *_FLAGS, *_TOTALS)}
         return Observed(
             **whole,
             pieces=self._pieces,
@@ -269,7 +271,7 @@ class _Reader:
             remarks=self._remarks,
         )
 
-    def _whole(self, name: str) -> NDArray[Any]:
+    def _whole(self, name: str) -> Column:
         if name in self._parts:
             return np.concatenate(self._parts.pop(name))
         return np.empty(0, dtype=float if name in _REALS else bool if name in _FLAGS else np.int64)

@@ -8,10 +8,11 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate, count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llmexp.config import Part, Workload, defaults, load
 from llmexp.errors import ConfigError
+from llmexp.json_types import Tree, branch
 from llmexp.workload.kit import Kind, Kit
 from llmexp.workload.lengths import uniform
 from llmexp.workload.request import Message, Request
@@ -158,18 +159,18 @@ def _read(key: str, path: Path) -> Workload:
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{key}: {path} cannot be read as YAML ({error})") from None
     base = defaults()
-    base["model"]["name"] = "part"
-    base["workload"] = _over(base["workload"], tree)
+    workload = _over(branch(base, "workload"), branch({"": tree}, ""))
     try:
-        return load(base).workload
+        return load({**base, "model": {"name": "part"}, "workload": workload}).workload
     except ConfigError as error:
         raise ConfigError("\n".join(f"{key} ({path}): {line}" for line in str(error).splitlines())) from None
 
 
-def _over(under: Mapping[str, Any], tree: Any) -> dict[str, Any]:
+def _over(under: Tree, tree: Tree) -> dict[str, object]:
     """`tree` laid over `under`, mappings key by key."""
     merged = dict(under)
-    for name, value in tree.items() if isinstance(tree, Mapping) else ():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _over(merged[name], value) if both else value
+    for name, value in tree.items():
+        below = merged.get(name)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[name] = _over(branch(merged, name), branch(tree, name)) if both else value
     return merged

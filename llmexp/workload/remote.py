@@ -11,11 +11,12 @@ import json
 import os
 import weakref
 from collections.abc import Iterable
-from typing import Any
+from typing import Literal
 from urllib.parse import urlsplit
 
 from llmexp import secrets
 from llmexp.errors import JobError
+from llmexp.json_types import items, text
 
 _OWNERS = ("llamacpp", "vllm", "sglang", "llmexp")
 _PROBE_TIMEOUT_S = 2.0
@@ -28,7 +29,7 @@ class EndpointTokenizer:
     """POST /tokenize, one text a call."""
 
     name = "endpoint"
-    source: Any = "tokenizer"
+    source: Literal["tokenizer"] = "tokenizer"
     in_process = False
 
     def __init__(self, base_url: str, model: str, key_env: str | None = None, timeout_s: float = _TIMEOUT_S) -> None:
@@ -46,11 +47,13 @@ class EndpointTokenizer:
         }
         try:
             answer = self._line.ask("POST", self._line.root + "/tokenize", body)
-            count = answer["count"] if "count" in answer else len(answer["tokens"])
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            count = answer["count"] if "count" in answer else len(items(answer, "tokens"))
+        except (OSError, http.client.HTTPException, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise JobError(f"the endpoint's /tokenize did not answer with a count: {reason}") from None
-        return int(count)
+        if not isinstance(count, int):
+            raise JobError(f"the endpoint's /tokenize did not answer with a count: {count!r}")
+        return count
 
     def count_many(self, texts: Iterable[str]) -> list[int]:
         """Tokens of each text."""
@@ -68,8 +71,8 @@ def offered_by(base_url: str, model: str, key_env: str | None) -> EndpointTokeni
     """The endpoint's tokenizer if its list of models says that it is a server which has one, and it makes sense."""
     line = _Line(base_url, key_env, _PROBE_TIMEOUT_S)
     try:
-        models = line.ask("GET", f"{line.base}/models", None)["data"]
-        owners = {str(entry.get("owned_by", "")).lower() for entry in models}
+        models = items(line.ask("GET", f"{line.base}/models", None), "data")
+        owners = {(text(entry, "owned_by") or "").lower() for entry in models}
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
         return None
     finally:
@@ -96,7 +99,7 @@ class _Line:
             secrets.register(key)
             self._headers["Authorization"] = f"Bearer {key}"
 
-    def ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def ask(self, method: str, path: str, body: dict[str, object] | None) -> dict[str, object]:
         """The JSON object that the server answers with; ValueError where it answers with something else."""
         data = None if body is None else json.dumps(body).encode()
         fresh = self._connection.sock is None

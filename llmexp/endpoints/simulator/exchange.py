@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmexp.endpoints.simulator.draws import NS, Draws
 from llmexp.endpoints.simulator.http import Connection, Framing, Received
@@ -256,7 +256,7 @@ class Exchange:
             self.outcome = self.outcome or outcome
             self._on_end(self)
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self) -> dict[str, object]:
         """The line of the truth log."""
         return {
             "index": self.index,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
 
 try:
     from uvloop import new_event_loop
@@ -12,7 +11,7 @@ except ImportError:
     from asyncio import new_event_loop
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
+def run(main: Coroutine[object, object, None]) -> None:
     """Runs `main` to its end."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main)

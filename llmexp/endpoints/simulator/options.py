@@ -144,10 +144,11 @@ class Options:
         return tuple(name.strip() for name in self.failure.split(","))
 
     @classmethod
-    def of(cls, tree: Mapping[str, Any]) -> Options:
+    def of(cls, tree: Mapping[str, object]) -> Options:
         """Options from plain values, as JSON carries them."""
         known = {entry.name for entry in fields(cls)}
-        values = {name: value for name, value in tree.items() if name in known and value is not None}
+        # Plain values, which the dataclasses take by name.
+        values: dict[str, Any] = {name: value for name, value in tree.items() if name in known and value is not None}
         for name in ("ttft", "inter_token", "answer_tokens"):
             if isinstance(values.get(name), Mapping):
                 values[name] = Latency(**values[name])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 from urllib.parse import unquote
 
 from llmexp.endpoints.simulator.http import Received
@@ -44,7 +43,7 @@ def read(wire: str, received: Received) -> Call:
     return replace(_call(wire, received.path, body), question=asked(body), temperature=temperature(body))
 
 
-def _call(wire: str, path: str, body: Mapping[str, Any]) -> Call:
+def _call(wire: str, path: str, body: Mapping[str, object]) -> Call:
     segments = unquote(path).rsplit("/", 1)[0].split("/")
     if wire == "bedrock":
         return bedrock.read(body, "/".join(segments[segments.index("model") + 1 :]), stream=path.endswith("-stream"))
@@ -58,7 +57,7 @@ def _call(wire: str, path: str, body: Mapping[str, Any]) -> Call:
     return openai.read_chat(body) if path.endswith("/chat/completions") else openai.read_completions(body)
 
 
-def _tree(body: bytes) -> Mapping[str, Any]:
+def _tree(body: bytes) -> Mapping[str, object]:
     try:
         tree = json.loads(body)
     except ValueError as error:
@@ -72,7 +71,7 @@ def refusal(wire: str, kind: str, message: str, code: str | None = None) -> tupl
     """Status, headers and body of a request that gets no answer."""
     status, aws, ours, google = STATUS[kind]
     headers = {"content-type": "application/json"}
-    tree: dict[str, Any]
+    tree: dict[str, object]
     if wire in AWS_WIRES:
         # SageMaker's runtime throttles with 400.
         status = 400 if wire == "sagemaker" and kind == "throttled" else status

@@ -20,7 +20,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 _FLUSH_BYTES = 256 * 1024
 
@@ -33,7 +32,7 @@ class Log:
         self._lines: list[str] = []
         self._size = 0
 
-    def add(self, line: dict[str, Any]) -> None:
+    def add(self, line: dict[str, object]) -> None:
         """Keeps one request's truth."""
         if self._fd < 0:
             return
@@ -58,7 +57,7 @@ class Log:
             self._fd = -1
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read(path: Path) -> Iterator[dict[str, object]]:
     """The requests of a truth log, less a last line that was not written to its end."""
     for line in path.read_text().splitlines():
         if line.endswith("}"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.workload import words
@@ -91,7 +91,7 @@ class Call:
     temperature: object = None
 
 
-def limit_of(values: Mapping[str, Any], *names: str) -> int:
+def limit_of(values: Mapping[str, object], *names: str) -> int:
     """The first token limit that is set among `names`."""
     for name in names:
         value = values.get(name)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.endpoints.simulator.wires import BadRequest, Call, Counts, Kind, chat_tokens, limit_of
 from llmexp.endpoints.simulator.wires.sse import Sse
 
-Tree = dict[str, Any]
+Tree = dict[str, object]
 
 
-def read(body: Mapping[str, Any]) -> Call:
+def read(body: Mapping[str, object]) -> Call:
     """A request to `/v1/messages`."""
     if "max_tokens" not in body:
         raise BadRequest("max_tokens: Field required")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from time import monotonic_ns
-from typing import Any
 
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.endpoints.simulator.wires import Call, Counts, Kind, chat_tokens, limit_of
 from llmexp.endpoints.simulator.wires.eventstream import CONTENT_TYPE, event_headers, exception, framed
+from llmexp.json_types import branch
 
-Tree = dict[str, Any]
+Tree = dict[str, object]
 _PADDING = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
-def read(body: Mapping[str, Any], model: str, *, stream: bool) -> Call:
+def read(body: Mapping[str, object], model: str, *, stream: bool) -> Call:
     """A request to `/model/MODEL/converse-stream` or `/converse`."""
-    config = body.get("inferenceConfig") or {}
+    config = branch(body, "inferenceConfig")
     tokens = chat_tokens(body.get("messages"), body.get("system"))
     return Call("bedrock", model, tokens, limit_of(config, "maxTokens"), ConverseStream, stream=stream)
 
@@ -76,7 +76,7 @@ class ConverseStream:
     def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
         content: list[Tree] = [{"reasoningContent": {"reasoningText": {"text": reasoning}}}] if reasoning else []
         message = {"role": "assistant", "content": [*content, {"text": text}]}
-        tree = {
+        tree: Tree = {
             "output": {"message": message},
             "stopReason": _reason(counts),
             "usage": _usage(counts),

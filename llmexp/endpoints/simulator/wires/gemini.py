@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.endpoints.simulator.wires import Call, Counts, Kind, limit_of, text_of, texts_of
 from llmexp.endpoints.simulator.wires.sse import Sse
+from llmexp.json_types import branch
 from llmexp.workload import words
 
-Tree = dict[str, Any]
+Tree = dict[str, object]
 
 
-def read(body: Mapping[str, Any], model: str, *, stream: bool) -> Call:
+def read(body: Mapping[str, object], model: str, *, stream: bool) -> Call:
     """A request to `models/MODEL:streamGenerateContent` or `:generateContent`."""
     texts = texts_of(body.get("contents"), "parts")
     system = body.get("systemInstruction") or body.get("system_instruction") or {}
     texts += [text_of(system.get("parts"))] if isinstance(system, Mapping) and system else []
-    config = body.get("generationConfig") or body.get("generation_config") or {}
+    config = branch(body, "generationConfig") or branch(body, "generation_config")
     limit = limit_of(config, "maxOutputTokens", "max_output_tokens")
     return Call("gemini", model, words.templated(texts), limit, Generate, stream=stream)
 
@@ -78,7 +78,7 @@ class Generate:
 
 
 def _usage(counts: Counts) -> Tree:
-    tree = {
+    tree: Tree = {
         "promptTokenCount": counts.input_tokens,
         "candidatesTokenCount": counts.answer_tokens,
         "totalTokenCount": counts.input_tokens + counts.output_tokens,

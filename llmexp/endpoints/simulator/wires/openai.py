@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.endpoints.simulator.wires import BadRequest, Call, Counts, Kind, chat_tokens, limit_of
 from llmexp.endpoints.simulator.wires.sse import Sse
 from llmexp.workload import words
 
-Tree = dict[str, Any]
+Tree = dict[str, object]
 
 
-def read_chat(body: Mapping[str, Any]) -> Call:
+def read_chat(body: Mapping[str, object]) -> Call:
     """A request to `/chat/completions`."""
     tokens = chat_tokens(body.get("messages"))
     return _read(body, "openai", tokens, limit_of(body, "max_completion_tokens", "max_tokens"), Chat)
 
 
-def read_completions(body: Mapping[str, Any]) -> Call:
+def read_completions(body: Mapping[str, object]) -> Call:
     """A request to `/completions`."""
     prompt = body.get("prompt")
     if not isinstance(prompt, str | list):
@@ -30,7 +29,7 @@ def read_completions(body: Mapping[str, Any]) -> Call:
     return _read(body, "openai-completions", tokens, limit_of(body, "max_tokens"), Completions)
 
 
-def _read(body: Mapping[str, Any], wire: str, tokens: int, limit: int, build: type[Chat]) -> Call:
+def _read(body: Mapping[str, object], wire: str, tokens: int, limit: int, build: type[Chat]) -> Call:
     options = body.get("stream_options")
     asked = isinstance(options, Mapping) and bool(options.get("include_usage"))
     model = str(body.get("model", ""))

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.endpoints.simulator.wires import BadRequest, Call, Counts, Kind, Wire, limit_of
 from llmexp.endpoints.simulator.wires.eventstream import CONTENT_TYPE, event_headers, exception, framed
 from llmexp.endpoints.simulator.wires.openai import Chat, read_chat
+from llmexp.json_types import branch
 from llmexp.workload import words
 
 _PART = event_headers("PayloadPart", "application/octet-stream")
 
 
-def read(body: Mapping[str, Any], endpoint: str, *, stream: bool) -> Call:
+def read(body: Mapping[str, object], endpoint: str, *, stream: bool) -> Call:
     """A request to `/endpoints/ENDPOINT/invocations-response-stream` or `/invocations`."""
     if "messages" in body:
         chat = read_chat(body)
@@ -27,7 +27,7 @@ def read(body: Mapping[str, Any], endpoint: str, *, stream: bool) -> Call:
     prompt = body.get("inputs")
     if not isinstance(prompt, str):
         raise BadRequest("the body needs messages or inputs")
-    limit = limit_of(body.get("parameters") or {}, "max_new_tokens", "max_tokens")
+    limit = limit_of(branch(body, "parameters"), "max_new_tokens", "max_tokens")
     return Call("sagemaker", endpoint, words.count(prompt), limit, _inputs, stream=stream)
 
 
@@ -104,11 +104,11 @@ class Lines:
         self._count += 1
         return self._line({"token": self._token(piece)})
 
-    def _token(self, text: str) -> dict[str, Any]:
+    def _token(self, text: str) -> dict[str, object]:
         token = {"id": self._count, "text": text}
         return token | ({"logprob": -0.5, "special": False} if self._tgi else {"log_prob": -0.5})
 
-    def _line(self, tree: dict[str, Any]) -> bytes:
+    def _line(self, tree: dict[str, object]) -> bytes:
         if self._tgi:
             tree = {"index": self._count, **tree} | {k: tree.get(k) for k in ("generated_text", "details")}
             return b"data:" + json.dumps(tree, separators=(",", ":")).encode() + b"\n\n"
