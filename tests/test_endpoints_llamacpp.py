@@ -71,9 +71,9 @@ def test_it_ends_when_the_job_is_killed_even_while_it_loads(after_s: float, tmp_
         "import sys; sys.path.insert(0, 'tests')\nfrom pathlib import Path\nimport time\n"
         "from llmexp import endpoints\nfrom llmexp.endpoints import process\n"
         "from test_endpoints_llamacpp import WORKLOAD, smollm2\n"
-        "start = process._start\n"
+        "start = process.start_module\n"
         "def shown(*arguments):\n    found = start(*arguments)\n    print(found.pid, flush=True)\n    return found\n"
-        "process._start = shown\n"
+        "process.start_module = shown\n"
         f"with endpoints.opened(smollm2(), WORKLOAD, 4, rehearse=False, log_dir=Path({str(tmp_path)!r})):\n"
         "    time.sleep(60)\n"
     )
