@@ -401,7 +401,7 @@ def test_reasoning_tools_and_cache() -> None:
     usage = {"inputTokens": 4, "outputTokens": 9, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 20}
     answer = _of([*frames, *converse([], usage=usage)])
     assert [(e.kind, e.text) for e in answer.events] == [("reasoning", "Hmm"), ("answer", "Yes"), ("tool", '{"a"')]
-    assert answer.usage == Usage(input_tokens=124, output_tokens=9, cached_tokens=100)
+    assert answer.usage == Usage(input_tokens=124, output_tokens=9, cached_tokens=100, cache_write_tokens=20)
     assert answer.reasoning_summarised
     assert not _of([frames[0], *converse([])]).reasoning_summarised
 

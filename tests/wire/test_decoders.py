@@ -208,7 +208,7 @@ def test_anthropic_stream() -> None:
         anthropic.WIRE,
     )
     assert texts(answer) == [("reasoning", "hm"), ("answer", "hi"), ("tool", "f"), ("tool", '{"a"')]
-    assert answer.usage == Usage(33, 9, None, 20)
+    assert answer.usage == Usage(33, 9, None, 20, cache_write_tokens=3)
     assert (answer.finish_reason, answer.finished, answer.reasoning_summarised) == ("end_turn", True, True)
 
 
