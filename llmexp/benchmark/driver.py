@@ -34,6 +34,8 @@ ANSWER_S = 60.0
 WARM_S = 60.0
 """Warm-up requests may take so much longer than `run.timeout_s` and `run.grace_s`."""
 PIDS_S = 15.0
+LEFT_S = 15.0
+"""A worker whose companion died ends its load at once and tells what is left."""
 log = logging.getLogger("llmexp")
 
 
@@ -307,6 +309,7 @@ class Benchmark:
         self._heard_s[pair] = time.monotonic()
         pair.counts, pair.flying = Counter(told.counts), told.flying
         self._spending.heard(pair.number, told.spent)
+        pair.received += len(told.batches)
         for batch in told.batches:
             self._write(pair, batch)
         if told.problem and self.result.reason is None:
@@ -362,11 +365,14 @@ class Benchmark:
         log.warning("%s; its requests in flight count as client errors", why)
 
     def _bury(self, pair: Pair, why: str) -> None:
-        """Nothing can be learnt from this pair any more: what it had on the wire is lost with it."""
-        if pair.worker_lives:
+        """Nothing more comes of this pair: its rows are kept, what it had on the wire is lost with it."""
+        worker_lived = pair.worker_lives
+        if worker_lived:
             self._lost(why)
         pair.worker_lives = pair.companion_lives = False
         self._spending.lost(pair.number)
+        pair.kill_companion()
+        gone = self._left(pair) if worker_lived and self._writer is not None else pair.flying
         pair.kill()
         now = monotonic_ns()
         rows = [
@@ -379,11 +385,29 @@ class Benchmark:
                 error_class="client",
                 error_message=f"{why} while this request was in flight",
             )
-            for index in pair.flying
+            for index in gone
         ]
         if rows and self._writer is not None:
             self._writer.append(records.to_batch(rows))
             pair.counts["failed"] += len(rows)
+
+    def _left(self, pair: Pair) -> list[int]:
+        """Keep the rows that a dead companion had made and not handed over; what was sent and has no row."""
+        try:
+            told: list[Left] = pairs.ask(
+                [pair], lambda one: one.worker.left.remote(one.received), LEFT_S, "tell the rest"
+            )
+        except (ConfigError, JobError):
+            return pair.flying
+        left = told[0]
+        for data in left.batches:
+            self._write(pair, data)
+            pair.counts.update(records.from_batch(data).column("status").to_pylist())
+        kept: set[int] = set()
+        for batch in records.iterate(self._job.directory):
+            places = zip(batch.column("worker").to_pylist(), batch.column("index").to_pylist(), strict=True)
+            kept.update(index for worker, index in places if worker == pair.number)
+        return [index for index in left.launched if index not in kept]
 
     def _lost_share(self) -> float:
         """Share of the load that was asked for and that nobody sent or answered because workers died."""

@@ -60,6 +60,8 @@ class Pair:
         """Of its requests so far."""
         self.flying: list[int] = []
         """Requests on the wire when it was last heard of."""
+        self.received = 0
+        """Batches of rows that its companion has handed over."""
 
     @property
     def alive(self) -> bool:
@@ -73,6 +75,13 @@ class Pair:
         for actor in (self.worker, self.companion):
             with contextlib.suppress(Exception):
                 ray.kill(actor)
+
+    def kill_companion(self) -> None:
+        """End the companion alone, which ends the load of its worker."""
+        import ray
+
+        with contextlib.suppress(Exception):
+            ray.kill(self.companion)
 
     def kill_worker(self) -> None:
         """End the worker alone; its companion explains what it has."""

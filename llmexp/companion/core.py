@@ -27,6 +27,8 @@ from llmexp.companion.supply import Supply, times_itself
 from llmexp.companion.tally import Tally
 from llmexp.companion.task import Built, Drained, Task, Work
 from llmexp.records import Record
+from llmexp.worker import journal
+from llmexp.worker.journal import Journal
 from llmexp.worker.line import ODOMETER, Loaded, Need, Odometer, Over, Ready, Resign, SessionsEnded, Shot, Stop, unpack
 from llmexp.worker.pool import Tape
 from llmexp.workload.request import Message, Request
@@ -48,7 +50,8 @@ class Core:
         self._odometer = Odometer(self._directory / ODOMETER, create=True)
         self._feed = Feed(self._directory)
         self._tapes = Spool()
-        self._rows = Rows()
+        self._journal = Journal(self._directory / journal.NAME)
+        self._rows = Rows(self._journal)
         self._allowance = Allowance(task.price)
         self._owed = 0
         """Requests that the worker asked for and that wait for money."""
@@ -384,6 +387,7 @@ class Core:
         self._wake.set()
         self._feed.close()
         self._tapes.close()
+        self._journal.close()
         with contextlib.suppress(OSError):
             shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -7,16 +7,18 @@ import time
 from collections import deque
 
 from llmexp.records import Record
+from llmexp.worker.journal import Journal
 
 BATCH_RECORDS = 256
-BATCH_S = 0.5
-"""A record waits so long for others at most: what has been handed over survives a companion that dies."""
+BATCH_S = 0.25
+"""A record waits so long for others at most: what is in a batch survives the companion."""
 
 
 class Rows:
     """Filled by the working thread, taken by the driver's calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._records: list[Record] = []
         self._batches: deque[bytes] = deque()
         self._lock = threading.Lock()
@@ -34,15 +36,18 @@ class Rows:
                 return
             old = time.monotonic() - self._flushed > BATCH_S
             if force or old or len(self._records) >= BATCH_RECORDS:
-                self._batches.append(batch_of(self._records))
+                batch = batch_of(self._records)
+                self._batches.append(batch)
+                self._journal.add(batch)
                 self._records = []
                 self._flushed = time.monotonic()
 
     def take(self) -> list[bytes]:
         """The batches made since the last call."""
-        batches = []
-        while self._batches:
-            batches.append(self._batches.popleft())
+        with self._lock:
+            batches = list(self._batches)
+            self._batches.clear()
+            self._journal.taken(batches)
         return batches
 
 

@@ -10,7 +10,7 @@ import gc
 from pathlib import Path
 
 from llmexp.worker.core import Core
-from llmexp.worker.plan import Plan, Watch
+from llmexp.worker.plan import Left, Plan, Watch
 from llmexp.worker.scheduling import wake_soon
 
 
@@ -53,6 +53,12 @@ class Worker:
     def measure(self, start_ns: int) -> Watch:
         """Run the load from this time of this host's monotonic clock on."""
         return self._loop.run_until_complete(self._now.run(warmup=False, start_ns=start_ns))
+
+    def left(self, received: int) -> Left:
+        """What is left of the job when the companion has died, which ends the load here: its rows beyond the
+        `received` batches that the driver has, and what was sent.
+        """
+        return self._now.left(received)
 
     def close(self) -> None:
         """Close connections and the feed."""

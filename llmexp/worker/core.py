@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import time
 from pathlib import Path
 from time import monotonic_ns
 
+from llmexp.worker import journal
 from llmexp.worker.dial import Dialer
 from llmexp.worker.feed import Feed
 from llmexp.worker.line import ODOMETER, SOCKET, Odometer
 from llmexp.worker.phase import Phase, Streams
-from llmexp.worker.plan import Plan, Watch
+from llmexp.worker.plan import Left, Plan, Watch
 from llmexp.worker.pool import Exchange, Pool, Tape
 
 
@@ -29,6 +31,7 @@ class Core:
         self._odometer = Odometer(directory / ODOMETER)
         self._streams: Streams | None = None
         self._phase: Phase | None = None
+        self._measured: Phase | None = None
 
     async def connect(self, before: Core | None = None) -> None:
         """Join the companion's feed and open the connections, those of the job `before` among them where they fit."""
@@ -72,6 +75,7 @@ class Core:
             gc.freeze()
         odometer = None if warmup else self._odometer
         self._phase = Phase(self._plan, self._feed, odometer, self._streams, warmup=warmup)
+        self._measured = None if warmup else self._phase
         watch = await self._phase.run(monotonic_ns() if start_ns is None else start_ns)
         await self._feed.end_phase()
         watch.anchor_wall_ns, watch.anchor_monotonic_ns = time.time_ns(), monotonic_ns()
@@ -81,6 +85,12 @@ class Core:
     async def load_shots(self) -> int:
         """Take the shots that the companion gives before a phase; how many are ready."""
         return await self._feed.loaded()
+
+    def left(self, received: int) -> Left:
+        """What can be had when the companion has died; the driver has `received` of its batches. Its folder goes."""
+        batches = journal.left(self._directory / journal.NAME, received)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        return Left(batches, self._measured.launched() if self._measured is not None else [])
 
     async def close(self) -> None:
         """Hang up everything that was not handed on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import deque
 from time import monotonic_ns
 from typing import Protocol
@@ -65,6 +66,8 @@ class Phase:
         """(intended, dispatched) of sends that wait for a shot or for the ceiling."""
         self._held: dict[int, asyncio.TimerHandle] = {}
         """Shots that wait for their `not_before`, by index."""
+        self._launched = array("q")
+        self._taken_back: set[int] = set()
         self._done = self._loop.create_future()
         self._outbox = Outbox(feed.send)
         self._stopped = False
@@ -153,6 +156,7 @@ class Phase:
     def _launch(self, shot: Shot, intended_ns: int, dispatched_ns: int) -> None:
         """Send a shot, or hold it until it may be sent."""
         self._watch.launched += 1
+        self._launched.append(shot.index)
         if self._odometer is not None:
             self._odometer.step()
         if not shot.closes:
@@ -215,6 +219,10 @@ class Phase:
             self._freed(monotonic_ns())
         self._check_done()
 
+    def launched(self) -> list[int]:
+        """Indexes of what was sent."""
+        return [index for index in self._launched if index not in self._taken_back]
+
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def stop(self, *, cut: bool) -> None:
@@ -223,6 +231,7 @@ class Phase:
         for timer in self._held.values():
             timer.cancel()
         self._watch.launched -= len(self._held)
+        self._taken_back.update(self._held)
         if self._odometer is not None:
             self._odometer.step(-len(self._held))
         self._held.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from llmexp.clients.base import Target
 from llmexp.config import Model
@@ -50,3 +51,12 @@ class Watch:
     anchor_wall_ns: int = 0
     anchor_monotonic_ns: int = 0
     stopped: bool = False
+
+
+class Left(NamedTuple):
+    """What is left of a job on a worker whose companion has died."""
+
+    batches: list[bytes]
+    """Rows that the companion had made."""
+    launched: list[int]
+    """Indexes of all measured requests that were sent."""
