@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
     from llmexp.companion.task import Drained, Work
-    from llmexp.worker.plan import Watch
+    from llmexp.worker.plan import Left, Watch
 
 START_DELAY_NS = 250_000_000
 POLL_S = 1.0
