@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 from llmexp.config import Config
+from llmexp.jobs import judging
+from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.spec import Spec
 
 if TYPE_CHECKING:
@@ -13,15 +16,30 @@ if TYPE_CHECKING:
     from llmexp.workload.request import Request
 
 
-def grade(spec: Spec, nonce: str, base_url: str | None, requests: tuple[Request, ...] | None) -> None:
-    """Grade the records of a job by rule, write the grades beside them, and drop texts that nobody asked to keep."""
+@dataclass(frozen=True)
+class Graded:
+    """What grading left beside the grades."""
+
+    cost: dict[str, object] | None = None
+    """`cost.judge`, where judges were asked."""
+    interrupted: bool = False
+
+
+def grade(spec: Spec, nonce: str, base_url: str | None, requests: tuple[Request, ...] | None, ledger: Ledger) -> Graded:
+    """Grade the records of a job, write the grades beside them, and drop texts that nobody asked to keep."""
     from llmexp.quality import build, grading
 
     config = spec.config
+    if config.quality.kind == "judge":
+        found = judging.judged(spec, ledger)
+        keep = config.run.save_text or found.interrupted
+        grading.attach(spec.directory, found.grades, keep_texts=keep)
+        return Graded(found.cost, found.interrupted)
     grader = build.build(config.quality)
     request_of = _request_of(config, nonce, base_url, requests) if config.quality.kind == "function" else None
     grades = grading.grade_all(spec.directory, grader, request_of)
     grading.attach(spec.directory, grades, keep_texts=config.run.save_text)
+    return Graded()
 
 
 def answer_key(config: Config) -> dict[str, str]:

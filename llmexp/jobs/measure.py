@@ -137,10 +137,11 @@ def conclude(
     from llmexp.metrics import summary as metrics
 
     config = spec.config
-    kept = keep_records(spec, measurement)
+    kept, graded = keep_records(spec, measurement), grading.Graded()
     if config.quality.graded and records.exists(spec.directory):
         with Guard()("answers were not graded", f"python -m llmexp.regrade {shown(spec.directory)} quality=…"):
-            grading.grade(spec, nonce, running.base_url, requests)
+            graded = grading.grade(spec, nonce, running.base_url, requests, ledger)
+            measurement.interrupted |= graded.interrupted
     observed = kept.observe()
     price = prices.price_list(config.model)
     summary = _summary(config, observed, price)
@@ -149,6 +150,8 @@ def conclude(
     counted = finished.count(config, measurement, observed)
     facts = observations.facts(config, measurement, observed, summary, client)
     cost = observations.money(config, price, summary, measurement)
+    if graded.cost is not None:
+        cost["judge"] = graded.cost
     if not config.rehearse:
         cost["command"] = _booked(spec, ledger, cost)
     curves = metrics.curves(observed)

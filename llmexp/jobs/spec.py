@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmexp.config import Config, credentials, flatten, load
+from llmexp.config import Config, Model, credentials, flatten, load
 from llmexp.errors import ConfigError
+from llmexp.jobs import judges
 from llmexp.json_types import Tree
 from llmexp.results.model import JobInfo
 
@@ -67,6 +68,8 @@ class Spec:
     """The option that was chosen for the group `model`: two options are two stacks."""
     probe: int | None = None
     """Its number, where it is a probe of a capacity search and no job of its own."""
+    judges: tuple[Model, ...] = ()
+    """The models that grade its answers, where models do."""
 
     @property
     def limit_is_set(self) -> bool:
@@ -134,6 +137,7 @@ def specs(composed: Sequence[Composed]) -> list[Spec]:
             problems |= dict.fromkeys(str(error).splitlines())
     for spec in found:
         problems |= dict.fromkeys(environment_problems(spec.config))
+        problems |= dict.fromkeys(judges.problems(spec.judges, spec.config))
     if problems:
         raise ConfigError("\n".join(problems))
     found.sort(key=lambda spec: spec.number)
@@ -145,9 +149,11 @@ def _repeats(composed: Composed, at: int, count: int) -> Iterable[Spec]:
     config = load(tree)
     option = str(composed.hydra.runtime.choices.get("model", config.model.name))
     stack = _stack(option, config, composed.overrides)
+    graders = judges.judges_of(config, composed.hydra)
     for repeat in range(config.run.repeats):
         number = repeat * count + at
-        yield Spec(config, tree, stack, composed.overrides, repeat, number, option=option, composed=composed)
+        spec = Spec(config, tree, stack, composed.overrides, repeat, number, option=option, composed=composed)
+        yield replace(spec, judges=graders)
 
 
 def resolved(composed: Composed) -> dict[str, object]:

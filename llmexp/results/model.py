@@ -145,6 +145,8 @@ class Cost(_Part):
     warmup_usd: float | None = None
     price: dict[str, object] = {}
     rehearsal: bool = False
+    judge: dict[str, object] = {}
+    """What the judges of answers took: usd, calls, errors; in none of the other figures."""
     search_usd: float | None = None
     """All probes of a capacity search."""
 
