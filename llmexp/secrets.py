@@ -51,6 +51,8 @@ _INNOCENT_BEFORE_TOKEN = _words(
 _GLUED = re.compile(r"(api|access|auth|secret|private|subscription|session|bearer|refresh)(key|token)$|passw|secret")
 _VARIABLE_NAMED = frozenset({"env", "environ", "variable"})
 _PLACE = frozenset({"dir", "directory", "file", "host", "path", "sock", "socket", "uri", "url"})
+_WORKING_DIRECTORY = frozenset({"PWD", "OLDPWD"})
+"""Variables of every shell that sound like passwords."""
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -61,7 +63,7 @@ def is_credential_name(name: str) -> bool:
     `api_key_env` (the name of a variable) do not.
     """
     words = [word.lower() for word in _SPLIT.split(name) if word]
-    if not words or words[-1] in _VARIABLE_NAMED | _PLACE:
+    if name in _WORKING_DIRECTORY or not words or words[-1] in _VARIABLE_NAMED | _PLACE:
         return False
     if any(word in _WORDS or _GLUED.search(word) for word in words) or "pwd" in words[1:]:
         return True

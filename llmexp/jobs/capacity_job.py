@@ -21,7 +21,7 @@ from llmexp.config import Config, Slo, load
 from llmexp.errors import LlmexpError
 from llmexp.jobs import capacity_probes as probes
 from llmexp.jobs import measure as experiment
-from llmexp.jobs import readers
+from llmexp.jobs import readers, sending
 from llmexp.jobs.capacity_probes import Verdict
 from llmexp.jobs.capacity_search import Interval, Search
 from llmexp.jobs.keep import Kept, keep_result
@@ -116,7 +116,7 @@ class _Job:
         spec = self._spec(level, requests)
         self.progress.begin(spec.config, spec.name)
         began = datetime.now(UTC)
-        job, measured, watch = experiment.send(
+        job, measured, watch = sending.send(
             spec, self.running, self.ledger, self.progress, enough=_enough(self.config.slo, requests)
         )
         run = experiment.conclude(spec, measured, self.running, began, job.nonce, self.ledger, watch)

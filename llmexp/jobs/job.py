@@ -11,7 +11,8 @@ from llmexp.config import Config
 from llmexp.errors import ConfigError
 from llmexp.jobs import capacity_job, grading
 from llmexp.jobs.ledger import Ledger
-from llmexp.jobs.measure import cloudwatch, conclude, send
+from llmexp.jobs.measure import cloudwatch, conclude
+from llmexp.jobs.sending import send
 from llmexp.jobs.spec import Spec, environment_problems
 from llmexp.results import Result, Run
 from llmexp.results.guard import Guard

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmexp.config import Capacity, Config, Load, Model, Quality, Run, Slo, Tokens, Workload
+from llmexp.config import Capacity, Load, Model, Quality, Run, Slo, Tokens, Workload
 from llmexp.errors import LlmexpError
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.spec import Spec
@@ -171,7 +171,7 @@ def _load(own: Spec, requests: tuple[Request, ...], ledger: Ledger) -> bool:
     """Send the requests; whether somebody interrupted it."""
     from llmexp import endpoints
     from llmexp.benchmark import ensure_ray
-    from llmexp.jobs.measure import send
+    from llmexp.jobs.sending import send
     from llmexp.terminal.progress import Progress
 
     config = own.config

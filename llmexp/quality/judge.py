@@ -55,7 +55,7 @@ def request(index: int, rubric: str, given: Given, count: int) -> Request:
 
 
 def filled(rubric: str, given: Given) -> str:
-    """The rubric with question, answer and expected put in, once each: an answer that holds `{expected}` stays as is."""
+    """The rubric with question, answer and expected put in, once each: what an answer holds stays."""
     calls = [{"name": call.name, "arguments": call.arguments} for call in given.tool_calls]
     answer = given.text if not calls else f"{given.text}\n{json.dumps(calls, ensure_ascii=False)}".strip()
     parts = {"question": given.question, "answer": answer, "expected": _shown(given.expected)}

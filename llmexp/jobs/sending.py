@@ -1,0 +1,104 @@
+"""One load on an endpoint that answers: sent, and watched while it runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from llmexp.jobs.spec import Spec
+from llmexp.terminal.progress import Progress
+
+if TYPE_CHECKING:
+    from llmexp.benchmark import Job, Measurement
+    from llmexp.benchmark.server_metrics import Watch
+    from llmexp.endpoints import Running
+    from llmexp.jobs.ledger import Account, Ledger
+    from llmexp.telemetry import PowerWatch
+    from llmexp.workload.request import Request
+
+_ENDED = "the server that the job started"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What others said while a load ran."""
+
+    server: Watch
+    """The server's own metrics."""
+    gpu: PowerWatch
+    cpu: PowerWatch
+
+
+def send(
+    spec: Spec,
+    running: Running,
+    ledger: Ledger,
+    progress: Progress,
+    *,
+    requests: tuple[Request, ...] | None = None,
+    enough: Callable[[Counter[str]], str | None] = lambda _counts: None,
+) -> tuple[Job, Measurement, Seen]:
+    """The load itself, on an endpoint that answers: its `benchmark.Job`, what it left, and what others saw of it."""
+    from llmexp import telemetry
+    from llmexp.benchmark import Benchmark
+    from llmexp.benchmark.server_metrics import Watch, source_of
+
+    watch = Watch(source_of(spec.config, running.base_url, running.metrics_url), spec.config.model.name)
+    account = _account(spec, ledger)
+    job = _job(spec, running, progress, requests, watch)
+    job = replace(job, enough=enough, spend=_while_it_serves(running), purse=account)
+    gpu, cpu = telemetry.choose(spec.config)
+    try:
+        with gpu, cpu:
+            measurement = Benchmark(job).run()
+    finally:
+        if account is not None:
+            account.close()
+    if (how := running.ended()) is not None and measurement.reason is None:
+        measurement.failed, measurement.reason = True, f"{_ENDED} {how}"
+    return job, measurement, Seen(watch, gpu, cpu)
+
+
+def _while_it_serves(running: Running) -> Callable[[Counter[str]], str | None]:
+    """A load on a server of ours that has ended is over."""
+
+    def reason(_counts: Counter[str]) -> str | None:
+        how = running.ended()
+        return None if how is None else f"{_ENDED} {how}"
+
+    return reason
+
+
+def _job(
+    spec: Spec,
+    running: Running,
+    progress: Progress,
+    requests: tuple[Request, ...] | None,
+    watch: Watch,
+) -> Job:
+    from llmexp.benchmark import Job
+    from llmexp.companion.task import nonce_of
+
+    return Job(
+        config=spec.config,
+        base_url=running.base_url,
+        nonce=spec.config.run.nonce or nonce_of(spec.id),
+        directory=spec.directory,
+        endpoint_pids=running.pids,
+        environment=dict(running.environment),
+        requests=requests,
+        progress=progress.update,
+        beside=watch,
+    )
+
+
+def _account(spec: Spec, ledger: Ledger) -> Account | None:
+    """The load's share of the command's money; None where nothing has to be paid for before it is sent."""
+    from llmexp.metrics import prices
+
+    price = prices.price_list(spec.config.model)
+    if spec.config.rehearse or ledger.limit_usd is None or not prices.costs(price):
+        return None
+    return ledger.account(spec.id, price, (prices.usd_per_hour(price) or 0.0) / 3600)
