@@ -166,7 +166,8 @@ def notes(config: Config, measurement: Measurement, observed: Observed, nonce: s
         "nonce": nonce,
         "ended_early": measurement.enough,
         "token_sources": metrics.token_sources(observed),
-        "output_length": metrics.output_length(observed),
+        # What is graded is asked for an answer, not for a length.
+        "output_length": None if config.quality.graded else metrics.output_length(observed),
         "streams": dict(observed.remarks.most_common()),
         "uncarried_percentiles": metrics.uncarried(int(observed.completed.sum())),
         "load": "closed" if config.closed else "open",

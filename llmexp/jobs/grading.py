@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 from llmexp.config import Config
+from llmexp.errors import LlmexpError
 from llmexp.jobs import judging
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.spec import Spec
@@ -14,6 +16,9 @@ from llmexp.jobs.spec import Spec
 if TYPE_CHECKING:
     from llmexp.quality.grading import RequestOf
     from llmexp.workload.request import Request
+
+
+log = logging.getLogger("llmexp")
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,13 @@ def answer_key(config: Config) -> dict[str, str]:
 
 
 def _request_of(config: Config, nonce: str, base_url: str | None, requests: tuple[Request, ...] | None) -> RequestOf:
-    """The request of an index once more."""
+    """The request of an index once more; none where the workload's file is no longer there."""
     from llmexp import workload
 
     if requests is not None:
         return requests.__getitem__
-    return cache(workload.source_for(config, base_url, nonce).request)
+    try:
+        return cache(workload.source_for(config, base_url, nonce).request)
+    except LlmexpError as error:
+        log.warning("quality.function gets no request: %s", error)
+        return lambda _index: None

@@ -40,14 +40,14 @@ def _model(name: str, hydra: DictConfig) -> Model:
         composed = loader.load_configuration(
             config_name=hydra.job.config_name, overrides=[f"model={name}"], run_mode=RunMode.RUN
         )
-        tree = OmegaConf.to_container(composed.model, resolve=True)
+        parts = {name: OmegaConf.to_container(composed[name], resolve=True) for name in ("model", "workload")}
     except MissingConfigException:
         options = ", ".join(loader.get_group_options("model"))
         raise ConfigError(f"{KEY}: must be an option of conf/model ({options}), got '{name}'") from None
     except (ConfigCompositionException, OmegaConfBaseException) as error:
         raise ConfigError(f"{KEY}: '{name}' cannot be composed ({str(error).splitlines()[0]})") from None
     try:
-        return load({"model": tree}).model
+        return load(parts).model
     except ConfigError as error:
         raise ConfigError("\n".join(f"{KEY} ({name}): {line}" for line in str(error).splitlines())) from None
 

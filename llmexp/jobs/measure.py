@@ -224,6 +224,21 @@ def salvage(directory: Path) -> Result | None:
     return salvaged
 
 
+def regraded(result: Result, spec: Spec, graded: grading.Graded) -> Result:
+    """A job's result with the numbers of its new grades; everything else stays as it was measured."""
+    from llmexp import results
+    from llmexp.metrics import prices
+    from llmexp.metrics import summary as metrics
+    from llmexp.metrics.quality import NOTHING
+
+    numbers = _summary(spec.config, metrics.observe(spec.directory), prices.price_list(spec.config.model))
+    changed = {name: numbers[name] for name in (*NOTHING, "slo")}
+    tree = results.tree_of(result)
+    cost = result.cost.model_dump() | {"judge": graded.cost or {}}
+    new = {"config": dict(spec.tree), "metrics": {**result.metrics.tree, **changed}, "cost": cost}
+    return results.parse({**tree, **new}, str(spec.directory))
+
+
 def status_of(result: Result, config: Config) -> int:
     """The exit status of one job."""
     if result.status == "interrupted":

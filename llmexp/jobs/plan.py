@@ -65,8 +65,27 @@ def _expected(spec: Spec) -> Expected:
     hourly = prices.cost_of_window(price, seconds)
     if hourly is not None and not config.rehearse:
         usd = (usd or 0.0) + hourly
+    judges = _judges_usd(spec, requests - config.run.warmup_requests, mean_input + mean_output)
+    if judges is not None:
+        usd = (usd or 0.0) + judges
     source = "rehearsal" if config.rehearse else price.source or "unknown"
     return Expected(spec.name, requests, requests * mean_input, requests * mean_output, seconds, usd, source)
+
+
+JUDGE_TOKENS = 200
+"""What a rubric adds to question and answer, and what a judge writes, about."""
+
+
+def _judges_usd(spec: Spec, answers: int, mean_tokens: float) -> float | None:
+    """What judges will cost; None where none is asked or none has a price."""
+    from llmexp.metrics import prices
+
+    if spec.config.rehearse:
+        return None
+    lists = [prices.price_list(model) for model in spec.judges]
+    found = [prices.estimate(price, answers, mean_tokens + JUDGE_TOKENS, JUDGE_TOKENS) for price in lists]
+    known = [usd for usd in found if usd is not None]
+    return sum(known) if known else None
 
 
 def _mean_tokens(config: Config) -> tuple[float, float]:
@@ -195,7 +214,7 @@ def _unpriced(specs: Sequence[Spec]) -> list[str]:
     """Models that nobody knows the price of. What the job starts itself is free unless it has one."""
     from llmexp.metrics import prices
 
-    paid = [spec.config.model for spec in specs if not spec.config.rehearse]
+    paid = [model for spec in specs if not spec.config.rehearse for model in (spec.config.model, *spec.judges)]
     unknown = [model.name for model in paid if not prices.known(prices.price_list(model)) and not _own(model)]
     return list(dict.fromkeys(unknown))
 
