@@ -64,11 +64,11 @@ def _hydra() -> None:
     def run(composed: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        from llmexp.jobs import sweep
+        from llmexp.jobs import command
 
         command_line.composed()
         try:
-            status = sweep.run_composed(composed, cast("DictConfig", HydraConfig.get())).status
+            status = command.run_composed(composed, cast("DictConfig", HydraConfig.get())).status
         except ConfigError as error:
             # Hydra would show a traceback.
             print(error, file=sys.stderr)

@@ -18,7 +18,7 @@ from llmexp.json_types import branch
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-OPEN = ("model.params", "model.headers", "model.headers_env", "model.deployment", "tracking.tags")
+OPEN = ("model.params", "model.headers", "model.headers_env", "model.deployment", "tracking.tags", "search.space")
 """Parts that take keys of the user's own. Kinds of deployment that do not are held to their keys by the schema."""
 
 

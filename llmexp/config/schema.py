@@ -473,6 +473,46 @@ class Capacity(_Part):
     precision: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="Relative width at which bisection ends.")
 
 
+Direction = Literal["maximize", "minimize"]
+
+
+class Goal(_Part):
+    """A metric and which way is better."""
+
+    metric: Annotated[str, Field(min_length=1)]
+    direction: Direction
+
+
+class Search(_Part):
+    """What `experiment=tune` may change, what for, and how often."""
+
+    space: dict[str, object] = Field(
+        {},
+        description="Config key → a list of choices, or `{low, high}` with `step` or `log: true`. Options of a group "
+        "are choices too: `model: [vllm, sglang]`. Empty: no search.",
+    )
+    goal: Annotated[str, Field(min_length=1)] | Goal = Field(
+        "goodput_per_usd",
+        description="`goodput_per_usd`, `goodput_per_joule`, or any metric, such as `goodput_per_s`, `ttft_s/p95`; or "
+        "`{metric: …, direction: …}`.",
+    )
+    direction: Direction | None = Field(None, description="Null: the metric's own.")
+    trials: Count = Field(15, description="At most; the first is the configuration as it stands.")
+    confirm: Annotated[int, Field(ge=0)] = Field(
+        3, description="Repeats of the winner and of the configuration as it stands, for the verdict; 0: none."
+    )
+
+    @property
+    def metric(self) -> str:
+        """What the goal measures."""
+        return self.goal.metric if isinstance(self.goal, Goal) else self.goal
+
+    @property
+    def asked_direction(self) -> Direction | None:
+        """Which way was said to be better."""
+        return self.goal.direction if isinstance(self.goal, Goal) else self.direction
+
+
 class Paths(_Part):
     """Where jobs write."""
 
@@ -504,6 +544,7 @@ class Config(_Part):
     ray: Ray = Ray()
     compare: Compare = Compare()
     capacity: Capacity = Capacity()
+    search: Search = Search()
     paths: Paths = Paths()
     rehearse: bool = Field(False, description="Every model is played by the simulator through its own wire.")
     dry_run: bool = Field(False, description="Plan and estimate only; nothing is sent.")

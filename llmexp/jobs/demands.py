@@ -13,6 +13,11 @@ def problems(found: Sequence[Spec]) -> list[str]:
 
 
 def _problems(spec: Spec, found: Sequence[Spec]) -> Iterator[str]:
+    if spec.config.search.space:
+        yield (
+            "search: is one command of its own (python -m llmexp experiment=tune …, without -m); what shall be "
+            "compared goes into search.space, such as search.space={model: [vllm, sglang]}"
+        )
     asked = spec.config.compare
     stacks = list(dict.fromkeys(name for each in found for name in (each.model, each.config.model.name)))
     if asked.baseline is not None and asked.baseline not in stacks and not _labelled(asked.baseline, stacks):

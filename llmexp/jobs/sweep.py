@@ -53,10 +53,10 @@ def run_composed(task: DictConfig, hydra: DictConfig) -> Outcome:
     with _owned(lock.claim(Path(str(hydra.runtime.output_dir)))) as folder:
         found = _checked([composed])
         if found[0].config.dry_run:
-            return _plan_only(found)
+            return plan_only(found)
         if len(found) > 1 or found[0].config.run.resume is not None:
             return run_specs(found, folder.path)
-        return _Run([replace(found[0], directory=folder.path)], folder, None).run()
+        return CommandRun([replace(found[0], directory=folder.path)], folder, None).run()
 
 
 def run_sweep(composed: Sequence[Composed], directory: str, multirun: DictConfig | None = None) -> Outcome:
@@ -78,16 +78,16 @@ def run_specs(found: list[Spec], directory: Path, multirun: DictConfig | None = 
 
     config = found[0].config
     if config.dry_run:
-        return _plan_only(found)
+        return plan_only(found)
     if config.run.resume is not None:
         with _owned(lock.hold(Path(config.run.resume))) as folder:
             sweep = SweepDir.resume(folder, found)
-            return _Run(sweep.specs, folder, sweep).run()
+            return CommandRun(sweep.specs, folder, sweep).run()
     plan.check_money(found, Ledger(config.run.max_usd))
     with _owned(lock.claim(directory)) as folder:
         sweep = SweepDir.new(folder, found)
         sweep.keep_composition(multirun)
-        return _Run(sweep.specs, folder, sweep).run()
+        return CommandRun(sweep.specs, folder, sweep).run()
 
 
 @contextlib.contextmanager
@@ -99,7 +99,8 @@ def _owned(folder: Folder) -> Iterator[Folder]:
         folder.drop_if_empty()
 
 
-def _plan_only(found: list[Spec]) -> Outcome:
+def plan_only(found: list[Spec]) -> Outcome:
+    """The plan of these jobs on stdout; nothing is sent."""
     from llmexp.jobs import plan
 
     estimate = plan.estimate(found)
@@ -111,7 +112,7 @@ def _plan_only(found: list[Spec]) -> Outcome:
 
 
 @dataclass
-class _Run:
+class CommandRun:
     """One command's jobs, their store and their end."""
 
     specs: list[Spec]
@@ -130,6 +131,7 @@ class _Run:
         self.recorder = Recorder(self.guard)
 
     def run(self) -> Outcome:
+        """All of it, from the plan to the comparison."""
         from llmexp.endpoints.served import Servers
         from llmexp.jobs import plan
 

@@ -48,7 +48,7 @@ class SweepDir:
         """A sweep that begins."""
         models = list(dict.fromkeys(spec.model for spec in found))
         sweep = cls(folder, uuid.uuid4().hex, f"{' vs '.join(models)} · {time.strftime('%Y-%m-%d %H:%M')}")
-        sweep._place(found, {})
+        sweep.place(found, {})
         return sweep
 
     @classmethod
@@ -59,7 +59,7 @@ class SweepDir:
             raise ConfigError(f"run.resume: {folder.path} {kept.what}; name the folder that the sweep told as 'Files:'")
         _check_same(kept, found)
         sweep = cls(folder, kept.id or uuid.uuid4().hex, kept.name)
-        sweep._place(found, {key: folder.path / one for key, one in kept.folders.items()})
+        sweep.place(found, {key: folder.path / one for key, one in kept.folders.items()})
         return sweep
 
     @property
@@ -78,7 +78,12 @@ class SweepDir:
         if composed is not None and not (self.path / MULTIRUN_FILE).exists():
             (self.path / MULTIRUN_FILE).write_text(redact(OmegaConf.to_yaml(composed)), encoding="utf-8")
 
-    def _place(self, found: list[Spec], known: Mapping[str, Path]) -> None:
+    def place_beside(self, found: list[Spec]) -> None:
+        """Jobs that follow from others, each where it was before, or in a place of its own."""
+        self.place(found, {key: self.path / one for key, one in _kept(self.path).folders.items()})
+
+    def place(self, found: list[Spec], known: Mapping[str, Path]) -> None:
+        """Give each job its folder: the known one of its key, else a number that is free."""
         taken = {path.name for path in known.values()}
         placed = []
         for spec in found:

@@ -1,0 +1,172 @@
+"""What a search for settings is about: the space as Optuna takes it, and what a trial was worth."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from llmexp.config import Config, Direction
+from llmexp.errors import ConfigError
+from llmexp.metrics.catalogue import Metric
+from llmexp.metrics.dictionary import unknown_metric
+from llmexp.results import Result
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+PER = {"goodput_per_usd": "cost_usd", "goodput_per_joule": "gpu/energy_j"}
+"""Goal → what its good requests are held against."""
+_RANGE = frozenset({"low", "high", "step", "log"})
+_TAIL, _MEDIAN = "p90", "p50"
+
+
+def problems(config: Config) -> Iterator[str]:
+    """What is wrong with the search, as far as it can be known before anything is sent."""
+    search = config.search
+    if importlib.util.find_spec("optuna") is None:
+        yield "search: needs the package optuna (llmexp's extra `tune`): pip install optuna"
+    if search.metric in PER or search.metric.startswith("goodput"):
+        if not config.slo.thresholds:
+            yield f"slo: {search.metric} counts requests that keep a service level; set slo.ttft_s, for example"
+    elif problem := unknown_metric(search.metric):
+        yield f"search.goal: {problem}"
+    elif search.asked_direction is None and Metric(search.metric).better is None:
+        yield f"search.direction: {search.metric} has none of its own; set maximize or minimize"
+    if search.metric == "goodput_per_joule" and (config.rehearse or config.model.gpu_metrics == "none"):
+        yield "search.goal: goodput_per_joule needs the energy: model.gpu_metrics, and no rehearsal"
+    try:
+        if importlib.util.find_spec("optuna") is not None:
+            space(search.space)
+    except ConfigError as error:
+        yield str(error)
+
+
+def direction(config: Config) -> Direction:
+    """`maximize` or `minimize`."""
+    search = config.search
+    if search.asked_direction is not None:
+        return search.asked_direction
+    if search.metric in PER:
+        return "maximize"
+    return "maximize" if Metric(search.metric).better == "higher" else "minimize"
+
+
+def space(tree: Mapping[str, object]) -> dict[str, BaseDistribution]:
+    """Config key → what it may be."""
+    found = dict(_leaves(tree, ""))
+    if not found:
+        raise ConfigError("search.space: is empty; name config keys with choices or ranges")
+    return found
+
+
+def _leaves(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, BaseDistribution]]:
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and not ({"low", "high"} & value.keys()):
+            yield from _leaves(value, f"{key}.")
+        elif isinstance(value, Mapping):
+            yield key, _range(key, value)
+        elif isinstance(value, list) and value:
+            yield key, _choices(key, value)
+        else:
+            raise ConfigError(
+                f"search.space.{key}: must be a list of choices or {{low: …, high: …}}, got {json.dumps(value)}"
+            )
+
+
+def _choices(key: str, values: list[object]) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution
+
+    plain = [value for value in values if value is None or isinstance(value, bool | int | float | str)]
+    if len(plain) < len(values):
+        raise ConfigError(f"search.space.{key}: choices must be numbers, texts, true, false or null")
+    return CategoricalDistribution(plain)
+
+
+def _range(key: str, value: Mapping[str, object]) -> BaseDistribution:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    where = f"search.space.{key}"
+    if unknown := set(value) - _RANGE:
+        raise ConfigError(f"{where}.{min(unknown)}: unknown key; known here: {', '.join(sorted(_RANGE))}")
+    low, high, step, log = value.get("low"), value.get("high"), value.get("step"), value.get("log", False)
+    for name, number in (("low", low), ("high", high)):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ConfigError(f"{where}.{name}: must be a number, got {json.dumps(number)}")
+    if not isinstance(log, bool) or (
+        step is not None and (isinstance(step, bool) or not isinstance(step, int | float))
+    ):
+        raise ConfigError(f"{where}: log must be true or false, and step a number")
+    try:
+        if isinstance(low, int) and isinstance(high, int) and not isinstance(step, float):
+            return IntDistribution(low, high, log=log, step=step or 1)
+        assert isinstance(low, int | float)
+        assert isinstance(high, int | float)
+        return FloatDistribution(float(low), float(high), log=log, step=step)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+# --- what a trial was worth ------------------------------------------------------------------------------------------
+
+
+def value_of(result: Result, metric: str) -> float | None:
+    """The goal's figure of a job; None where it has none."""
+    if metric not in PER:
+        return result.metrics.number(metric)
+    good, spent = _good(result), _spent(result, metric)
+    return None if good is None or not spent else good / spent
+
+
+def _good(result: Result) -> float | None:
+    rate, window_s = result.metrics.number("goodput_per_s"), result.metrics.number("window_s")
+    return None if rate is None or window_s is None else rate * window_s
+
+
+def _spent(result: Result, metric: str) -> float | None:
+    spent = result.metrics.number(PER[metric])
+    if spent is None and metric == "goodput_per_joule":
+        return result.metrics.number("cpu/energy_j")
+    return spent
+
+
+def why_none(result: Result, metric: str) -> str:
+    """Why a job has no figure for the goal."""
+    if result.reason:
+        return result.reason
+    if metric == "goodput_per_usd":
+        return "its cost is unknown or nothing; set model.price, usd_per_instance_hour for hardware of your own"
+    if metric == "goodput_per_joule":
+        return "its energy is not known; see model.gpu_metrics"
+    return f"it has no {metric}"
+
+
+def behind(result: Result, config: Config) -> tuple[float, tuple[float, float]] | None:
+    """What a goodput is made of: log of requests served for each unit, and how far their latencies are from the
+    thresholds (logs of latency / threshold of the worst threshold, at the median and at p90). None for other goals.
+    """
+    metric = config.search.metric
+    served = result.metrics.number("requests_per_s")
+    if metric in PER:
+        window_s, spent = result.metrics.number("window_s"), _spent(result, metric)
+        served = served * window_s / spent if served and window_s and spent else None
+    elif metric != "goodput_per_s":
+        return None
+    if not served:
+        return None
+    apart = [found for name, limit in config.slo.thresholds.items() if (found := _apart(result, config, name, limit))]
+    if not apart:
+        return None
+    return math.log(served), (max(one for one, _ in apart), max(other for _, other in apart))
+
+
+_OPEN_LOOP = {"ttft_s": "response_ttft_s", "e2e_latency_s": "response_latency_s"}
+
+
+def _apart(result: Result, config: Config, name: str, limit: float) -> tuple[float, float] | None:
+    measured = name if config.closed else _OPEN_LOOP.get(name, name)
+    median, tail = (result.metrics.number(f"{measured}/{part}") for part in (_MEDIAN, _TAIL))
+    return None if not median or not tail else (math.log(median / limit), math.log(tail / limit))
