@@ -1,4 +1,5 @@
-"""Writes the pages of docs/ that the code knows best: the config reference, the metric dictionary, the columns.
+"""Writes the pages of docs/ that the code knows best: the config reference, the metric dictionary, the columns, and
+what architecture.md says of rooms and modules.
 
 python scripts/generate_docs.py           write them
 python scripts/generate_docs.py --check   exit 1 when they are not what the code says
@@ -11,6 +12,7 @@ import ast
 import inspect
 import itertools
 import json
+import runpy
 import sys
 import textwrap
 import types
@@ -192,6 +194,52 @@ ttft_s = (done.first_token_ns - done.sent_ns) / 1e9
 ```"""
 
 
+PACKAGE = DOCS.parent / "llmexp"
+ROOMS_BEGIN, ROOMS_END = "<!-- rooms: written by scripts/generate_docs.py -->\n", "<!-- end of rooms -->\n"
+
+
+def architecture() -> str:
+    """The page as it is, with the rooms and modules of today between its two marks."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    head, _, rest = text.partition(ROOMS_BEGIN)
+    _, _, tail = rest.partition(ROOMS_END)
+    return f"{head}{ROOMS_BEGIN}\n{_rooms()}\n{_modules()}\n{ROOMS_END}{tail}"
+
+
+def _rooms() -> str:
+    """Who may import whom, from the table that the test holds the imports to."""
+    walls = _walls()
+    lines = ["## The rooms", "", "| room | its duty | may import |", "| --- | --- | --- |"]
+    for room, allowed in walls["ROOMS"].items():
+        path = PACKAGE / room / "__init__.py" if (PACKAGE / room).is_dir() else PACKAGE / f"{room}.py"
+        if path.exists():
+            lines.append(f"| `{room}` | {_duty(path)} | {', '.join(sorted(allowed)) or '–'} |")
+    doors = ", ".join(f"`{door}`" for door in sorted(walls["DOORS"]))
+    lines += ["", f"Doors, which a person opens, may import every room, and no room imports one: {doors}.", ""]
+    return "\n".join(lines)
+
+
+def _walls() -> dict[str, Any]:
+    return runpy.run_path(str(DOCS.parent / "tests" / "support" / "walls.py"))
+
+
+def _modules() -> str:
+    lines = ["## Every module", ""]
+    for folder in [PACKAGE, *sorted(path for path in PACKAGE.rglob("*") if (path / "__init__.py").exists())]:
+        name = "llmexp" if folder == PACKAGE else folder.relative_to(PACKAGE).as_posix()
+        files = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
+        lines += [f"**`{name}/`** {_duty(folder / '__init__.py')}", "", "| module | does |", "| --- | --- |"]
+        lines += [f"| `{path.name}` | {_duty(path)} |" for path in files]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _duty(path: Path) -> str:
+    """The first paragraph of a module's docstring, on one line."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
+
+
 def _attribute_docs(described: type) -> dict[str, str]:
     """Attribute → the string below it, on one line; an attribute without one is an error."""
     [definition] = ast.parse(textwrap.dedent(inspect.getsource(described))).body
@@ -211,7 +259,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     check = parser.parse_args().check
-    pages = (("config.md", config_reference()), ("metrics.md", metric_dictionary()), ("files.md", files_page()))
+    pages = (
+        ("config.md", config_reference()),
+        ("metrics.md", metric_dictionary()),
+        ("files.md", files_page()),
+        ("architecture.md", architecture()),
+    )
     stale = []
     for name, text in pages:
         path = DOCS / name
