@@ -28,6 +28,7 @@ from llmexp import config, records
 from llmexp.metrics.dictionary import DICTIONARY
 from llmexp.metrics.distributions import PERCENTILES, needed
 from llmexp.records import Record
+from llmexp.results.model import Cost, Environment, ErrorClass, JobInfo, Notes, Result
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 GENERATED = "<!-- Written by scripts/generate_docs.py; edit the code instead. -->"
@@ -179,6 +180,17 @@ def files_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+_RESULT_PARTS = (
+    (Result, ""),
+    (JobInfo, "job."),
+    (Environment, "environment."),
+    (ErrorClass, "errors.CLASS."),
+    (Cost, "cost."),
+    (Notes, "notes."),
+)
+_RESULT_HEAD = """\
+Strict JSON: no NaN, and what does not exist is null. It is complete on disk before anything is made of it, and is replaced
+in one step. Files of earlier versions stay readable; a reader should ignore keys that it does not know."""
 _FILES_HEAD = """\
 A row for each request that was sent. `requests.parquet` is complete when a job has ended; while it runs, and after a
 kill, `requests.arrows` holds the same rows (an Arrow stream, readable to its last whole batch). Times ending in `_ns`

@@ -92,6 +92,7 @@ class JobInfo(_Part):
     """Who this job is."""
 
     id: str
+    """Unique; what `relog` and MLflow know the job by."""
     key: str = ""
     """The hash that a resumed sweep recognises the job by."""
     name: str = ""
@@ -101,11 +102,15 @@ class JobInfo(_Part):
     option: str = ""
     """The option that was chosen for the group `model`; two options are two stacks."""
     index: int = 0
+    """Its number in the sweep, whatever the order of running."""
     repeat: int = 0
+    """Which repeat, from 0."""
     overrides: tuple[str, ...] = ()
+    """What the command set."""
     choices: dict[str, str] = {}
     """Config group → the option that was chosen."""
     sweep: str | None = None
+    """The id of its sweep."""
     rehearsal: bool = False
     """The simulator played the model."""
     probe: int | None = None
@@ -116,9 +121,13 @@ class Environment(_Part):
     """What a number was measured with."""
 
     versions: dict[str, str] = {}
+    """Of Python, of llmexp and of the libraries that measure."""
     host: dict[str, object] = {}
+    """CPU, cores, memory, system."""
     git_commit: str | None = None
+    """Of the folder that the command ran in."""
     git_dirty: bool | None = None
+    """Whether files there were changed since."""
 
 
 class Example(_Part):
@@ -133,7 +142,9 @@ class ErrorClass(_Part):
     """Failed requests of one class."""
 
     count: int
+    """How many."""
     codes: dict[str, int] = {}
+    """Status or the provider's code → how many."""
     examples: tuple[Example, ...] = ()
     """The first few that differ."""
 
@@ -142,9 +153,13 @@ class Cost(_Part):
     """What the job cost, warm-up apart."""
 
     cost_usd: float | None = None
+    """Null where no price is known."""
     warmup_usd: float | None = None
+    """Of the warm-up requests."""
     price: dict[str, object] = {}
+    """The prices used, and where they come from."""
     rehearsal: bool = False
+    """It is what the job would have cost."""
     judge: dict[str, object] = {}
     """What the judges of answers took: usd, calls, errors; in none of the other figures."""
     search_usd: float | None = None
@@ -155,12 +170,19 @@ class Notes(_Part):
     """What a reader of the numbers should know beside them."""
 
     nonce: str | None = None
+    """Given as `run.nonce` it repeats the prompts byte for byte."""
     ended_early: str | None = None
+    """Why the load ended before its time although nothing went wrong."""
     token_sources: dict[str, dict[str, int]] = {}
+    """Count → who counted → requests."""
     output_length: dict[str, object] | None = None
+    """Whether answers had the length asked for."""
     uncarried_percentiles: tuple[str, ...] = ()
+    """Percentiles that the sample does not carry."""
     load: Literal["closed", "open"] | None = None
+    """Which kind of loop it was."""
     workload: tuple[str, ...] = ()
+    """What the workload says of itself."""
     remarks: tuple[str, ...] = ()
     """In words, for people."""
 
@@ -169,28 +191,39 @@ class Result(_Part):
     """One job, finished or not."""
 
     schema_version: int = SCHEMA_VERSION
+    """Of this file."""
     job: JobInfo
+    """Who this job is."""
     status: Status = "finished"
+    """`finished`, `failed` or `interrupted`."""
     reason: str | None = None
     """Why it failed or was interrupted."""
     started_at: Moment | None = None
+    """UTC, ISO 8601."""
     ended_at: Moment | None = None
+    """UTC, ISO 8601."""
     config: dict[str, object] = {}
     """The composed config, resolved."""
     environment: Environment = Environment()
+    """What the numbers were measured with."""
     deployment: dict[str, object] = {}
     """Facts about the endpoint."""
     metrics: _MetricsField = Metrics({})
+    """The numbers, as the metric dictionary defines them: a number, or a distribution with `count`, `mean`, `p50`, …."""
     curves: dict[str, object] = {}
     """Over time; `Curves` reads them."""
     server: dict[str, object] = {}
     """What the server's own metrics say of the run."""
     errors: dict[str, ErrorClass] = {}
+    """Class → failed requests, with the first examples."""
     validity: Validity = Validity("valid")
+    """`verdict`, `reasons` and `notes`: could the client measure that?"""
     client: dict[str, object] = {}
     """How the client fared."""
     cost: Cost = Cost()
+    """What the job cost, warm-up apart."""
     notes: Notes = Notes()
+    """What a reader of the numbers should know beside them."""
     capacity_curve: dict[str, object] | None = None
     """What a capacity search saw, by rising load."""
 
