@@ -165,16 +165,12 @@ never enter a latency."""
 
 
 def files_page() -> str:
-    """What a job leaves: the columns of its requests."""
-    lines = [
-        GENERATED,
-        "# Columns of requests.parquet",
-        "",
-        _FILES_HEAD,
-        "",
-        "| column | type | meaning |",
-        "| --- | --- | --- |",
-    ]
+    """What a job leaves: the keys of its result and the columns of its requests."""
+    lines = [GENERATED, "# result.json and requests.parquet", "", "## result.json", "", _RESULT_HEAD, ""]
+    lines += ["| key | meaning |", "| --- | --- |"]
+    for part, prefix in _RESULT_PARTS:
+        lines += [f"| `{prefix}{name}` | {meaning} |" for name, meaning in _attribute_docs(part).items()]
+    lines += ["", "## requests.parquet", "", _FILES_HEAD, "", "| column | type | meaning |", "| --- | --- | --- |"]
     meanings = _attribute_docs(Record)
     lines += [f"| `{field.name}` | {field.type} | {meanings[field.name]} |" for field in records.schema()]
     return "\n".join(lines) + "\n"
@@ -189,8 +185,8 @@ _RESULT_PARTS = (
     (Notes, "notes."),
 )
 _RESULT_HEAD = """\
-Strict JSON: no NaN, and what does not exist is null. It is complete on disk before anything is made of it, and is replaced
-in one step. Files of earlier versions stay readable; a reader should ignore keys that it does not know."""
+Strict JSON: no NaN, and what does not exist is null. It is complete on disk before anything is made of it, and is
+replaced in one step. Files of earlier versions stay readable; a reader should ignore keys that it does not know."""
 _FILES_HEAD = """\
 A row for each request that was sent. `requests.parquet` is complete when a job has ended; while it runs, and after a
 kill, `requests.arrows` holds the same rows (an Arrow stream, readable to its last whole batch). Times ending in `_ns`

@@ -209,7 +209,7 @@ class Result(_Part):
     deployment: dict[str, object] = {}
     """Facts about the endpoint."""
     metrics: _MetricsField = Metrics({})
-    """The numbers, as the metric dictionary defines them: a number, or a distribution with `count`, `mean`, `p50`, …."""
+    """As the metric dictionary defines them: numbers, or distributions with `count`, `mean`, `p50`, …."""
     curves: dict[str, object] = {}
     """Over time; `Curves` reads them."""
     server: dict[str, object] = {}
