@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmexp.compare import answers_in_words as answers
-from llmexp.compare import stats, words
+from llmexp.compare import change, other_side, stats, words
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.distributions import needed
 from llmexp.metrics.wording import percent_range
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PAIRS = 4
 """Pairs that a headline names one by one."""
+LOSERS = 2
+"""Stacks whose better sides a headline names."""
 _CALLS = {
     "tie": "tie",
     "undecided": "undecided",
@@ -41,13 +43,27 @@ def _headline(comparison: Comparison) -> str:
         return _sentence(effects) if effects else f"One stack, {stacks[0].label}: nothing to compare it with."
     if not verdicts:
         return _sentence(answers.alone(comparison)) if comparison.rights else _nothing(comparison)
-    return _sentence(answers.joined(_times(comparison), comparison))
+    parts = [answers.joined(_times(comparison), comparison), *_other_side(comparison)]
+    return _sentence("; ".join(part for part in parts if part))
+
+
+def _other_side(comparison: Comparison) -> list[str]:
+    """What speaks for the stacks that did not win, and the loads that keep the service level."""
+    if change.spoken(comparison):
+        return []
+    winners = {winner for contrast in comparison.verdicts if (winner := _winner(contrast))}
+    said = []
+    if len(winners) == 1:
+        (winner,) = winners
+        beaten = dict.fromkeys(_other(each, winner) for each in comparison.verdicts if _winner(each) == winner)
+        said = [other_side.against(winner, loser, comparison) for loser in list(beaten)[:LOSERS]]
+    return [*said, other_side.service(comparison.capacities)]
 
 
 def _times(comparison: Comparison) -> str:
     """What the primary metric says."""
     verdicts = comparison.verdicts
-    if len(verdicts) == 1:
+    if len(verdicts) == 1 and (not change.spoken(comparison) or verdicts[0].call == "refused"):
         return verdicts[0].text
     within = all(contrast.call == "withheld" for contrast in verdicts)
     text = _several(comparison)
@@ -81,7 +97,10 @@ def _several(comparison: Comparison) -> str:
     alone = comparison.options.baseline is not None or comparison.grid.several_sources
     if len(by_pair) > 1 and not alone:
         return _leaders(comparison)
-    parts = [_pair(contrasts, comparison, named=len(by_pair) > 1) for contrasts in by_pair.values()]
+    if change.spoken(comparison):
+        parts = [change.of_pair(contrasts, comparison) for contrasts in by_pair.values()]
+    else:
+        parts = [_pair(contrasts, comparison, named=len(by_pair) > 1) for contrasts in by_pair.values()]
     more = len(parts) - PAIRS
     return "; ".join(parts[:PAIRS]) + (f"; and {more} more {'pair' if more == 1 else 'pairs'}" if more > 0 else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
@@ -10,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from llmexp.compare import change
 from llmexp.compare.evidence import Value
 from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.quality import Right
@@ -51,7 +53,7 @@ def _parts(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     if comparison.grid.differences:
         yield from _differences(comparison)
     if comparison.grid.cells:
-        yield _values(comparison, width)
+        yield _changes(comparison) if change.spoken(comparison) else _values(comparison, width)
         yield from _footnotes(comparison)
     yield from _verdicts(comparison)
     yield from _capacities(comparison)
@@ -81,6 +83,25 @@ def _values(comparison: Comparison, width: int) -> Table:
             return made
         metrics.pop()
     return _table(comparison, metrics)
+
+
+def _changes(comparison: Comparison) -> Table:
+    """Before and after: models and metrics as rows, occasions as columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    occasions = change.occasions(comparison)
+    for name in ("load", "model", "metric", *occasions, "change"):
+        side: Literal["left", "right"] = "left" if name in ("load", "model", "metric") else "right"
+        table.add_column(name, justify=side, overflow="fold")
+    before: tuple[str, ...] = ()
+    for row in change.changes(comparison, columns(comparison)):
+        head = (_load(row.cell, comparison), row.model)
+        shown = ("", "") if head == before else head
+        values = [_cell(comparison, stack, row.cell, row.metric) for stack in row.stacks]
+        values += ["–"] * (len(occasions) - len(values))
+        decided = row.metric == comparison.primary
+        table.add_row(*shown, row.metric.column, *values, Text(row.change, style="bold" if decided else "dim"))
+        before = head
+    return table
 
 
 def columns(comparison: Comparison) -> list[Metric]:
