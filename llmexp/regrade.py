@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None = None) -> None:
     """Grade every job at or below a directory by other rules, and write its files anew."""
+    from llmexp.jobs import lock
     from llmexp.jobs.ledger import Ledger
     from llmexp.results import load_runs
 
@@ -69,13 +70,14 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
         raise ConfigError("quality: must say how to grade, such as quality=number")
     runs = load_runs([directory])
     _check(runs, how, judges)
-    ledger = Ledger(how.run.max_usd, directory)
-    for run in runs:
-        result = _regrade(run, how, judges, ledger)
-        assert run.directory is not None
-        _show(result, run.directory)
-    if len(runs) > 1:
-        _compare(directory)
+    with lock.held(directory):
+        ledger = Ledger(how.run.max_usd, directory)
+        for run in runs:
+            result = _regrade(run, how, judges, ledger)
+            assert run.directory is not None
+            _show(result, run.directory)
+        if len(runs) > 1:
+            _compare(directory)
     print(f"MLflow's copy is as before; python -m llmexp.relog {directory} brings it up to date.", file=sys.stderr)
 
 

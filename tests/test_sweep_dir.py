@@ -201,3 +201,12 @@ def test_half_a_file_of_requests_never_blocks_what_replaces_it(tmp_path: Path, d
     assert old.status == "interrupted"
     kept = sweep_dir.set_aside(folder)
     assert (kept / records.PARQUET).read_bytes() == damage
+
+
+def test_a_job_of_a_sweep_is_held_by_its_sweep(tmp_path: Path) -> None:
+    sweep = begun(tmp_path / "s", spec(0))
+    finished(sweep.specs[0])
+    with lock.held(sweep.specs[0].directory) as folder:
+        assert folder.path == tmp_path / "s"
+        assert (tmp_path / "s" / lock.LOCK).exists()
+    assert not (tmp_path / "s" / lock.LOCK).exists()

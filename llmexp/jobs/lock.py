@@ -60,6 +60,17 @@ def hold(path: Path) -> Folder:
     return folder
 
 
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[Folder]:
+    """The folder for as long as the block; for a job of a sweep, the sweep's, which is what its command holds."""
+    own = path.resolve()
+    folder = hold(own.parent if (own.parent / "sweep.json").exists() else own)
+    try:
+        yield folder
+    finally:
+        folder.release()
+
+
 def claim(wanted: Path) -> Folder:
     """A folder of this name for this process alone; where it is taken, one with a number behind the name."""
     wanted = wanted.resolve()
