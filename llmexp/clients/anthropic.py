@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from llmexp.clients import address, chat_anthropic, failures
 from llmexp.clients.base import TokenKind, Usage
@@ -37,9 +36,9 @@ class AnthropicClient(UnsignedClient):
         super().__init__(address.target(url), path, headers, partial(body, model), WIRE)
 
 
-def body(model: Model, request: Request) -> dict[str, Any]:
+def body(model: Model, request: Request) -> dict[str, object]:
     """The JSON body of `request`; system messages go where this wire wants them."""
-    sent: dict[str, Any] = {"model": model.name, "max_tokens": request.max_tokens, "messages": [], "stream": True}
+    sent: dict[str, object] = {"model": model.name, "max_tokens": request.max_tokens, "messages": [], "stream": True}
     sent |= chat_anthropic.parts(request, model.cache_points)
     return merged(sent, model.params)
 
@@ -63,7 +62,7 @@ _KNOWN = (*_ENVELOPES, "content_block_start", "content_block_delta", "content_bl
 
 
 def _is_chunk(tree: Mapping[str, object]) -> bool:
-    """Any object with a type: the API announces that further types will come, and that clients pass them over."""
+    """An object with a type: the API announces that further types will come, and that clients pass them over."""
     kind = tree.get("type")
     if kind in _KNOWN:
         return not tree.get("error")

@@ -10,7 +10,6 @@ follows; sampling parameters by any of their usual names (`temperature`, `top_p`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import orjson
 
@@ -83,11 +82,13 @@ class BedrockClient:
         return explain(response)
 
 
-def converse_body(request: Request, params: Mapping[str, Any], cache_points: Sequence[str] = ()) -> dict[str, Any]:
+def converse_body(
+    request: Request, params: Mapping[str, object], cache_points: Sequence[str] = ()
+) -> dict[str, object]:
     """The body of a ConverseStream request."""
-    body: dict[str, Any] = {key: value for key, value in params.items() if key in _TOP_LEVEL}
-    inference: dict[str, Any] = {"maxTokens": request.max_tokens} | body.get("inferenceConfig", {})
-    extra: dict[str, Any] = dict(body.get("additionalModelRequestFields", {}))
+    body: dict[str, object] = {key: value for key, value in params.items() if key in _TOP_LEVEL}
+    inference: dict[str, object] = {"maxTokens": request.max_tokens, **mapping(body.get("inferenceConfig"))}
+    extra: dict[str, object] = dict(mapping(body.get("additionalModelRequestFields")))
     for key, value in params.items():
         if key in _INFERENCE:
             stop = key.startswith("stop") and isinstance(value, str)
@@ -100,10 +101,10 @@ def converse_body(request: Request, params: Mapping[str, Any], cache_points: Seq
     return body | _with_choice(chat_bedrock.parts(request, cache_points), body)
 
 
-def _with_choice(parts: dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+def _with_choice(parts: dict[str, object], params: Mapping[str, object]) -> dict[str, object]:
     """The workload's tools under what `model.params.toolConfig` says beside them, such as a `toolChoice`."""
-    if "toolConfig" in parts and isinstance(params.get("toolConfig"), dict):
-        parts["toolConfig"] = params["toolConfig"] | parts["toolConfig"]
+    if "toolConfig" in parts:
+        parts["toolConfig"] = {**mapping(params.get("toolConfig")), **mapping(parts["toolConfig"])}
     return parts
 
 

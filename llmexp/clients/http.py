@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
 import httptools
 
@@ -71,7 +71,7 @@ class _Reading:
         self._status = 0
         self._headers: dict[str, str] = {}
         self._body: list[tuple[int, bytes]] = []
-        self._parser: Any = None
+        self._parser: httptools.HttpResponseParser | None = None
 
     def run(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> Exception | None:
         """Read the pieces up to the response's end; what the grammar objected to, if anything."""
@@ -97,6 +97,7 @@ class _Reading:
         self._headers[key] = text if known is None else f"{known}, {text}"
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None
         self._status = self._parser.get_status_code()
         if self._status < 200:
             self._headers = {}
@@ -208,6 +209,14 @@ def _inflater(coding: str, first: bytes) -> _Inflater:
     raise _CodingUnknown(f"content-encoding {coding} is not understood, and identity was asked for")
 
 
+class _BrotliModule(Protocol):
+    """What both modules for Brotli give."""
+
+    def is_finished(self) -> bool: ...
+
+    def process(self, data: bytes, /) -> bytes: ...
+
+
 class _Brotli:
     """Brotli, where a module for it is installed."""
 
@@ -217,7 +226,7 @@ class _Brotli:
     def __init__(self) -> None:
         for name in ("brotli", "brotlicffi"):
             try:
-                self._inner: Any = import_module(name).Decompressor()
+                self._inner: _BrotliModule = import_module(name).Decompressor()
             except ImportError:
                 continue
             return

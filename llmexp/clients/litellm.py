@@ -1,4 +1,4 @@
-"""Any model that LiteLLM knows, without LiteLLM's cost on the wire.
+"""Every model that LiteLLM knows, without LiteLLM's cost on the wire.
 
 LiteLLM finishes a request (URL, headers, body) and is stopped before it sends; the engine sends it and stamps the
 answer. A template learnt from LiteLLM's own requests fills the later ones in microseconds. AWS signatures are ours:
@@ -13,12 +13,12 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import urlsplit
 
 from llmexp.clients import address, aws, failures, litellm_replay, litellm_sdk, litellm_template, litellm_wires
 from llmexp.clients.base import Answer, Headers, HttpRequest, Response, Target
 from llmexp.clients.litellm_call import AWS, Caller, problems
+from llmexp.clients.litellm_private import Http, Sent, Url
 from llmexp.clients.litellm_sdk import NotTaken, Taken
 from llmexp.config import Model
 from llmexp.errors import ConfigError, JobError
@@ -134,7 +134,7 @@ class LiteLLMClient:
         """Whether LiteLLM's request can be taken; remembers where it goes."""
         probe, _ = litellm_template.probes(_PROBE)
 
-        def is_main(request: Any) -> bool:
+        def is_main(request: Sent) -> bool:
             return _PROBE_TEXT.search(request.content) is not None
 
         try:
@@ -151,18 +151,18 @@ class LiteLLMClient:
             raise ConfigError(missing)
         return True
 
-    def _is_main(self, request: Any) -> bool:
+    def _is_main(self, request: Sent) -> bool:
         return self._url is not None and (_target_of(request.url), request.url.path) == self._url
 
-    def _take(self, call: litellm_replay.Call, is_main: Callable[[Any], bool]) -> Any:
+    def _take(self, call: litellm_replay.Call, is_main: Callable[[Sent], bool]) -> Sent:
         """The request that LiteLLM makes of a call, before it is sent."""
 
-        def taker(_http: Any, request: Any) -> Any:
+        def taker(_http: Http, request: Sent) -> object:
             if is_main(request):
                 raise Taken(request)
             return litellm_sdk.PASS
 
-        async def caught() -> Any:
+        async def caught() -> Sent:
             try:
                 async for _ in await litellm_replay.start(call):
                     break
@@ -177,7 +177,7 @@ class LiteLLMClient:
         asked = litellm_template.probes(request)
         return litellm_template.learn(asked, (self.prepare_slowly(asked[0]), self.prepare_slowly(asked[1])))
 
-    def _finish(self, request: Any) -> HttpRequest:
+    def _finish(self, request: Sent) -> HttpRequest:
         """A request of httpx as ours."""
         dropped = _NOT_OURS | (_SIGNATURE if self._aws and self._aws.signs else frozenset())
         raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
@@ -224,7 +224,7 @@ def _sagemaker(model: Model) -> Headers:
     return tuple((name, value) for name, value in wanted.items() if value)
 
 
-def _target_of(url: Any) -> Target:
+def _target_of(url: Url) -> Target:
     return address.target(f"{url.scheme}://{urlsplit(str(url)).netloc}")
 
 

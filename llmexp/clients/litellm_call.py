@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 
-from llmexp.clients import address, chat_openai, litellm_sdk
+from llmexp.clients import address, chat_openai, litellm_private, litellm_sdk
 from llmexp.clients.base import HttpRequest, Target
+from llmexp.clients.litellm_private import Sent
 from llmexp.config import Model
 from llmexp.json_types import branch
 from llmexp.workload.request import Request
@@ -37,7 +37,6 @@ CLOUD_TOKENS = frozenset({"vertex_ai", "vertex_ai_beta", "databricks", "azure"})
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _VERSION_AT_START, _VERSION_AT_END = re.compile(r"^/v\d\w*(?=/)"), re.compile(r"/v\d\w*$")
 _PLACEHOLDER = "none"
-_DISPENSABLE = {"stream_options": ("stream_options",), "max_retries": ("max_retries", "num_retries")}
 
 
 class Caller:
@@ -51,7 +50,7 @@ class Caller:
         self._forgone: set[str] = set()
         if self._local and self._family.startswith("vertex_ai"):
             litellm_sdk.load()
-            litellm_sdk.stand_in_for_google()
+            litellm_private.stand_in_for_google()
         self._fixed = self._address() | self._headers() | self._region(region)
         self._params = {key: value for key, value in model.params.items() if value is not None}
 
@@ -66,9 +65,9 @@ class Caller:
         moved = self._base_url is not None and self._family in OWN_PATHS
         return address.target(self._base_url) if moved and self._base_url else None
 
-    def call(self, request: Request) -> dict[str, Any]:
+    def call(self, request: Request) -> dict[str, object]:
         """One attempt, streamed, with usage."""
-        arguments: dict[str, Any] = {
+        arguments: dict[str, object] = {
             "model": f"{self._model.provider}/{self._model.name}",
             "max_tokens": request.max_tokens,
             "stream": True,
@@ -88,8 +87,7 @@ class Caller:
 
     def forgo(self, error: Exception) -> bool:
         """Whether to ask again without an argument of ours that this provider refuses (a retry count, usage)."""
-        found = {name for word, names in _DISPENSABLE.items() if word in str(error) for name in names}
-        refused = found - self._forgone
+        refused = litellm_private.refused_arguments(error) - self._forgone
         self._forgone |= refused
         return bool(refused)
 
@@ -104,54 +102,53 @@ class Caller:
 
     def explain(self, error: Exception) -> str:
         """LiteLLM's refusal to make a request, as a line about the configuration."""
-        model, kind, said = self._model, type(error).__name__, _first_line(error)
-        if "LLM Provider NOT provided" in str(error) or kind == "LiteLLMUnknownProvider":
+        model, said = self._model, litellm_private.first_line(error)
+        if litellm_private.is_unknown_provider(error):
             return (
                 f"model.provider: LiteLLM {litellm_sdk.version()} has no chat models of a provider '{model.provider}'; "
                 "see https://docs.litellm.ai/docs/providers"
             )
-        if kind == "UnsupportedParamsError":
+        if litellm_private.is_unsupported_params(error):
             return f"model.params: LiteLLM refuses them for {model.provider}/{model.name}: {said}"
-        variable = re.search(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]*(?:KEY|TOKEN|CREDENTIALS)\b", str(error))
+        variable = litellm_private.key_variable(error)
         if variable is not None:
-            return _needs_key(model, variable[0])
-        if "default credentials were not found" in str(error):
+            return _needs_key(model, variable)
+        if litellm_private.is_without_google(error):
             return (
                 "model: no Google Cloud credentials; run `gcloud auth application-default login`, or export "
                 "GOOGLE_APPLICATION_CREDENTIALS with the path of a key file"
             )
         return f"model: LiteLLM cannot make a request for {model.provider}/{model.name}: {said}"
 
-    def missing_key(self, request: Any) -> str | None:
+    def missing_key(self, request: Sent) -> str | None:
         """What is wrong with a request that LiteLLM made without the key its provider wants."""
         model = self._model
         if model.api_key_env or self._base_url or self._family in AWS | CLOUD_TOKENS:
             return None
         if any(name in request.headers for name in _KEY_HEADERS):
             return None
-        wanted = litellm_sdk.load().validate_environment(model=f"{model.provider}/{model.name}")["missing_keys"]
-        keys = [name for name in wanted if name.endswith(("KEY", "TOKEN"))]
+        keys = litellm_private.missing_keys(litellm_sdk.load(), f"{model.provider}/{model.name}")
         return _needs_key(model, keys[0]) if keys else None
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
-    def _address(self) -> dict[str, Any]:
+    def _address(self) -> dict[str, object]:
         """Where to, and with which key; servers of one's own need none, LiteLLM does."""
         key = address.api_key(self._model)
         if self._family in AWS:
             return {"api_key": key} if key else {}
         if key is None and self._base_url is not None and not self.fetches_token:
             key = _PLACEHOLDER
-        parts: dict[str, Any] = {"api_key": key} if key else {}
+        parts: dict[str, object] = {"api_key": key} if key else {}
         if self._base_url is not None and self._family not in OWN_PATHS:
             parts["api_base"] = self._base_url
         return parts
 
-    def _headers(self) -> dict[str, Any]:
+    def _headers(self) -> dict[str, object]:
         headers = address.headers(self._model, {})
         return {"extra_headers": dict(headers)} if headers else {}
 
-    def _region(self, region: str | None) -> dict[str, Any]:
+    def _region(self, region: str | None) -> dict[str, object]:
         """Placeholder keys keep LiteLLM from walking AWS's credential chain; its signature is dropped anyway."""
         if region is None:
             return {}
@@ -161,7 +158,7 @@ class Caller:
             "aws_secret_access_key": _PLACEHOLDER,
         }
 
-    def _forced(self, request: Request) -> dict[str, Any]:
+    def _forced(self, request: Request) -> dict[str, object]:
         known = self._family in FORCES_OUTPUT and (self._family != "openai" or self._base_url is not None)
         if not request.force_output or not known:
             return {}
@@ -195,9 +192,3 @@ def _needs_key(model: Model, variable: str) -> str:
 
 def _is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    return re.sub(r"^litellm\.\w+: ", "", line)[:300]

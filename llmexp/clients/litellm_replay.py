@@ -7,19 +7,20 @@ never pass as the server's: only what chunks carried counts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from llmexp.clients import failures, litellm_sdk
-from llmexp.clients.base import Answer, ErrorClass, Failure, Response, TokenEvent, TokenKind, Usage
+from llmexp.clients import failures, litellm_private, litellm_sdk, openai
+from llmexp.clients.base import Answer, ErrorClass, Failure, Response, TokenEvent, Usage
+from llmexp.clients.decoding import Draft
+from llmexp.clients.litellm_private import Http, Reply, Sent, Stream
 
-Call = Mapping[str, Any]
+Call = Mapping[str, object]
 """Arguments of LiteLLM's `acompletion`, or of `atext_completion` where they hold a prompt."""
 _UNDONE = ("content-encoding", "content-length", "transfer-encoding", "connection")
 
 
-async def start(call: Call) -> Any:
+async def start(call: Call) -> Stream:
     """LiteLLM's stream for this call."""
     litellm = litellm_sdk.load()
     complete = litellm.atext_completion if "prompt" in call else litellm.acompletion
@@ -28,37 +29,47 @@ async def start(call: Call) -> Any:
 
 @dataclass(slots=True)
 class Heard:
-    """What has come out of one of LiteLLM's streams so far."""
+    """What has come out of one of LiteLLM's streams so far: chunks of OpenAI's wire, read by its decoder."""
 
-    events: list[TokenEvent] = field(default_factory=list)
-    finish_reason: str | None = None
+    draft: Draft = field(default_factory=Draft)
     usage: Usage = field(default_factory=Usage)
-    finished: bool = False
 
-    async def listen(self, stream: Any, now_ns: Callable[[], int]) -> None:
+    @property
+    def events(self) -> list[TokenEvent]:
+        """Generated text, with the stamps at which it came out."""
+        return self.draft.events
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The server's, as LiteLLM names it."""
+        return self.draft.finish_reason
+
+    async def listen(self, stream: Stream, now_ns: Callable[[], int]) -> None:
         """Reads the stream to its end; what was read before an error is kept."""
         try:
             async for chunk in stream:
                 at_ns = now_ns()
-                self.events.extend(TokenEvent(at_ns, kind, text) for kind, text in _texts(chunk))
+                tree = litellm_private.plain(chunk)
+                openai.WIRE.take(self.draft, at_ns, "", {"choices": tree.get("choices")})
         finally:
-            self.finish_reason = getattr(stream, "received_finish_reason", None)
-            self.finished = self.finish_reason is not None
-            self.usage = _usage(getattr(stream, "chunks", ()))
+            reason = litellm_private.finish_reason(stream, self.draft.finish_reason)
+            self.draft.finish_reason, self.draft.finished = reason, reason is not None
+            self.usage = _usage(litellm_private.chunks_heard(stream))
 
     def answer(self, failure: Failure | None) -> Answer:
         """The same as an `Answer`."""
-        return Answer(self.events, self.usage, self.finish_reason, failure, finished=self.finished)
+        read = self.draft.answer()
+        return replace(read, usage=self.usage, failure=failure or read.failure)
 
 
-async def replay(call: Call, is_main: Callable[[Any], bool], response: Response) -> Answer:
+async def replay(call: Call, is_main: Callable[[Sent], bool], response: Response) -> Answer:
     """What LiteLLM makes of a recorded response."""
     failure = failures.of_response(response)
     if failure is not None:
         return Answer(failure=failure)
     tape, heard = _Tape(response), Heard()
 
-    def play(http: Any, request: Any) -> Any:
+    def play(http: Http, request: Sent) -> object:
         return tape.response(http, request) if is_main(request) else litellm_sdk.PASS
 
     with litellm_sdk.taking(play):
@@ -76,7 +87,7 @@ class _Tape:
         self._response = response
         self.at_ns = response.body[0][0] if response.body else 0
 
-    def response(self, http: Any, request: Any) -> Any:
+    def response(self, http: Http, request: Sent) -> Reply:
         headers = {name: value for name, value in self._response.headers.items() if name not in _UNDONE}
         reads = {"__aiter__": lambda _: self._later(http), "__iter__": lambda _: self._now()}
         stream = type("TapeStream", (http.AsyncByteStream, http.SyncByteStream), reads)
@@ -87,7 +98,7 @@ class _Tape:
             self.at_ns = at_ns
             yield data
 
-    async def _later(self, http: Any) -> AsyncIterator[bytes]:
+    async def _later(self, http: Http) -> AsyncIterator[bytes]:
         for data in self._now():
             yield data
         if not self._response.complete:
@@ -110,35 +121,14 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _texts(chunk: Any) -> Iterator[tuple[TokenKind, str]]:
-    """The generated text of one chunk, reasoning first."""
-    for choice in chunk.choices or ():
-        delta = getattr(choice, "delta", None)
-        if delta is None:
-            if getattr(choice, "text", None):
-                yield "answer", choice.text
-            continue
-        if getattr(delta, "reasoning_content", None):
-            yield "reasoning", delta.reasoning_content
-        if getattr(delta, "content", None):
-            yield "answer", delta.content
-        for call in getattr(delta, "tool_calls", None) or ():
-            if call.function is not None and call.function.arguments:
-                yield "tool", call.function.arguments
-
-
-def _usage(chunks: Any) -> Usage:
+def _usage(chunks: Iterable[object]) -> Usage:
     """Usage as chunks carried it, later ones over earlier ones; LiteLLM's own closing sum is not among them."""
-    usage = Usage()
+    draft = Draft()
     for chunk in chunks:
-        stated = getattr(chunk, "usage", None)
-        if stated is None:
-            continue
-        counts = {
-            "input_tokens": getattr(stated, "prompt_tokens", None),
-            "output_tokens": getattr(stated, "completion_tokens", None),
-            "reasoning_tokens": getattr(getattr(stated, "completion_tokens_details", None), "reasoning_tokens", None),
-            "cached_tokens": getattr(getattr(stated, "prompt_tokens_details", None), "cached_tokens", None),
-        }
-        usage = replace(usage, **{name: count for name, count in counts.items() if count})
-    return usage
+        stated = litellm_private.plain(chunk).get("usage")
+        stated = stated if isinstance(stated, dict) else litellm_private.plain(getattr(chunk, "usage", None))
+        if stated:
+            usage = openai.usage_of(stated)
+            draft.count(Usage(*[count or None for count in (usage.input_tokens, usage.output_tokens)]))
+            draft.count(Usage(None, None, usage.reasoning_tokens or None, usage.cached_tokens or None))
+    return draft.usage

@@ -15,14 +15,17 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar, cast
+
+from llmexp.clients import litellm_private
+from llmexp.clients.litellm_private import Http, LiteLLM, Reply, Sent
 
 _Result = TypeVar("_Result")
-_Taker = Callable[[Any, Any], Any]
+_Taker = Callable[[Http, Sent], object]
 """(httpx or httpx2, its request) → its response, or `PASS` to let the request go out."""
 
 PASS = object()
@@ -37,7 +40,7 @@ on_send: ContextVar[Callable[[], None] | None] = ContextVar("on_send", default=N
 class Taken(BaseException):
     """Carries a finished request out of LiteLLM. Not an `Exception`: no retry, fallback or logger may catch it."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Sent) -> None:
         super().__init__("request taken")
         self.request = request
 
@@ -47,25 +50,21 @@ class NotTaken(BaseException):
 
 
 @cache
-def load() -> Any:
+def load() -> LiteLLM:
     """The litellm module, quiet, offline and hooked. The first call takes seconds."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ.setdefault("LITELLM_TELEMETRY", "False")
-    litellm: Any = importlib.import_module("litellm")
-    litellm.suppress_debug_info = True
-    litellm.telemetry = False
-    litellm.disable_streaming_logging = True
-    litellm.num_retries = 0
-    litellm.REPEATED_STREAMING_CHUNK_LIMIT = 2**62
+    litellm = importlib.import_module("litellm")
+    litellm_private.quieten(litellm)
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"pydantic\.")  # about LiteLLM's types
     for name in ("httpx", "httpx2"):
         with suppress(ImportError):
-            _hook_httpx(importlib.import_module(name))
+            _hook_httpx(cast("Http", importlib.import_module(name)))
     with suppress(ImportError):
-        _hook_aiohttp(importlib.import_module("aiohttp"))
-    return litellm
+        litellm_private.replace_aiohttp_request(importlib.import_module("aiohttp"), _guarded)
+    return cast("LiteLLM", litellm)
 
 
 def version() -> str:
@@ -87,20 +86,7 @@ def taking(taker: _Taker) -> Iterator[None]:
             _taker = None
 
 
-def stand_in_for_google() -> None:
-    """Vertex AI's token without Google, for models that a rehearsal plays on this machine."""
-    base = importlib.import_module("litellm.llms.vertex_ai.vertex_llm_base").VertexBase
-
-    def token(_self: Any, credentials: Any, project_id: str | None, custom_llm_provider: str) -> tuple[str, str]:  # noqa: ARG001
-        return ("", "") if custom_llm_provider == "gemini" else ("none", project_id or "none")
-
-    async def token_later(self: Any, *args: Any, **options: Any) -> tuple[str, str]:
-        return token(self, *args, **options)
-
-    base._ensure_access_token, base._ensure_access_token_async = token, token_later
-
-
-def run(work: Coroutine[Any, Any, _Result]) -> _Result:
+def run(work: Coroutine[object, None, _Result]) -> _Result:
     """The coroutine's result, from an event loop in a thread of its own: callers may have a loop themselves."""
     return asyncio.run_coroutine_threadsafe(work, _loop()).result()
 
@@ -112,7 +98,7 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _offered(http: Any, request: Any) -> Any:
+def _offered(http: Http, request: Sent) -> object:
     """What the taker makes of a request; chat templates on Hugging Face are never fetched."""
     if _taker is None:
         return PASS
@@ -121,10 +107,10 @@ def _offered(http: Any, request: Any) -> Any:
     return _taker(http, request)
 
 
-def _hook_httpx(http: Any) -> None:
+def _hook_httpx(http: Http) -> None:
     send, asend = http.Client.send, http.AsyncClient.send
 
-    def hooked(self: Any, request: Any, **options: Any) -> Any:
+    def hooked(self: object, request: Sent, **options: object) -> object:
         if _taker is not None:
             request.read()
         response = _offered(http, request)
@@ -132,19 +118,19 @@ def _hook_httpx(http: Any) -> None:
             _announce()
             return send(self, request, **options)
         if not options.get("stream"):
-            response.read()
+            cast("Reply", response).read()
         return response
 
-    async def ahooked(self: Any, request: Any, **options: Any) -> Any:
+    async def ahooked(self: object, request: Sent, **options: object) -> object:
         if _taker is not None:
             await request.aread()
         response = _offered(http, request)
         if response is PASS:
             _announce()
             with _let_through():
-                return await asend(self, request, **options)
+                return await cast("Awaitable[object]", asend(self, request, **options))
         if not options.get("stream"):
-            await response.aread()
+            await cast("Reply", response).aread()
         return response
 
     http.Client.send, http.AsyncClient.send = hooked, ahooked
@@ -162,18 +148,17 @@ def _let_through() -> Iterator[None]:
         _passing.reset(token)
 
 
-def _hook_aiohttp(aiohttp: Any) -> None:
+def _guarded(request: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
     """LiteLLM's httpx may stand on aiohttp; a provider that goes to aiohttp directly is stopped before it sends."""
-    request = aiohttp.ClientSession._request
 
-    async def hooked(self: Any, *args: Any, **options: Any) -> Any:
+    async def hooked(*args: object, **options: object) -> object:
         if _taker is not None and not _passing.get():
             raise NotTaken
         if not _passing.get():
             _announce()
-        return await request(self, *args, **options)
+        return await request(*args, **options)
 
-    aiohttp.ClientSession._request = hooked
+    return hooked
 
 
 def _announce() -> None:

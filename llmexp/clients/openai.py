@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from llmexp.clients import address, chat_openai, failures
 from llmexp.clients.base import Usage
@@ -36,9 +35,9 @@ class OpenAIClient(UnsignedClient):
         super().__init__(address.target(url), path, headers, partial(body, model), WIRE)
 
 
-def body(model: Model, request: Request) -> dict[str, Any]:
+def body(model: Model, request: Request) -> dict[str, object]:
     """The JSON body of `request`."""
-    sent: dict[str, Any] = {"model": model.name}
+    sent: dict[str, object] = {"model": model.name}
     if model.route == "chat":
         sent["messages"] = chat_openai.messages(request)
         if request.tools:
@@ -55,12 +54,12 @@ def body(model: Model, request: Request) -> dict[str, Any]:
     return merged(sent, model.params)
 
 
-def merged(sent: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+def merged(sent: dict[str, object], params: dict[str, object]) -> dict[str, object]:
     """`params` over `sent`; null takes a key away."""
     return {key: value for key, value in (sent | params).items() if not (key in params and value is None)}
 
 
-def _limit_name(params: dict[str, Any]) -> str:
+def _limit_name(params: dict[str, object]) -> str:
     newer = "max_completion_tokens" in params or params.get("max_tokens", 0) is None
     return "max_completion_tokens" if newer else "max_tokens"
 

@@ -17,7 +17,6 @@ object in it is understood by its shape, whichever format was asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import orjson
 
@@ -86,15 +85,15 @@ def _headers(model: Model, deployment: SageMaker) -> Headers:
     return address.headers(model, defaults)
 
 
-def chat_body(model: Model, request: Request) -> dict[str, Any]:
+def chat_body(model: Model, request: Request) -> dict[str, object]:
     """OpenAI's body. No `model` unless params say one: the endpoint serves one, and some containers refuse names."""
     sent = openai.body(model, request)
     return sent if "model" in model.params else {key: value for key, value in sent.items() if key != "model"}
 
 
-def text_body(model: Model, request: Request) -> dict[str, Any]:
+def text_body(model: Model, request: Request) -> dict[str, object]:
     """The body of TGI and LMI; `details` asks for token counts and the reason of the end."""
-    inner: dict[str, Any] = {"max_new_tokens": request.max_tokens, "details": True}
+    inner: dict[str, object] = {"max_new_tokens": request.max_tokens, "details": True}
     if request.force_output:
         inner |= {"ignore_eos_token": True, "min_new_tokens": request.max_tokens}
     outer = {key: value for key, value in model.params.items() if key in _BODY_KEYS}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import orjson
 
@@ -20,7 +19,7 @@ class UnsignedClient:
         target: Target,
         path: str,
         headers: Headers,
-        body: Callable[[Request], dict[str, Any]],
+        body: Callable[[Request], Mapping[str, object]],
         wire: Wire,
     ) -> None:
         self._target = target
