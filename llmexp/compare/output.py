@@ -230,6 +230,8 @@ def _service(each: Service) -> dict[str, object]:
         "share_high": each.high,
         "met": each.met,
         "close": each.close,
+        "right_asked": each.right_asked,
+        "right_share": each.right_share,
         "goodput_per_s": each.goodput_per_s,
         "usd_per_million_output_tokens": each.usd_per_million_output_tokens,
         "usd_per_thousand_good": each.usd_per_thousand_good,

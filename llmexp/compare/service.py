@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmexp.compare import stats
+from llmexp.compare.answers import RIGHT
 from llmexp.compare.evidence import Value
 from llmexp.compare.stacks import Cell, Grid, Stack
 from llmexp.config import Slo
@@ -40,6 +41,9 @@ class Service:
     usd_per_million_output_tokens: float | None
     usd_per_thousand_good: float | None
     enforced: bool
+    right_asked: float | None = None
+    """Share of right answers that the run must reach; None: not asked."""
+    right_share: float | None = None
 
     @property
     def share(self) -> float:
@@ -49,7 +53,12 @@ class Service:
     @property
     def met(self) -> bool:
         """Whether the service level was kept."""
-        return self.share >= self.attainment
+        return self.share >= self.attainment and self.right_enough
+
+    @property
+    def right_enough(self) -> bool:
+        """Whether enough answers were right, where that is asked."""
+        return self.right_asked is None or (self.right_share is not None and self.right_share >= self.right_asked)
 
     @property
     def close(self) -> bool:
@@ -105,7 +114,8 @@ def _service(stack: Stack, cell: Cell, runs: Sequence[Run], alpha: float) -> Ser
     hits = sum(int(good(run, thresholds).sum()) for run in runs)
     total = sum(int((run.requests.completed | run.requests.failed).sum()) for run in runs)
     share = stats.of_share(hits, total, alpha)
-    if not thresholds or share is None or runs[0].searched:
+    right_asked = number(slo, "right_share")
+    if (not thresholds and right_asked is None) or share is None or runs[0].searched:
         return None
     costs = [run.values["cost_usd"] for run in runs if "cost_usd" in run.values]
     whole = len(costs) == len(runs)
@@ -121,6 +131,8 @@ def _service(stack: Stack, cell: Cell, runs: Sequence[Run], alpha: float) -> Ser
         usd_per_million_output_tokens=_mean(runs, "usd_per_million_output_tokens"),
         usd_per_thousand_good=1000 * sum(costs) / hits if whole and hits else None,
         enforced=any(bool(run.settings.get("slo.enforce")) for run in runs),
+        right_asked=right_asked,
+        right_share=_mean(runs, RIGHT),
     )
 
 

@@ -18,7 +18,8 @@ from llmexp.config import Config, Slo
 from llmexp.jobs.capacity_search import Outcome
 from llmexp.json_types import Tree, branch, text
 from llmexp.metrics.distributions import seconds
-from llmexp.metrics.service_level import meets
+from llmexp.metrics.quality import right_share
+from llmexp.metrics.service_level import meets, right_enough
 from llmexp.records.observed import Floats, Ints, Observed, known
 
 HORIZON = 10
@@ -121,6 +122,10 @@ def judge(observed: Observed, slo: Slo, *, of_rate: bool, stopped: bool = False)
     if share < slo.attainment:
         early = ", stopped early" if stopped else ""
         return Verdict(passed=False, attainment=share, growth=None, alone=alone, why=f"service level missed{early}")
+    right = right_share(observed)
+    if not right_enough(right, slo):
+        why = f"too few right answers: {right or 0:.1%}, {slo.right_share or 0:.1%} are asked"
+        return Verdict(passed=False, attainment=share, growth=None, alone=alone, why=why)
     growth = _growth_that_matters(observed, slo) if of_rate else None
     why = "carried" if growth is None else f"the queue grew by {growth:.1%} of the time"
     return Verdict(passed=growth is None, attainment=share, growth=growth, alone=alone, why=why)

@@ -52,6 +52,12 @@ def right_answers(observed: Observed, span: Span | None, cost_usd: float | None,
     }
 
 
+def right_share(observed: Observed) -> float | None:
+    """Right / graded; None where nothing is graded."""
+    graded = observed.graded | observed.unparsed
+    return float((observed.right & graded).sum() / graded.sum()) if graded.any() else None
+
+
 def wilson(hits: float, total: float, z: float = _Z) -> tuple[float, float]:
     """Wilson's score interval of a proportion; never of zero width."""
     share, weight = hits / total, z * z / total

@@ -67,3 +67,8 @@ def kept(row: Record, slo: Slo, *, open_loop: bool) -> bool:
     per_token = (last - first) / 1e9 / tokens if tokens > 0 else float("nan")
     latencies = {TTFT: (first - start) / 1e9, E2E: (last - start) / 1e9, PER_TOKEN: per_token}
     return within(True, slo.thresholds, latencies.__getitem__)
+
+
+def right_enough(right_share: object, slo: Slo) -> bool:
+    """Whether enough answers were right; a share that is not known does not do where one is asked."""
+    return slo.right_share is None or (isinstance(right_share, int | float) and right_share >= slo.right_share)

@@ -19,7 +19,7 @@ from llmexp.metrics.dictionary import DICTIONARY
 from llmexp.metrics.distributions import all_uncarried, distribution, uncarried
 from llmexp.metrics.latencies import between, chunk_gaps, output_rate, real, time_per_output_token, token_gaps
 from llmexp.metrics.quality import right_answers
-from llmexp.metrics.service_level import meets
+from llmexp.metrics.service_level import meets, right_enough
 from llmexp.metrics.sessions import of_sessions, sessions_held
 from llmexp.metrics.timeline import (
     InFlight,
@@ -179,11 +179,6 @@ def _service(
             "met": (share is None or share >= slo.attainment) and right_enough(right_share, slo),
         },
     }
-
-
-def right_enough(right_share: object, slo: Slo) -> bool:
-    """Whether enough answers were right; a share that is not known does not do where one is asked."""
-    return slo.right_share is None or (isinstance(right_share, int | float) and right_share >= slo.right_share)
 
 
 def _money(observed: Observed, span: Span | None, cost: Cost | None, usd_per_hour: float | None) -> dict[str, object]:

@@ -251,7 +251,10 @@ def _slo(compared: Comparison) -> str:
 
 def _asked(each: Service) -> str:
     limits = [f"{Metric(name).label} ≤ {Metric(name).show(limit)}" for name, limit in each.thresholds.items()]
-    return f"{' and '.join(limits)} for {100 * each.attainment:g} % of requests"
+    asked = [f"{' and '.join(limits)} for {100 * each.attainment:g} % of requests"] if limits else []
+    if each.right_asked is not None:
+        asked.append(f"{100 * each.right_asked:g} % right answers")
+    return ", ".join(asked)
 
 
 def _service(compared: Comparison, each: Service) -> dict[str, object]:

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llmexp.json_types import branch
+from llmexp.json_types import branch, number
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.distributions import all_uncarried
 from llmexp.metrics.wording import capacity_headline, digits, duration, usd
@@ -142,6 +142,8 @@ def _facts(result: Result) -> Iterator[tuple[str, RenderableType]]:
     lengths = _joined(_spread("in", metrics.spread("input_tokens")), _spread("out", metrics.spread("output_tokens")))
     if lengths:
         yield "tokens", lengths
+    if metrics.number("requests_graded") is not None:
+        yield "answers", _answers(result)
     yield from _service(metrics)
     if (cost := metrics.number("cost_usd")) is not None:
         yield "cost", _cost(cost, metrics.number("usd_per_million_output_tokens"), rehearsal=result.job.rehearsal)
@@ -177,10 +179,35 @@ def _spread(label: str, found: Spread | None) -> str | None:
     return None if mean is None else f"{label} {digits(mean)}{spread}"
 
 
+def _answers(result: Result) -> str:
+    """`81.2 % right (74.2–86.1) · 3 unparsed · 2 without a grade · 11.3 right/s · 0.31 USD per thousand right`."""
+    metrics = result.metrics
+    share, low, high = (metrics.number(name) for name in ("right_share", "right_share_low", "right_share_high"))
+    right = "none graded"
+    if share is not None and low is not None and high is not None:
+        right = f"{100 * share:.1f} % right ({100 * low:.1f}–{100 * high:.1f})"
+    counts = [
+        f"{int(count):,} {words}"
+        for name, words in (("unparsed", "unparsed"), ("ungraded", "without a grade"), ("truncated", "truncated"))
+        if (count := metrics.number(f"requests_{name}"))
+    ]
+    rate, price = metrics.number("right_per_s"), metrics.number("usd_per_thousand_right")
+    judge = number(result.cost.judge, "usd")
+    return _joined(
+        right,
+        *counts,
+        rate is not None and f"{digits(rate)} right/s",
+        price is not None and price > 0 and f"{usd(price)} per thousand right",
+        judge is not None and judge > 0 and f"judged for {usd(judge)}",
+    )
+
+
 def _service(metrics: Metrics) -> Iterator[tuple[str, RenderableType]]:
-    kept, goodput = metrics.number("slo/attainment"), metrics.number("goodput_per_s")
+    kept, goodput, flag = metrics.number("slo/attainment"), metrics.number("goodput_per_s"), metrics.flag("slo/met")
+    met = Text("met", "green") if flag else Text("missed", "red")
+    if kept is None and flag is not None:
+        yield "SLO", Text.assemble(met, ", of right answers")
     if kept is not None:
-        met = Text("met", "green") if metrics.flag("slo/met") else Text("missed", "red")
         more = f" · goodput {digits(goodput)} requests/s" if goodput is not None else ""
         yield "SLO", Text.assemble(met, f", kept by {kept:.1%} of the requests{more}")
 
