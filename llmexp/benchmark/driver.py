@@ -34,6 +34,8 @@ ANSWER_S = 60.0
 WARM_S = 60.0
 """Warm-up requests may take so much longer than `run.timeout_s` and `run.grace_s`."""
 PIDS_S = 15.0
+LATE_S = 30.0
+"""A worker may take so much longer than its load, or than being told to cut it."""
 LEFT_S = 15.0
 """A worker whose companion died ends its load at once and tells what is left."""
 log = logging.getLogger("llmexp")
@@ -223,12 +225,13 @@ class Benchmark:
             if pair.alive
         }
         self._heard_s = dict.fromkeys(self._pairs, time.monotonic())
+        run = self._config.run
         try:
-            self._gather(pending)
+            self._gather(pending, run.timeout_s + run.grace_s + LATE_S)
         except KeyboardInterrupt:
             self._interrupted()
             self._stop(cut=True)
-            self._gather(pending)
+            self._gather(pending, LATE_S)
         self.result.ended_wall_ns, self._end_ns = time.time_ns(), monotonic_ns()
 
     def _watch_hosts(self) -> None:
@@ -248,11 +251,15 @@ class Benchmark:
 
     # -- while it runs ------------------------------------------------------------------------------------------------
 
-    def _gather(self, pending: dict[ObjectRef[Watch], Pair]) -> None:
-        """Until every worker is done: once a second, one round of reports from all pairs, whatever their number."""
+    def _gather(self, pending: dict[ObjectRef[Watch], Pair], limit_s: float) -> None:
+        """Until every worker is done: once a second, one round of reports from all pairs, whatever their number.
+
+        Workers end by themselves well within `limit_s`; one that does not is stopped or starved, and given up.
+        """
         import ray
 
         polled = 0.0
+        limit_s += time.monotonic()
         while pending:
             done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0.0)
             if not done:
@@ -265,7 +272,16 @@ class Benchmark:
             if time.monotonic() - polled >= POLL_S:
                 polled = time.monotonic()
                 self._poll()
+            if time.monotonic() > limit_s:
+                while pending:
+                    self._give_up_worker(pending.popitem()[1], "did not end its load in time")
         self._poll()
+
+    def _give_up_worker(self, pair: Pair, why: str) -> None:
+        """Its companion explains what came back, and counts the rest as lost."""
+        pair.worker_lives = False
+        self._lost(f"{pair} {why}")
+        pair.kill_worker()
 
     def _worker_ended(self, pair: Pair, ref: ObjectRef[Watch]) -> None:
         import ray
@@ -277,9 +293,7 @@ class Benchmark:
             pair.worker_lives = False
             self._lost(f"{pair} died ({_first_line(error)})")
         except RayError as error:
-            pair.worker_lives = False
-            self._lost(f"{pair} failed ({_first_line(error)})")
-            pair.kill_worker()
+            self._give_up_worker(pair, f"failed ({_first_line(error)})")
 
     def _poll(self) -> None:
         """One round: every companion is asked at once, and what has come within a second is taken."""
