@@ -23,6 +23,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 SHORTEST = 8
 """Characters of a value that is looked for: a shorter one would be found in innocent words."""
+DUMMIES = frozenset({"anything", "dummy-key", "no-key-required", "not-needed", "placeholder", "sk-no-key-required"})
+"""What people set where a client insists on a key that the server does not want: words, and no secrets."""
 MASK = "***"
 
 # --- by name ---------------------------------------------------------------------------------------------------------
@@ -109,7 +111,7 @@ _PASSWORD_IN_URL = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@'\"]*):[^\s@/'\"]+@")
 def register(*values: str | None) -> None:
     """Remember secret values; short and empty ones are left out."""
     global _pattern  # noqa: PLW0603 -- one registry a process is the point
-    fresh = {value for value in values if value and len(value) >= SHORTEST} - _known
+    fresh = {value for value in values if value and len(value) >= SHORTEST} - _known - DUMMIES
     if fresh:
         with _lock:
             _known.update(fresh)

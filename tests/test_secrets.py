@@ -166,6 +166,18 @@ def test_a_credential_in_a_config_is_named_without_its_value(key: str) -> None:
     assert "PW" not in line
 
 
+def test_a_variable_that_the_config_names_is_known_by_its_value_too() -> None:
+    tree = tree_of("model.api_key_env", "MINE") | {"workload": {"note": "x value-of-mine-1 y"}}
+    (line,) = credentials.problems(tree, {"MINE": "value-of-mine-1"})
+    assert line.startswith("workload.note: holds the value of the environment variable MINE")
+    assert credentials.problems(tree_of("model.name", "my-model"), {"SOME_TOKEN": "my-model"}) == []
+
+
+def test_the_words_that_stand_for_no_key_are_no_secrets() -> None:
+    secrets.learn({"OPENAI_API_KEY": "anything"})
+    assert secrets.redact("anything goes") == "anything goes"
+
+
 @pytest.mark.parametrize("key", ALLOWED)
 def test_what_only_sounds_alike_is_no_credential(key: str) -> None:
     assert credentials.problems(tree_of(key, ALLOWED[key]), ENVIRON) == []

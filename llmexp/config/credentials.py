@@ -21,6 +21,8 @@ _IN_A_COMMAND = "put it in an environment variable and write $VARIABLE, which th
 _INTERPOLATION = re.compile(r"\$\{oc\.env:\s*([^,}\s]+)")
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LONG = 12
+_IDENTITIES = frozenset({"model.name", "model.provider", "tracking.experiment"})
 _SCHEMA_KEYS = frozenset({"properties", "$defs", "definitions"})
 """Below these a key is a field of a JSON schema: its name says nothing about the value."""
 _HEADER = re.compile(r"auth|key|token|cookie|secret|password", re.IGNORECASE)
@@ -28,13 +30,15 @@ _HEADER = re.compile(r"auth|key|token|cookie|secret|password", re.IGNORECASE)
 
 def problems(tree: Mapping[str, object], environ: Mapping[str, str]) -> list[str]:
     """A line with the remedy for each credential in a configuration, composed or resolved."""
+    leaves = list(_leaves(tree, ()))
+    named = {str(value) for path, value in leaves if _names_variable(path)}
     secret_values = {
         value: name
         for name, value in environ.items()
-        if len(value) >= SHORTEST and is_credential_name(name) and not is_path(value)
+        if len(value) >= SHORTEST and (name in named or is_credential_name(name)) and not is_path(value)
     }
     found: dict[str, None] = {}
-    for path, value in _leaves(tree, ()):
+    for path, value in leaves:
         line = _problem(path, value, secret_values)
         if line is not None:
             found[line] = None
@@ -86,14 +90,25 @@ def _leaves(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
         yield path, value
 
 
+def _holds(key: str, text: str, secret: str) -> bool:
+    """Whether a value is a secret, or has a long one inside. Somebody's key may well be the word that names a model."""
+    if key in _IDENTITIES:
+        return False
+    return text == secret or (len(secret) >= LONG and secret in text)
+
+
+def _names_variable(path: tuple[str, ...]) -> bool:
+    """Whether this key holds the name of the variable with a secret."""
+    return path[-1:] == ("api_key_env",) or path[-2:-1] == ("headers_env",)
+
+
 def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, str]) -> str | None:
     if value is None or isinstance(value, bool) or value in ("", "???"):
         return None
     key, text = ".".join(path), str(value)
-    parents, name = path[:-1], path[-1] if path else ""
-    if name == "api_key_env" or parents[-1:] == ("headers_env",):
+    if _names_variable(path):
         return _variable_problem(key, text)
-    holder = next((one for one in secret_values if one in text), None)
+    holder = next((one for one in secret_values if _holds(key, text, one)), None)
     if holder is not None:
         secrets.register(holder)
         return f"{key}: holds the value of the environment variable {secret_values[holder]}; {_remedy(path)}"
