@@ -12,10 +12,12 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 START_S = 90.0
+SIGNALS_S = 0.1
 STOP_S = 15.0
 REACH_S = 3.0
 CORE_PROCESSES = ("gcs_server", "raylet")
@@ -222,14 +225,24 @@ def _join(asked: Ray) -> None:
 def _wait(keeper: _Keeper, before: list[psutil.Process]) -> BaseException | None:
     """Let it start; what went wrong. An interrupt ends what was started so far."""
     keeper.start()
+    deadline = time.monotonic() + START_S
     try:
-        if not keeper.started.wait(START_S):
-            return TimeoutError(f"it was not up within {START_S:.0f} s")
+        while not keeper.started.wait(SIGNALS_S):
+            _keep_signals()
+            if time.monotonic() > deadline:
+                return TimeoutError(f"it was not up within {START_S:.0f} s")
+        _keep_signals()
     except BaseException:
         keeper.stopping.set()
         _end([child for child in _children() if child not in before])
         raise
     return keeper.error
+
+
+def _keep_signals() -> None:
+    """Ray puts a handler of its own below Python's, which ends the process on SIGTERM: put ours back in its place."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
 def _options() -> dict[str, object]:
