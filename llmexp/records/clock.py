@@ -39,7 +39,8 @@ def take_out_drift(directory: Path, drifts: Mapping[int, tuple[int, float]]) -> 
 
 
 def _slowed(batch: pa.RecordBatch, since_ns: int, gained: float) -> pa.RecordBatch:
-    return _changed(batch, lambda stamps: stamps - ((stamps - since_ns) * gained).round().astype("int64"))
+    share = gained / (1 + gained)
+    return _changed(batch, lambda stamps: stamps - ((stamps - since_ns) * share).round().astype("int64"))
 
 
 def _changed(batch: pa.RecordBatch, change: Callable[[Stamps], Stamps]) -> pa.RecordBatch:

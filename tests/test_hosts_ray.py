@@ -1,0 +1,94 @@
+"""A Ray of our own: where it listens, who may call it, that it is asked whether it lives, and that nothing stays."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.service
+LIMIT_S = 150
+LIFE = """
+import json, os, stat, sys
+from pathlib import Path
+import psutil
+from llmexp.benchmark import cluster
+from llmexp.config import Ray
+
+me, told = psutil.Process(), {}
+before = set(os.environ)
+cluster.ensure_ray(Ray())
+import ray
+running = cluster.session()
+token = running.folder / "token"
+told["modes"] = [stat.S_IMODE(path.stat().st_mode) for path in (running.folder, token)]
+told["variables"] = sorted(name for name in set(os.environ) - before if "TOKEN" in name)
+
+def addresses():
+    pids = {me.pid, *(child.pid for child in me.children(recursive=True))}
+    listening = [c for c in psutil.net_connections("inet") if c.pid in pids and c.status == "LISTEN"]
+    return sorted({c.laddr.ip.removeprefix("::ffff:") for c in listening})
+
+@ray.remote(num_cpus=0)
+class Actor:
+    def environment(self):
+        return [os.nice(0)]
+
+told["niceness"] = ray.get(Actor.remote().environment.remote())[0]
+told["addresses"] = addresses()
+told["names"] = sorted({child.name() for child in me.children(recursive=True)})
+told["alive"] = [cluster.alive()]
+first = running.folder
+running.processes[0].kill()
+running.processes[0].wait()
+told["alive"].append(cluster.alive())
+cluster.ensure_ray(Ray())
+told["alive"].append(cluster.alive())
+told["answers"] = ray.get(Actor.remote().environment.remote(), timeout=60)[0]
+second = cluster.session().folder
+children = me.children(recursive=True)
+cluster.stop_ray()
+psutil.wait_procs(children, timeout=10)
+told["left"] = [child.name() for child in children if child.is_running() and child.status() != "zombie"]
+told["folders"] = [folder.exists() for folder in (first, second)]
+print(json.dumps(told))
+"""
+WITHOUT_NAMES = """
+from ray._private import node, ray_constants
+def start_head_processes(self):
+    self.start_gcs_server()
+    self._write_cluster_info_to_kv()
+node.Node.start_head_processes = start_head_processes
+for name in ("start_api_server", "start_monitor"):
+    delattr(node.Node, name)
+from llmexp.benchmark import cluster
+from llmexp.config import Ray
+cluster.ensure_ray(Ray())
+import ray
+print(ray.get(ray.remote(lambda: 42).remote(), timeout=60))
+cluster.stop_ray()
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_ray_listens_on_loopback_has_its_own_token_is_restarted_and_leaves_nothing() -> None:
+    told = json.loads(run(LIFE))
+    assert told["addresses"] == ["127.0.0.1"]
+    assert told["modes"] == [0o700, 0o600]
+    assert told["variables"] == []
+    assert not [name for name in told["names"] if "dashboard.py" in name or "monitor" in name]
+    assert (told["niceness"], told["answers"]) == (0, 0)
+    assert told["alive"] == [True, False, True]
+    assert told["left"] == []
+    assert told["folders"] == [False, False]
+
+
+def test_a_ray_that_names_its_parts_otherwise_starts_all_the_same() -> None:
+    assert run(WITHOUT_NAMES) == "42"
