@@ -46,7 +46,7 @@ def function(threshold: float, call: Callable[..., object]) -> Grader:
         try:
             score = call(given.text, given.expected, given.request)
         except Exception as error:  # noqa: BLE001 -- one answer's grade is lost, not the job's
-            return ungraded(f"the function raised {type(error).__name__}: {error}")
+            return ungraded(f"the function raised {type(error).__name__}: {error}", quotes=True)
         if score is None:
             return ungraded("the function gave no score")
         if not isinstance(score, int | float) or math.isnan(score) or not 0 <= score <= 1:

@@ -40,14 +40,16 @@ class Grade:
     right: bool | None = None
     note: str | None = None
     """Why, in a few words: what was read, what was missed."""
+    quotes: bool = False
+    """Whether the note quotes the answer, so that it is kept as long as the answer is."""
 
 
 Grader = Callable[[Given], Grade]
 
 
-def graded(score: float, threshold: float, note: str | None = None) -> Grade:
+def graded(score: float, threshold: float, note: str | None = None, *, quotes: bool = False) -> Grade:
     """A grade; right from the threshold on."""
-    return Grade("graded", score, score >= threshold, trimmed(note))
+    return Grade("graded", score, score >= threshold, trimmed(note), quotes)
 
 
 def unparsed(note: str) -> Grade:
@@ -55,9 +57,9 @@ def unparsed(note: str) -> Grade:
     return Grade("unparsed", 0.0, False, trimmed(note))
 
 
-def ungraded(note: str) -> Grade:
+def ungraded(note: str, *, quotes: bool = False) -> Grade:
     """No grade: it says nothing about the answer."""
-    return Grade("ungraded", None, None, trimmed(note))
+    return Grade("ungraded", None, None, trimmed(note), quotes)
 
 
 def trimmed(note: str | None) -> str | None:

@@ -68,7 +68,7 @@ def attach(directory: Path, grades: Mapping[int, Grade], *, keep_texts: bool) ->
             "score": [grade and grade.score for grade in here],
             "right": [grade and grade.right for grade in here],
             "grade_status": [grade and grade.status for grade in here],
-            "grade_note": [grade and grade.note for grade in here],
+            "grade_note": [grade and (grade.note if keep_texts or not grade.quotes else None) for grade in here],
         }
         if not keep_texts:
             values |= {name: [None] * batch.num_rows for name in TEXTS}

@@ -94,7 +94,7 @@ def verdict(quality: Quality, replies: Sequence[Reply]) -> Grade:
             return ungraded(f"the judge did not answer: {reply.problem}")
         score = score_of(reply.text, quality.judge.answer)
         if score is None:
-            return ungraded(f"the judge named no grade: {reply.text[-120:]}")
+            return ungraded(f"the judge named no grade: {reply.text[-120:]}", quotes=True)
         scores.append(score)
     note = None if len(scores) == 1 else "votes: " + ", ".join(f"{score:g}" for score in scores)
     return graded(float(median(scores)), quality.right_from, note)

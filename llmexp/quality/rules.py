@@ -44,7 +44,7 @@ def against_texts(score: Callable[[str, str], tuple[float, str]], threshold: flo
         if wordless(given.text):
             return unparsed(EMPTY)
         best, note = max((score(given.text, text) for text in wanted), key=lambda found: found[0])
-        return graded(best, threshold, note)
+        return graded(best, threshold, note, quotes=True)
 
     return grade
 
@@ -115,7 +115,8 @@ def _matching(threshold: float, pattern: re.Pattern[str]) -> Grader:
         if given.blank:
             return unparsed(EMPTY)
         found = pattern.search(given.text)
-        return graded(float(found is not None), threshold, f"matched: {found.group()}" if found else "no match")
+        note = f"matched: {found.group()}" if found else "no match"
+        return graded(float(found is not None), threshold, note, quotes=True)
 
     return grade
 
@@ -128,7 +129,8 @@ def _grouped(threshold: float, pattern: re.Pattern[str]) -> Grader:
         held = group_of(pattern, given.text)
         if held is None:
             return unparsed("the pattern does not match")
-        return graded(float(any(_same(held, text) for text in wanted)), threshold, f"read: {held}")
+        right = any(_same(held, text) for text in wanted)
+        return graded(float(right), threshold, f"read: {held}", quotes=True)
 
     return grade
 

@@ -36,12 +36,12 @@ def json_grader(threshold: float, schema: Schema | None) -> Grader:
         if found is None:
             return unparsed("no JSON in the answer")
         if schema is not None and (broken := _broken(schema, found.value)):
-            return graded(0.0, threshold, f"breaks the schema: {broken}")
+            return graded(0.0, threshold, f"breaks the schema: {broken}", quotes=True)
         wanted = _wanted(given.expected)
         if not wanted:
             return graded(1.0, threshold) if schema is not None else ungraded("nothing is expected of this answer")
         score, note = max((_fields(found.value, one) for one in wanted), key=lambda each: each[0])
-        return graded(score, threshold, note)
+        return graded(score, threshold, note, quotes=True)
 
     return grade
 
@@ -155,9 +155,9 @@ def tool_call(threshold: float) -> Grader:
             return unparsed("the answer calls no tool")
         made = [_Made(call.name, _arguments(call.arguments)) for call in given.tool_calls]
         if any(all(any(each.fits(one) for each in made) for one in calls) for calls in wanted):
-            return graded(1.0, threshold, f"called: {given.tool_calls[0].name}")
+            return graded(1.0, threshold, f"called: {given.tool_calls[0].name}", quotes=True)
         shown = "; ".join(f"{call.name}({call.arguments})" for call in given.tool_calls)
-        return graded(0.0, threshold, f"called: {shown}")
+        return graded(0.0, threshold, f"called: {shown}", quotes=True)
 
     return grade
 

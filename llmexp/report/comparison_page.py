@@ -14,7 +14,7 @@ from llmexp.compare.stacks import Cell, Stack
 from llmexp.compare.table import columns, remarks, verdict_text
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.wording import digits
-from llmexp.report import plots, turns
+from llmexp.report import answers, plots, turns
 from llmexp.report.figures import Plot, drawing
 from llmexp.report.page import render
 from llmexp.report.timeline import overlay
@@ -63,6 +63,7 @@ def _sections(compared: Comparison) -> list[tuple[str, str, list[Plot]]]:
     by_turn = "Sessions turn by turn: the history grows, and a cache may serve it. All sessions and repeats pooled."
     found: list[tuple[str, str, list[Plot | None]]] = [
         ("verdicts", "", [plots.forest(compared)]),
+        ("right", "", [answers.plane(compared), answers.per_dollar(compared)]),
         ("Against the load", f"Vertical lines: {_interval_words(compared)}.", list(plots.curves(compared))),
         ("Distributions", "Further left is faster. All repeats pooled.", list(plots.distributions(compared))),
         ("By turn", by_turn, list(_by_turn(compared))),
@@ -97,7 +98,7 @@ def _timelines(compared: Comparison) -> Plot | None:
 
 
 def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], directory: Path) -> str:
-    grid = compared.grid
+    grid, graded = compared.grid, bool(compared.rights or compared.load_effects)
     return render(
         "comparison.html.j2",
         compared=compared,
@@ -107,8 +108,13 @@ def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], dir
         remarks=remarks(compared),
         stacks=[{"at": at, "label": stack.label} for at, stack in enumerate(grid.stacks)],
         verdicts=[_verdict(compared, contrast) for contrast in compared.verdicts],
+        rights=[answers.verdict(right) for right in compared.rights],
+        effects=[answers.verdict(right) for right in compared.load_effects],
+        right_margin=digits(100 * (compared.rights or compared.load_effects)[0].margin, 2) if graded else "",
+        right_plots=next((drawn for title, _, drawn in sections if title == "right"), []),
+        wrong=list(_wrong(compared)),
         forest=next((drawn for title, _, drawn in sections if title == "verdicts"), []),
-        sections=[section for section in sections if section[0] != "verdicts"],
+        sections=[section for section in sections if section[0] not in ("verdicts", "right")],
         metrics=[{"label": metric.label, "better": metric.better} for metric in compared.metrics],
         overview=_overview(compared),
         workloads=", ".join(dict.fromkeys(cell.workload for cell in grid.cells)),
@@ -123,6 +129,16 @@ def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], dir
         counts=_counts(compared),
         measured=_measured(compared),
     )
+
+
+def _wrong(compared: Comparison) -> Iterator[dict[str, object]]:
+    """Wrong answers of each stack at its highest load, where texts were kept."""
+    for stack in compared.grid.stacks:
+        cells = [cell for cell in compared.grid.cells if compared.grid.at(stack, cell)]
+        runs = compared.grid.at(stack, cells[-1]) if cells else ()
+        rows = answers.wrong(runs[0], answers.ON_A_COMPARISON) if runs else []
+        if rows:
+            yield {"stack": stack.label, "load": _load(cells[-1], compared), "rows": rows}
 
 
 def _placed(compared: Comparison) -> Iterator[tuple[Stack, Cell, Run]]:

@@ -12,7 +12,7 @@ from llmexp.json_types import Tree, branch, items, number
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.distributions import carries
 from llmexp.metrics.wording import capacity_headline, digits
-from llmexp.report import timeline, turns
+from llmexp.report import answers, timeline, turns
 from llmexp.report.figures import drawing
 from llmexp.report.page import render
 from llmexp.results.guard import Guard, relog_command
@@ -55,6 +55,8 @@ def _data(run: Run) -> dict[str, object]:
         "turn_columns": turns.COLUMNS,
         "turns": turns.table(run),
         "errors": list(_errors(result.errors)),
+        "wrong": answers.wrong(run, answers.ON_A_JOB),
+        "most_wrong": answers.ON_A_JOB,
         "deployment": [(name, _show(value)) for name, value in flatten(result.deployment).items()],
         "environment": [(name, _show(value)) for name, value in flatten(result.environment.model_dump()).items()],
         "settings": [(name, _show(value)) for name, value in run.settings.items() if value not in (None, {}, [])],
@@ -95,9 +97,16 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
         "turns_skipped",
         "requests_off_script",
         "goodput_per_s",
+        "right_share",
+        "right_per_s",
+        "right_goodput_per_s",
+        "requests_unparsed",
+        "requests_ungraded",
+        "requests_truncated",
         "error_rate",
         "cost_usd",
         "usd_per_million_output_tokens",
+        "usd_per_thousand_right",
     )
     if capacity := branch(run.metrics, "capacity"):
         yield "capacity", capacity_headline(capacity)
@@ -105,6 +114,9 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
         metric = Metric(name)
         if name in run.values and (metric.unit != "USD" or run.values[name] > 0):
             yield metric.label, metric.show(run.values[name]) + ("" if _carried(run, metric) else "*")
+    judge = number(run.result.cost.judge, "usd")
+    if judge:
+        yield "judges", Metric("cost_usd").show(judge)
     if (kept := run.metrics.number("slo/attainment")) is not None:
         yield "service level", f"{'met' if run.metrics.flag('slo/met') else 'missed'}, {100 * kept:.1f} % good"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import json
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from llmexp.config import flatten
 from llmexp.errors import RecordingError
 from llmexp.results.run import PROBES
 from llmexp.results.run import Run as Job
+from llmexp.secrets import redact
+from llmexp.tracking import grades
 from llmexp.tracking.connection import recording, shown_uri, sqlite_path
 from llmexp.tracking.job import Entry, Inputs, job_entry, probe_dirs
 from llmexp.tracking.names import TAG_LIMIT, as_params, as_tags, trim
@@ -40,6 +44,8 @@ with children is a **sweep**, and its description and `comparison.html` say whic
 To compare: pick children, **Compare**, then `params.concurrency` against `metrics.ttft_s/p95`, for example. \
 Only jobs: `tags.llmexp.kind = 'job'`; without replaced ones: `tags.llmexp.superseded IS NULL`.
 """
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""Where MLflow notes which artifacts are tables."""
 _EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": EXPERIMENT_NOTE,
@@ -123,6 +129,7 @@ class MlflowStore:
             self._log_inputs(run_id, entry.inputs)
             if job.directory is not None:
                 self._log_files(run_id, job.directory)
+                self._log_grades(run_id, job.directory)
             self._client.set_terminated(run_id, STATUS.get(entry.status, "FAILED"), entry.ended_ms)
         for probe in probe_dirs(job.directory):
             self.log_job(Job.at(probe), run_id)
@@ -136,6 +143,17 @@ class MlflowStore:
                     self._client.log_artifact(run_id, str(path))
             elif path.name != PROBES or not probe_dirs(job_dir):
                 self._client.log_artifacts(run_id, str(path), path.name)
+
+    def _log_grades(self, run_id: str, job_dir: Path) -> None:
+        """The grades as a table of MLflow's own kind, which its evaluation view shows."""
+        table = grades.table(job_dir)
+        if table is None:
+            return
+        with tempfile.TemporaryDirectory(prefix="llmexp-") as folder:
+            path = Path(folder) / grades.FILE
+            path.write_text(redact(json.dumps(table, ensure_ascii=False)), encoding="utf-8")
+            self._client.log_artifact(run_id, str(path))
+        self._client.set_tag(run_id, TABLES_TAG, json.dumps([{"path": grades.FILE, "type": "table"}]))
 
     def finish_sweep(
         self, run_id: str, status: str, description: str, sweep_dir: Path, ended_ms: int | None = None
