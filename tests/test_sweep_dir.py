@@ -65,6 +65,8 @@ def test_two_that_want_one_name_get_two_folders(tmp_path: Path) -> None:
     assert mine.path == wanted.with_name("12-00-00-2")
     mine.drop_if_empty()
     assert not mine.path.exists()
+    lock.claim(tmp_path / "a" / "b" / "c").drop_if_empty()
+    assert not (tmp_path / "a").exists()
     with pytest.raises(ConfigError, match=f"process {other.pid} on .*, since 20"):
         lock.hold(wanted)
     other.kill()

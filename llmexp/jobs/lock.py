@@ -30,8 +30,8 @@ class Folder:
 
     path: Path
     descriptor: int
-    made: bool
-    """Whether this process made the folder."""
+    made: tuple[Path, ...] = ()
+    """The folder and those above it, as far as this process made them."""
 
     def release(self) -> None:
         """Let others have it; a second call does nothing."""
@@ -44,9 +44,9 @@ class Folder:
     def drop_if_empty(self) -> None:
         """Release it, and remove it if this process made it and nothing was written."""
         self.release()
-        if self.made:
-            with contextlib.suppress(OSError):
-                self.path.rmdir()
+        with contextlib.suppress(OSError):
+            for path in self.made:
+                path.rmdir()
 
 
 def hold(path: Path) -> Folder:
@@ -54,7 +54,7 @@ def hold(path: Path) -> Folder:
     path = path.resolve()
     if path in _held:
         return _held[path]
-    folder = _lock(path, made=False)
+    folder = _lock(path)
     if folder is None:
         raise ConfigError(f"{path}: {_owner(path)} is at work in this folder; wait until it has ended, or end it")
     return folder
@@ -80,7 +80,7 @@ def claim(wanted: Path) -> Folder:
         made = _make(path)
         if not made and any((path / name).exists() for name in OURS):
             continue
-        folder = _lock(path, made=made)
+        folder = _lock(path, made)
         if folder is None:
             continue
         if not any((path / name).exists() for name in OURS):
@@ -97,23 +97,24 @@ def _names(wanted: Path) -> Iterator[Path]:
         number += 1
 
 
-def _make(path: Path) -> bool:
-    """Whether this call made the folder."""
+def _make(path: Path) -> tuple[Path, ...]:
+    """The folders that this call made: this one and those above it; none where it was there."""
+    above = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir()
     except FileExistsError:
         if path.is_dir():
-            return False
+            return ()
         raise ConfigError(f"{path}: is a file, and a folder is to be made there; choose another name") from None
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be made ({error.strerror}); set paths.outputs to a folder of yours"
         ) from None
-    return True
+    return (path, *above)
 
 
-def _lock(path: Path, *, made: bool) -> Folder | None:
+def _lock(path: Path, made: tuple[Path, ...] = ()) -> Folder | None:
     """The folder, locked; None where another process holds it."""
     while True:
         try:
