@@ -23,6 +23,10 @@ Level = Literal["refused", "label"]
 OUTPUT_TOLERANCE = 0.05
 """Relative difference in mean output tokens that passes without a word."""
 ERROR_RATE_GAP = 0.02
+LIVE_DRIFT = 0.05
+"""With live history: by so much the inputs of two sides may differ in tokens before a verdict means nothing."""
+OFF_SCRIPT = 0.1
+"""With live history: this share of a side's answers may leave out a recorded tool call."""
 _LEVELS: tuple[tuple[str, Level], ...] = (("invalid", "refused"), ("degraded", "label"))
 _LENGTH_MATTERS = (
     "e2e_latency_s",
@@ -201,6 +205,65 @@ def _prompts(one: Side, two: Side) -> Iterator[Finding]:
         yield Finding("label", "requests", f"{alone} requests were sent to one side only; {len(shared)} to both")
 
 
+def _live(one: Side, two: Side) -> Iterator[Finding]:
+    """With live history each stack's own answers become its input: how far have the inputs drifted apart?"""
+    runs = (*one.runs, *two.runs)
+    if not any(run.settings.get("workload.history") == "live" and _has_sessions(run) for run in runs):
+        return
+    if len({str(run.settings.get("workload.history")) for run in runs}) > 1:
+        yield Finding("refused", "history", "workload.history differs: one side was sent recorded answers, one its own")
+        return
+    drift = _drift(one, two)
+    shares = [_off_script(side.runs) for side in (one, two)]
+    off = ", ".join(f"{side.label} {100 * share:.1f} %" for side, share in zip((one, two), shares, strict=True))
+    text = f"live history: answers off the script (a recorded tool not called): {off}"
+    if drift is not None:
+        text += f"; the inputs differ by {100 * drift:.1f} % in tokens"
+    too_far = (drift or 0.0) > LIVE_DRIFT or max(shares) > OFF_SCRIPT
+    limits = f"at most {100 * LIVE_DRIFT:g} % of tokens and {100 * OFF_SCRIPT:g} % off the script carry a verdict"
+    remedy = "; workload.history=recorded sends every stack the same" if too_far else ""
+    yield Finding("refused" if too_far else "label", "live_history", f"{text} ({limits}{remedy})")
+
+
+def _has_sessions(run: Run) -> bool:
+    return run.settings.get("workload.kind") == "sessions"
+
+
+def _off_script(runs: Sequence[Run]) -> float:
+    """Share of the completed answers that left a recorded tool call out."""
+    off = sum(run.metrics.number("requests_off_script") or 0 for run in runs)
+    return off / max(1, sum(run.metrics.number("requests_completed") or 0 for run in runs))
+
+
+def _drift(one: Side, two: Side) -> float | None:
+    """By how much the inputs of later turns differ, beside what the two tokenizers make of the same first turns.
+
+    Over turns that both sides sent, so that sessions which ended early weigh on neither.
+    """
+    left, right = _inputs(one.runs), _inputs(two.runs)
+    shared = left.keys() & right.keys()
+    first = [at for at in shared if left[at][0] == 0]
+    later = [at for at in shared if left[at][0] > 0]
+    if not first or not later:
+        return None
+    scale = sum(right[at][1] for at in first) / sum(left[at][1] for at in first)
+    ratio = sum(right[at][1] for at in later) / sum(left[at][1] for at in later)
+    return abs(ratio / scale - 1)
+
+
+def _inputs(runs: Sequence[Run]) -> dict[int, tuple[int, float]]:
+    """Index → (turn, mean input tokens) of completed requests."""
+    found: dict[int, list[float]] = {}
+    turns: dict[int, int] = {}
+    for run in runs:
+        sent = run.requests
+        good = sent.completed & np.isfinite(sent.input_tokens) & np.isfinite(sent.turn)
+        for index, turn, tokens in zip(sent.index[good], sent.turn[good], sent.input_tokens[good], strict=True):
+            found.setdefault(int(index), []).append(float(tokens))
+            turns[int(index)] = int(turn)
+    return {index: (turns[index], sum(values) / len(values)) for index, values in found.items() if sum(values)}
+
+
 def aligned(one: Requests, two: Requests, metric: str) -> tuple[Floats, Floats] | None:
     """A metric's values of two runs, prompt by prompt, in the order that the first side sent them.
 
@@ -280,6 +343,7 @@ _TESTS: tuple[Callable[[Side, Side], Iterator[Finding]], ...] = (
     _settings,
     _searches,
     _prompts,
+    _live,
     _outputs,
     _errors,
     _censored,

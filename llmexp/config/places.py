@@ -8,6 +8,17 @@ from pathlib import Path
 CACHE_VARIABLE = "LLMEXP_CACHE"
 
 
+SHIPPED = "shipped:"
+"""Begins the name of a workload's file that is part of the package."""
+
+
+def shipped(name: str | None) -> str | None:
+    """`shipped:agents.jsonl` as a path into the package; any other path as it is."""
+    if name is None or not name.startswith(SHIPPED):
+        return name
+    return str(Path(__file__).parents[1] / "workload" / name.removeprefix(SHIPPED))
+
+
 def cache_dir() -> Path:
     """What is kept between commands: weights, and what calibrating found."""
     if own := os.environ.get(CACHE_VARIABLE):

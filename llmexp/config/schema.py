@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from llmexp.config.places import shipped
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -81,6 +83,9 @@ class Profile(_Part):
         None, description="The same with all slots taken (without slots: 8 in flight); in between it falls evenly."
     )
     unparsed_share: Share = Field(0.0, description="Share of its answers that hold nothing that could be graded.")
+    prompt_cache: bool = Field(
+        False, description="What prompts begin with costs nothing when another begins alike, and usage says so."
+    )
     seed: int = Field(0, description="Seed of the simulator's own draws.")
 
 
@@ -255,7 +260,7 @@ class Workload(_Part):
     tokenizer: str | None = Field(
         None, description="Sizes prompts, the same for every model; null: o200k_base. The model's own counts beside it."
     )
-    file: str | None = Field(
+    file: Annotated[str | None, AfterValidator(shipped)] = Field(
         None,
         description="For `file` and `conversation`: JSONL, CSV, Parquet or ShareGPT JSON of prompts or lengths; for "
         "`sessions`: JSONL, a session a line.",

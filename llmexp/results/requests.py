@@ -31,6 +31,7 @@ COLUMNS = (
     "input_tokens",
     "output_tokens",
     "max_tokens",
+    "turn",
     "prompt_digest",
     "right",
     "answer_digest",
@@ -57,6 +58,8 @@ class Requests:
     input_tokens: Floats
     output_tokens: Floats
     max_tokens: Floats
+    turn: Floats
+    """Of its session, from 0; NaN where the file is too old to say."""
     digest: NDArray[np.bytes_]
     """The first 16 characters of the prompt's digest."""
     right: Floats
@@ -121,7 +124,7 @@ def _read_parquet(path: Path) -> pa.Table:
     held = set(pq.read_schema(path).names)
     table = pq.read_table(path, columns=[name for name in COLUMNS if name in held], use_threads=False)
     for name in COLUMNS:
-        if name in ("right", "answer_digest") and name not in held:
+        if name in ("right", "answer_digest", "turn") and name not in held:
             table = table.append_column(name, pa.nulls(table.num_rows, records.schema().field(name).type))
     return table
 
@@ -149,6 +152,7 @@ def from_table(table: pa.Table) -> Requests:
         input_tokens=floats["input_tokens"],
         output_tokens=floats["output_tokens"],
         max_tokens=floats["max_tokens"],
+        turn=floats["turn"],
         digest=table["prompt_digest"].to_numpy(zero_copy_only=False)[order].astype("S16"),
         right=table["right"].cast(pa.float64()).to_numpy(zero_copy_only=False)[order],
         answer=table["answer_digest"].fill_null("").to_numpy(zero_copy_only=False)[order].astype("S16"),

@@ -39,7 +39,7 @@ class Exchange:
     ) -> None:
         self.call, self.connection, self.index = call, connection, index
         self._options, self._received, self._on_end, self._said = options, received, on_end, said
-        self.draws = Draws(options, index, call.input_tokens)
+        self.draws = Draws(options, index, call.input_tokens - call.cached_tokens)
         self.counts = self._counted()
         self._wire = call.build(call, options.shape, index)
         framing = "chunked" if call.wire in _FRAMED else options.shape.body
@@ -60,7 +60,7 @@ class Exchange:
         reasoning = min(self._options.reasoning_tokens, max(0, total - 1))
         if self._said is not None and total:
             total = min(total, reasoning + len(self._said.pieces))
-        return Counts(call.input_tokens, total - reasoning, reasoning, call.limit)
+        return Counts(call.input_tokens, total - reasoning, reasoning, call.limit, call.cached_tokens)
 
     @property
     def arrival_ns(self) -> int:

@@ -101,6 +101,8 @@ class Options:
     reasoning_tokens: int = 0
     failure_rate: float = 0.0
     failure: str = "server"
+    prompt_cache: bool = False
+    """What prompts begin with is known when another begins alike: it costs no prefill, and usage says so."""
     seed: int = 0
     accuracy: float | None = None
     """Share of questions with known answers that are answered rightly; None: answers are words."""

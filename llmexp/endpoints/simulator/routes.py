@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from llmexp.endpoints.simulator.http import Received
 from llmexp.endpoints.simulator.knowledge import asked, temperature
+from llmexp.endpoints.simulator.prefixes import Prefixes
 from llmexp.endpoints.simulator.wires import BadRequest, Call, anthropic, bedrock, gemini, openai, sagemaker
 
 AWS_WIRES = frozenset({"bedrock", "sagemaker"})
@@ -37,10 +38,13 @@ def wire_of(path: str) -> str | None:
     return "openai" if path.endswith("/completions") else None
 
 
-def read(wire: str, received: Received) -> Call:
-    """What the request asks for; raises `BadRequest`."""
+def read(wire: str, received: Received, prefixes: Prefixes | None = None) -> Call:
+    """What the request asks for; raises `BadRequest`. `prefixes`: the prompt cache, where there is one."""
     body = _tree(received.body)
-    return replace(_call(wire, received.path, body), question=asked(body), temperature=temperature(body))
+    call = replace(_call(wire, received.path, body), question=asked(body), temperature=temperature(body))
+    if prefixes is None:
+        return call
+    return replace(call, cached_tokens=prefixes.cached(wire, received.body, body, call.input_tokens))
 
 
 def _call(wire: str, path: str, body: Mapping[str, object]) -> Call:

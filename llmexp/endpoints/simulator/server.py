@@ -16,6 +16,7 @@ from llmexp.endpoints.simulator.exchange import Exchange
 from llmexp.endpoints.simulator.http import Connection, Received
 from llmexp.endpoints.simulator.knowledge import Knowledge
 from llmexp.endpoints.simulator.options import STATUS_FAILURES, Options
+from llmexp.endpoints.simulator.prefixes import Prefixes
 from llmexp.endpoints.simulator.wires import BadRequest
 from llmexp.errors import ConfigError
 from llmexp.workload import words
@@ -35,6 +36,7 @@ class Simulator:
         self._agenda = Agenda(loop)
         self._truth = truth.Log(options.truth)
         self._knowledge = Knowledge(options)
+        self._prefixes = Prefixes() if options.prompt_cache else None
         self._running: set[Exchange] = set()
         self._waiting: deque[Exchange] = deque()
         self._counts: Counter[str] = Counter()
@@ -59,7 +61,7 @@ class Simulator:
                 connection.reply(*routes.refusal(wire, "forbidden", refused.message, refused.code))
                 return
         try:
-            call = routes.read(wire, received)
+            call = routes.read(wire, received, self._prefixes)
         except BadRequest as error:
             connection.reply(*routes.refusal(wire, "bad_request", str(error)))
             return

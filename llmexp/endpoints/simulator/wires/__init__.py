@@ -26,6 +26,7 @@ class Counts:
     answer_tokens: int
     reasoning_tokens: int
     limit: int
+    cached_tokens: int = 0
 
     @property
     def output_tokens(self) -> int:
@@ -86,6 +87,8 @@ class Call:
     build: Build
     stream: bool = True
     usage_asked: bool = True
+    cached_tokens: int = 0
+    """Input tokens that the prompt cache knew."""
     question: str = ""
     """The text of the last message."""
     temperature: object = None

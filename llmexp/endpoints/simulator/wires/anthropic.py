@@ -31,6 +31,7 @@ class Messages:
         self._id = f"msg_{number:08x}"
         self._model = call.model
         self._input_tokens = call.input_tokens
+        self._cached_tokens = call.cached_tokens
         self._block = -1
         self._before = self._after = b""
 
@@ -38,7 +39,7 @@ class Messages:
         return self._sse.event(json.dumps({"type": name, **tree}, separators=(",", ":")).encode(), name.encode())
 
     def opening(self) -> bytes:
-        usage = {**self._usage(self._input_tokens), "output_tokens": 1}
+        usage = {**self._usage(self._input_tokens, self._cached_tokens), "output_tokens": 1}
         message = {**self._message(), "content": [], "stop_reason": None, "usage": usage}
         return self._sse.comment() + self._event("message_start", {"message": message})
 
@@ -46,8 +47,13 @@ class Messages:
         return {"id": self._id, "type": "message", "role": "assistant", "model": self._model, "stop_sequence": None}
 
     @staticmethod
-    def _usage(input_tokens: int) -> Tree:
-        return {"input_tokens": input_tokens, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    def _usage(input_tokens: int, cached: int) -> Tree:
+        """What a cache gave is not inside `input_tokens`."""
+        return {
+            "input_tokens": input_tokens - cached,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": cached,
+        }
 
     def begin(self, kind: Kind) -> bytes:
         stop = self._stop_block()
@@ -83,7 +89,7 @@ class Messages:
     def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
         content: list[Tree] = [{"type": "thinking", "thinking": reasoning, "signature": ""}] if reasoning else []
         content.append({"type": "text", "text": text})
-        usage = {**self._usage(counts.input_tokens), "output_tokens": counts.output_tokens}
+        usage = {**self._usage(counts.input_tokens, counts.cached_tokens), "output_tokens": counts.output_tokens}
         tree = {**self._message(), "content": content, "stop_reason": _reason(counts), "usage": usage}
         return json.dumps(tree).encode()
 

@@ -87,10 +87,10 @@ class ConverseStream:
 
 def _usage(counts: Counts) -> Tree:
     return {
-        "inputTokens": counts.input_tokens,
+        "inputTokens": counts.input_tokens - counts.cached_tokens,
         "outputTokens": counts.output_tokens,
         "totalTokens": counts.input_tokens + counts.output_tokens,
-        "cacheReadInputTokens": 0,
+        "cacheReadInputTokens": counts.cached_tokens,
         "cacheWriteInputTokens": 0,
     }
 

@@ -83,4 +83,5 @@ def _usage(counts: Counts) -> Tree:
         "candidatesTokenCount": counts.answer_tokens,
         "totalTokenCount": counts.input_tokens + counts.output_tokens,
     }
+    tree |= {"cachedContentTokenCount": counts.cached_tokens} if counts.cached_tokens else {}
     return tree | ({"thoughtsTokenCount": counts.reasoning_tokens} if counts.reasoning_tokens else {})

@@ -145,6 +145,6 @@ def usage(counts: Counts) -> Tree:
         "prompt_tokens": counts.input_tokens,
         "completion_tokens": counts.output_tokens,
         "total_tokens": counts.input_tokens + counts.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": counts.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": counts.reasoning_tokens},
     }
