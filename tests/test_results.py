@@ -19,6 +19,7 @@ from llmexp.metrics.summary import curves, errors, observe, output_length, summa
 from llmexp.metrics.validity import ClientFacts, judge
 from llmexp.records import Record
 from llmexp.results import JobInfo, Result
+from llmexp.results.build import remarks
 from llmexp.results.environment import environment, git_state
 from llmexp.terminal import glance
 
@@ -51,6 +52,13 @@ def several(count: int = 40) -> list[Record]:
 
 
 # --- result.json -----------------------------------------------------------------------------------------------------
+
+
+def test_what_cut_requests_is_said_rightly() -> None:
+    cut = {"requests_unfinished": 3}
+    assert "when run.grace_s ended" in remarks(cut, {}, {}, "finished")[0]
+    interrupted = remarks(cut, {}, {}, "interrupted")[0]
+    assert interrupted == "3 requests were cut when the job was interrupted: latencies are censored."
 
 
 def test_a_result_has_the_documented_keys_and_comes_back_as_written(tmp_path: Path) -> None:

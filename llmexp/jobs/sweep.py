@@ -306,6 +306,8 @@ class CommandRun:
         if not self.results:
             return
         show(f"\nFiles: {shown(self.folder.path)}")
+        if self.sweep is not None and self._status() in (INTERRUPTED, FAILED):
+            show(f"To complete it: the same command with run.resume={shown(self.folder.path)}")
         if self.recorder.uri is not None:
             show("Browse: python -m llmexp.ui")
 

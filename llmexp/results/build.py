@@ -43,7 +43,7 @@ def build(
         "errors": errors or {},
         "client": client or {},
         "cost": cost or {},
-        "notes": {**(notes or {}), "remarks": remarks(metrics or {}, notes or {}, server or {})},
+        "notes": {**(notes or {}), "remarks": remarks(metrics or {}, notes or {}, server or {}, status)},
     }
     plain = strict(tree)
     assert isinstance(plain, dict)
@@ -60,7 +60,7 @@ def build(
     )
 
 
-def remarks(metrics: Tree, notes: Tree, server: Tree) -> list[str]:
+def remarks(metrics: Tree, notes: Tree, server: Tree, status: Status = "finished") -> list[str]:
     """What a reader of these numbers should know, in words."""
     problem = text(server, "source", "problem")
     found = [f"The server's metrics were not read: {problem}."] if problem else []
@@ -72,10 +72,7 @@ def remarks(metrics: Tree, notes: Tree, server: Tree) -> list[str]:
     if early := text(notes, "ended_early"):
         found.append(f"The load ended early: {early}. {cut} requests in flight were cut.")
     elif cut:
-        found.append(
-            f"{cut} request{'s were' if cut > 1 else ' was'} cut when run.grace_s ended: latencies are censored, "
-            "for the slowest answers are not among them. Raise run.grace_s, or run.timeout_s."
-        )
+        found.append(_censored(cut, status))
     found += [f"{said}." for said in items(notes, "workload")]
     if (why := text(notes, "requests", "why")) and not text(notes, "ended_early"):
         found.append(f"Fewer requests were sent than asked for: {why}.")
@@ -85,6 +82,17 @@ def remarks(metrics: Tree, notes: Tree, server: Tree) -> list[str]:
     if length and not length.get("held"):
         found.append(_other_lengths(length))
     return found
+
+
+def _censored(cut: int, status: Status) -> str:
+    """What requests that the client cut mean for the latencies, and by what they were cut."""
+    were = f"{cut} request{'s were' if cut > 1 else ' was'}"
+    if status == "interrupted":
+        return f"{were} cut when the job was interrupted: latencies are censored."
+    return (
+        f"{were} cut when run.grace_s ended: latencies are censored, for the slowest answers are not among them. "
+        "Raise run.grace_s, or run.timeout_s."
+    )
 
 
 def _other_lengths(length: Mapping[str, object]) -> str:

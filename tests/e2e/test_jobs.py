@@ -108,16 +108,20 @@ def wait_for_rows(tool: Tool, rows: int) -> Path:
 
 
 def test_an_interrupt_keeps_and_records_what_was_measured(tool: Tool) -> None:
-    process = tool.start(*FAST, "run.max_requests=400", *SMALL)
+    process = tool.start("-m", *FAST, "concurrency=2,4", "run.max_requests=400", *SMALL)
     wait_for_rows(tool, 2)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    shown, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     (result,) = tool.results()
     assert result["status"] == "interrupted"
     assert result["metrics"]["requests_completed"] >= 2
-    (run,) = tool.mlflow_runs()
-    assert run.info.status == "KILLED"
+    assert "run.grace_s" not in shown
+    assert (
+        f"To complete it: the same command with run.resume={result['folder'].parent.relative_to(tool.directory)}"
+        in shown
+    )
+    assert {run.info.status for run in tool.mlflow_runs()} == {"KILLED"}
 
 
 def test_a_killed_sweep_keeps_its_rows_and_resumes(tool: Tool) -> None:
