@@ -9,7 +9,7 @@ import pytest
 from support import synthetic
 from support.synthetic import Truth
 
-from llmexp.compare import Comparison, Options, compare, render
+from llmexp.compare import Comparison, Options, compare, markdown, render
 from llmexp.compare.__main__ import main
 from llmexp.errors import MISSED
 from llmexp.results import Run
@@ -95,3 +95,24 @@ def test_the_gate_says_on_stderr_why(tmp_path: Path, capsys: pytest.CaptureFixtu
     (why,) = [line for line in told.err.splitlines() if line.startswith("compare.fail_on=regression: ")]
     assert "mean TTFT is " in why
     assert "got slower: mean TTFT +" in told.out
+
+
+def test_markdown_holds_the_table_the_verdicts_and_survives_odd_names(tmp_path: Path) -> None:
+    odd = [replace(truth, model=f"{truth.model}_*[x]|<b>") for truth in (EARLY, STEADY)]
+    text = markdown.render(compare(sweep(*odd)))
+    lines = text.splitlines()
+    assert lines[0].startswith("**early\\_\\*\\[x\\]|\\<b>'s mean TTFT is ")
+    head = next(line for line in lines if line.startswith("| load | stack | mean TTFT | interval |"))
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 4
+    assert all(row.replace("\\|", "").count("|") == head.count("|") for row in rows)
+    assert "95 % intervals over repeats" in text
+
+
+def test_what_a_narrow_terminal_leaves_out_is_named() -> None:
+    comparison = compare(sweep(EARLY, STEADY))
+    assert "not shown at this width" not in render(comparison, width=200)
+    narrow = render(comparison, width=80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "not shown at this width: " in narrow
+    assert "$/M out" in narrow

@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "--uri", metavar="URI", help="MLflow's tracking URI for ids (default: MLFLOW_TRACKING_URI, else the store here)"
     )
     add("--json", action="store_true", help="print comparison.json instead of the table")
+    add("--markdown", action="store_true", help="print comparison.md instead of the table")
     return made
 
 
@@ -105,16 +106,20 @@ def _run(args: argparse.Namespace) -> int:
     with guard("comparison.html was not drawn", later):
         report.comparison(comparison, out, guard)
         print(f"Page: {out / 'comparison.html'}", file=sys.stderr)
-    _show(comparison, args.json)
+    _show(comparison, args)
     return worst([MISSED if comparison.missed else OK, *guard.statuses])
 
 
-def _show(comparison: Comparison, as_json: bool) -> None:
+def _show(comparison: Comparison, args: argparse.Namespace) -> None:
+    from llmexp.compare import markdown
     from llmexp.compare.output import text
     from llmexp.compare.table import render
     from llmexp.terminal.out import show
 
-    show(text(comparison).rstrip() if as_json else render(comparison))
+    if args.json:
+        show(text(comparison).rstrip())
+    else:
+        show(markdown.render(comparison).rstrip() if args.markdown else render(comparison))
     for reason in comparison.shortfalls:
         print(reason, file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Where a comparison goes: `comparison.csv` for spreadsheets, `.json` for machines, `.html` for people."""
+"""Where a comparison goes: `comparison.csv` for spreadsheets, `.json` for machines, `.md` and `.html` for people."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from llmexp.compare import markdown
 from llmexp.compare.fairness import Finding
 from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.quality import Right
@@ -47,7 +48,7 @@ CSV_COLUMNS = (
 
 
 def write(comparison: Comparison, directory: Path) -> list[Path]:
-    """Write `comparison.csv` and `comparison.json`; the files written. `report.comparison` draws the page."""
+    """Write `comparison.csv`, `.json` and `.md`; the files written. `report.comparison` draws the page."""
     directory.mkdir(parents=True, exist_ok=True)
     table, machine = directory / "comparison.csv", directory / "comparison.json"
     with table.open("w", encoding="utf-8", newline="") as file:
@@ -57,7 +58,9 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
             shown = {"rehearsal": comparison.rehearsal, **row}
             writer.writerow({key: redact(value) if isinstance(value, str) else value for key, value in shown.items()})
     machine.write_text(text(comparison), encoding="utf-8")
-    return [table, machine]
+    words = directory / "comparison.md"
+    words.write_text(redact(markdown.render(comparison)), encoding="utf-8")
+    return [table, machine, words]
 
 
 def text(comparison: Comparison) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from llmexp.compare import words
 from llmexp.compare.evidence import Value
 from llmexp.compare.model import Comparison, Contrast
+from llmexp.compare.rows import columns, remarks, verdict_text
 from llmexp.compare.service import Capacity, Service
 from llmexp.compare.stacks import Cell, Stack
-from llmexp.compare.table import columns, remarks, verdict_text
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.wording import digits
 from llmexp.report import answers, plots, turns

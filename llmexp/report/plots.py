@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from llmexp.compare.evidence import Value
 from llmexp.compare.model import Comparison, Contrast
+from llmexp.compare.rows import costs
 from llmexp.compare.service import Point
 from llmexp.compare.stacks import Cell, Stack
-from llmexp.compare.table import costs
 from llmexp.metrics.catalogue import Metric
 from llmexp.report.figures import (
     BAD,
