@@ -100,6 +100,33 @@ def test_a_store_that_refuses_one_job_keeps_the_others(
     assert len(runs) == 2
 
 
+def test_mlflow_shows_a_sweep_as_people_compare_it() -> None:
+    """Options by name, repeats from 1, what was sent, the metrics that are compared, and the sweep's own curves."""
+    over = ["model.name=fast,slow", "concurrency=2,4", "run.repeats=2", "workload=quick"]
+    assert command(*over).status == OK
+    opened = open_store(Tracking(), Path.cwd())
+    runs = opened._client.search_runs([opened.experiment_id])  # type: ignore[attr-defined]
+    (parent,) = [run for run in runs if run.data.tags["llmexp.kind"] == "sweep"]
+    jobs = [run for run in runs if run is not parent]
+    assert len(jobs) == 8
+    assert {run.data.params["model"] for run in jobs} == {"openai_compatible"}
+    assert {run.data.params["workload"] for run in jobs} == {"quick"}
+    assert {run.data.params["concurrency"] for run in jobs} == {"2", "4"}
+    assert {run.data.tags["llmexp.repeat"] for run in jobs} == {"1", "2"}
+    assert {dataset.dataset.name for run in jobs for dataset in run.inputs.dataset_inputs} == {"quick"}
+    for run in jobs:
+        assert {"ttft_s/p50", "ttft_s/mean", "e2e_latency_s/p99", "inter_token_latency_s/p50"} <= set(run.data.metrics)
+        compared = [name for name in run.data.metrics if not name.startswith("over_")]
+        assert 40 <= len(compared) <= 75, sorted(compared)
+    note = parent.data.tags["mlflow.note.content"]
+    assert "'s mean TTFT is lower than " in note or "'s mean TTFT is" in note
+    assert "| load | stack | mean TTFT |" in note
+    curves = {name for name in parent.data.metrics if name.startswith("over_concurrency/")}
+    assert {f"over_concurrency/ttft_s_p95/{stack}" for stack in ("fast", "slow")} <= curves
+    points = opened._client.get_metric_history(parent.info.run_id, "over_concurrency/ttft_s_p95/fast")  # type: ignore[attr-defined]
+    assert [point.step for point in points] == [2, 4]
+
+
 def test_a_store_that_is_away_is_said_once_and_costs_4(caplog: pytest.LogCaptureFixture) -> None:
     assert command("model.name=fast,slow", "tracking.uri=http://127.0.0.1:9").status == UNRECORDED
     for folder in ("out/0", "out/1"):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from llmexp.compare import rows
 from llmexp.compare.model import Comparison
+from llmexp.metrics.catalogue import Metric
 
 _STYLES = {
     "tie": "cyan",

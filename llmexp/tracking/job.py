@@ -31,6 +31,7 @@ SHORT_FACT = 100
 """Deployment facts up to this length also become tags, so that runs can be filtered by them."""
 GROUPS = ("model", "workload", "load", "slo", "ray")
 """Config groups whose chosen option is worth a column of its own."""
+MAIN_LATENCIES = ("ttft_s", "e2e_latency_s", "time_per_output_token_s", "inter_token_latency_s")
 SHOWN_FIRST = ("p50", "p95", "p99", "mean", "stddev", "min", "p25", "p75", "p90", "max", "count")
 
 
@@ -82,7 +83,10 @@ def job_entry(run: Run) -> Entry:
 
 
 def metrics_of(result: Result) -> dict[str, float]:
-    """The run's numbers under names with slashes; what is absent or not finite has no metric."""
+    """What people compare, under names with slashes; what is absent or not finite has no metric.
+
+    Of a distribution a few statistics; the rest of them, and all that a person looks up once, is in the files.
+    """
     tree = {
         **result.metrics,
         "client": result.client,
@@ -90,6 +94,24 @@ def metrics_of(result: Result) -> dict[str, float]:
         "errors": {name: found.count for name, found in result.errors.items()},
     }
     return {clean_name(name): value for name, value in _numbers(tree)}
+
+
+def _statistics(name: str) -> tuple[str, ...]:
+    if name in MAIN_LATENCIES:
+        return "p50", "p90", "p95", "p99", "mean"
+    if "_tokens" in name:
+        return ("mean",)
+    return ("p99",) if name.startswith("client/") else ("p50", "p95", "p99", "mean")
+
+
+def _worth(name: str, tree: Tree) -> Tree:
+    """The part of a group of numbers that is worth a metric of its own."""
+    head, _, rest = name.partition("/")
+    if "count" in tree and "p50" in tree:
+        return {statistic: tree[statistic] for statistic in _statistics(name) if statistic in tree}
+    if head == "steady" and not rest:
+        return {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
+    return tree
 
 
 def curves_of(curves: Curves, prefix: str = "over_time") -> dict[str, list[tuple[int, float]]]:
@@ -124,7 +146,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 def _numbers(tree: Tree, prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, value in sorted(tree.items(), key=_rank):
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{key}/")
+            yield from _numbers(_worth(f"{prefix}{key}", value), f"{prefix}{key}/")
         elif _is_number(value):
             yield f"{prefix}{key}", float(value)
 

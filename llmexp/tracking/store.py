@@ -20,8 +20,8 @@ from llmexp.tracking import grades
 from llmexp.tracking.connection import recording, shown_uri, sqlite_path
 from llmexp.tracking.job import Entry, Inputs, job_entry, probe_dirs
 from llmexp.tracking.names import TAG_LIMIT, as_params, as_tags, trim
-from llmexp.tracking.sweep import tally
-from llmexp.tracking.view import VIEW_TAG, saved_view
+from llmexp.tracking.sweep import curves_over_load, tally, told_by_comparison
+from llmexp.tracking.view import saved_views
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -49,7 +49,7 @@ TABLES_TAG = "mlflow.loggedArtifacts"
 _EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": EXPERIMENT_NOTE,
-    VIEW_TAG: saved_view(),
+    **saved_views(),
 }
 
 
@@ -162,8 +162,21 @@ class MlflowStore:
         with recording(self._uri):
             for path in sorted(path for path in sweep_dir.iterdir() if path.is_file() and path.name[0] != "."):
                 self._client.log_artifact(run_id, str(path))
-            self._client.set_tag(run_id, "mlflow.note.content", trim(description or tally(sweep_dir), TAG_LIMIT))
+            said = told_by_comparison(sweep_dir) or description or tally(sweep_dir)
+            self._client.set_tag(run_id, "mlflow.note.content", trim(said, TAG_LIMIT))
+            for key, points in curves_over_load(sweep_dir).items():
+                self._log_curve(run_id, key, points)
             self._client.set_terminated(run_id, STATUS[status], ended_ms)
+
+    def _log_curve(self, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
+        """The points that the run does not have yet: a resumed sweep has more loads than before."""
+        from mlflow.entities import Metric
+
+        known = {(point.step, point.value) for point in self._client.get_metric_history(run_id, key)}
+        now_ms = time.time_ns() // 1_000_000
+        new = [Metric(key, value, now_ms, step) for step, value in points if (step, value) not in known]
+        if new:
+            self._client.log_batch(run_id, metrics=new)
 
     def supersede(self, run_id: str) -> None:
         """Marks a job's run as replaced by a later attempt."""

@@ -10,13 +10,25 @@ from datetime import datetime
 from pathlib import Path
 
 from llmexp.errors import ResultError
-from llmexp.json_types import branch, text
+from llmexp.json_types import branch, items, number, text
 from llmexp.results.files import RESULT
 from llmexp.results.run import REPLACED, Run
-from llmexp.tracking.job import epoch_ms, params_of
-from llmexp.tracking.names import as_tags
+from llmexp.tracking.job import OVER_LOAD, epoch_ms, params_of
+from llmexp.tracking.names import as_tags, clean_name
 
 SWEEP = "sweep.json"
+_AXES = {"concurrency": OVER_LOAD["concurrency"], "requests/s": OVER_LOAD["rate"]}
+OVER_LOADS = (
+    "ttft_s/p95",
+    "time_per_output_token_s/mean",
+    "e2e_latency_s/p95",
+    "output_tokens_per_s",
+    "goodput_per_s",
+    "error_rate",
+    "usd_per_million_output_tokens",
+    "right_share",
+)
+"""Metrics whose curve over the load a sweep's run shows for each stack."""
 
 
 @dataclass(frozen=True)
@@ -102,3 +114,32 @@ def _tally(statuses: Sequence[str]) -> str:
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
     said = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none recorded"
     return f"A sweep of {len(statuses)} jobs: {said}. What can be compared is in the artifact `comparison.html`."
+
+
+# --- what a comparison left beside the jobs --------------------------------------------------------------------------
+
+
+def told_by_comparison(directory: Path) -> str:
+    """The comparison in Markdown: verdict, table, warnings; empty where there is none."""
+    try:
+        return (directory / "comparison.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def curves_over_load(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """`over_concurrency/ttft_s_p95/sonnet` → (load as a step, value), for each stack and main metric."""
+    try:
+        tree = json.loads((directory / "comparison.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    axes = {(text(cell, "workload"), text(cell, "load")): text(cell, "axis") for cell in items(tree, "cells")}
+    found: dict[str, dict[int, float]] = {}
+    for row in items(tree, "rows"):
+        axis = _AXES.get(axes.get((text(row, "workload"), text(row, "load"))) or "")
+        level, value, metric = number(row, "level"), number(row, "value"), text(row, "metric")
+        if axis is None or level is None or value is None or text(row, "kind") != "value" or metric not in OVER_LOADS:
+            continue
+        key = clean_name(f"{axis[0]}/{metric.replace('/', '_')}/{text(row, 'stack')}")
+        found.setdefault(key, {})[round(level * axis[1])] = value
+    return {key: sorted(points.items()) for key, points in found.items()}

@@ -1,4 +1,4 @@
-"""A saved view of the experiment's page: the columns and charts that a load test is read by.
+"""Saved views of the experiment's page: the columns and charts that a load test is read by.
 
 MLflow shows no metric as a column and sorts its charts by the alphabet, the client's own first. A saved view (the
 `Views` menu of its page) is an experiment's tag that holds the page's state as JSON. A version of MLflow that does not
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-VIEW = "llmexp"
+VIEW, CHARTS = "llmexp", "llmexp-charts"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 QUERY = "workflowType=machine_learning"
 """Asks for the pages of runs, rather than those of traces and prompts."""
@@ -17,10 +17,10 @@ QUERY = "workflowType=machine_learning"
 _COLUMNS = (
     "params.`model`",
     "params.`concurrency`",
-    "params.`load.rate`",
-    "params.`workload`",
     "metrics.`ttft_s/p50`",
     "metrics.`ttft_s/p95`",
+    "params.`load.rate`",
+    "params.`workload`",
     "metrics.`time_per_output_token_s/p50`",
     "metrics.`e2e_latency_s/p95`",
     "metrics.`output_tokens_per_s`",
@@ -50,15 +50,25 @@ _LINE = {
 }
 
 
-def saved_view() -> str:
-    """The tag's value.
+def saved_views() -> dict[str, str]:
+    """Tag → view. The first is the table: newest first, jobs nested below their sweep. The second is of charts.
 
-    MLflow folds a sweep's jobs away when runs are sorted by time, and draws no chart of what is folded. Sorted by their
-    source, which is the same for all, they stand openly and are still in the order of time.
+    MLflow draws no chart of runs that are folded away, and folds a sweep's jobs when runs are sorted by time. Sorted by
+    their source, which is the same for all, they stand openly and are still in the order of time.
     """
+    table = _state(order_by="attributes.start_time")
+    charts = _state(order_by="tags.`mlflow.source.name`")
+    views = {VIEW: ("Sweeps and their jobs", table), CHARTS: ("Charts: latency, throughput and cost", charts)}
+    return {
+        f"mlflow.sharedViewState.{key}": json.dumps({"name": name, "createdAt": 0, "state": json.dumps(state)})
+        for key, (name, state) in views.items()
+    }
+
+
+def _state(order_by: str) -> dict[str, object]:
     titles = list(_SECTIONS)
-    state = {
-        "orderByKey": "tags.`mlflow.source.name`",
+    return {
+        "orderByKey": order_by,
         "orderByAsc": False,
         "selectedColumns": list(_COLUMNS),
         "runsHiddenMode": "FIRST_20_RUNS",
@@ -66,7 +76,6 @@ def saved_view() -> str:
         "compareRunSections": [_section(title) for title in titles],
         "compareRunCharts": [_chart(key, title) for title in titles for key in _SECTIONS[title]],
     }
-    return json.dumps({"name": "Latency, throughput and cost", "createdAt": 0, "state": json.dumps(state)})
 
 
 def _section(title: str) -> dict[str, object]:

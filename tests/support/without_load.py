@@ -51,6 +51,7 @@ def no_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(driver.Benchmark, "run", load_of)
     monkeypatch.setattr(benchmark, "ensure_ray", lambda _config: None)
+    monkeypatch.setattr(benchmark, "get_ready", lambda _configs: None)
     monkeypatch.setattr(cluster, "ensure_ray", lambda _config: None)
     return tmp_path
 
