@@ -119,6 +119,7 @@ REFUSED = {
     "model.headers.Authorization": "hunter22",
     "model.headers.X-Team": "in-the-environment",
     "model.headers.X-Raw": "${oc.env:MY_SECRET}",
+    "model.headers.X-Any": "${oc.env:S}",
     "model.api_key_env": "sk-ant-abcdefgh",
     "model.headers_env.X-Key": "abc def ghi",
     "model.deployment.command": "vllm serve m --api-key sk-abc --port {port}",

@@ -111,7 +111,7 @@ class Benchmark:
         pairs.connect(
             self._pairs,
             lambda pair: sizing.plan(self._job, pair.built, pair.number, workers, times),
-            self._first_shots,
+            lambda pair: sizing.prepared(self._config, pair.built, pair.number, workers),
         )
 
     def _nodes(self) -> list[cluster.Node]:

@@ -16,6 +16,7 @@ OWN_STREAMS_PER_WORKER = 8
 READY_AT_ONCE = 20_000
 """Requests prepared before the clock, at most; longer runs are fed while they go."""
 SIGNED_AHEAD = 4
+PAID_AHEAD = 16
 
 
 def workers_for(config: Config, *, own_stream: bool, cores: int, nodes: int = 1) -> int:
@@ -117,13 +118,21 @@ def ahead(config: Config, built: Built, worker: int, workers: int) -> int:
         rate = math.ceil(config.peak_rate or 0.0)
         return SIGNED_AHEAD + max(2 * (streams or 0) if not rate else 0, 4 * rate)
     per_s = 0.0 if waits_for_answers(config) else config.peak_rate or 0.0
+    if built.paid:
+        return max(PAID_AHEAD, 2 * (streams or 0), 2 * math.ceil(per_s / workers))
     return max(256, 4 * (streams or 64), 4 * math.ceil(per_s / workers))
 
 
 def first_shots(config: Config, built: Built, worker: int, workers: int) -> int:
-    """How many are handed over before the clock. All of them where that is few enough: what is ready costs no time.
+    """How many are handed over before the clock: those that are prepared, but few where each costs money."""
+    ready = prepared(config, built, worker, workers)
+    return min(ready, ahead(config, built, worker, workers)) if built.paid else ready
 
-    Turns that wait for answers come in between the others, so there only some are given ahead.
+
+def prepared(config: Config, built: Built, worker: int, workers: int) -> int:
+    """How many are prepared before the clock. All of them where that is few enough: what is ready costs no time.
+
+    Turns that wait for answers come in between the others, so there only some are prepared.
     """
     due = built.due
     if due is not None and due <= READY_AT_ONCE and not built.signed and not waits_for_answers(config):

@@ -100,6 +100,7 @@ class Core:
             target=Target("http", "127.0.0.1", 1) if own else client.target,
             signed=client.signature_lifetime_s is not None,
             own_stream=own,
+            paid=task.price is not None,
             due=self._supply.due,
             sessions=None if task.most is None else sum(1 for _ in source.sessions(task.most)),
             tokenizer=self._tokenizer.name,

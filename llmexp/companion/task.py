@@ -46,6 +46,8 @@ class Built:
     """Requests carry signatures that expire."""
     own_stream: bool
     """LiteLLM must send and time itself."""
+    paid: bool
+    """Requests cost money: few are handed over ahead, lest many go out before a bill that breaks the limit is read."""
     due: int | None
     """Requests that fall to this worker; None: as many as there is time for."""
     sessions: int | None

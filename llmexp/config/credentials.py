@@ -112,7 +112,8 @@ def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, s
     if holder is not None:
         secrets.register(holder)
         return f"{key}: holds the value of the environment variable {secret_values[holder]}; {_remedy(path)}"
-    variable = next((one for one in _INTERPOLATION.findall(text) if is_credential_name(one)), None)
+    header = path[:2] == ("model", "headers")
+    variable = next((one for one in _INTERPOLATION.findall(text) if header or is_credential_name(one)), None)
     if variable is not None:
         return f"{key}: holds the value of the environment variable {variable}; {_remedy(path)}"
     for what, secret in credentials_in_url(text):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from support.in_process import Outcome, config, pair, run
+from support.sse_server import serve, streamed
+from support.streams import OpenAI
 
 from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.server import listening
@@ -65,5 +68,29 @@ def test_warm_up_is_paid_for_too() -> None:
                 rows = await both.warm()
                 assert len(rows) == 2
                 assert abs(both.companion._allowance.state().billed - 0.08) < 1e-9
+
+    run(body())
+
+
+def answers(tokens: int) -> list[bytes]:
+    """An answer of so many tokens, whatever was asked for."""
+    wire = OpenAI()
+    return streamed(
+        *wire.begin(), *[wire.text(" x")] * tokens, *wire.end("stop"), *wire.usage(10, tokens), *wire.done()
+    )
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_answers_beyond_their_limit_cost_what_was_in_flight_and_nothing_starts_after(streams: int) -> None:
+    async def body() -> None:
+        async with serve(answers(400)) as server:
+            told = config(f"http://127.0.0.1:{server.port}", run__max_requests=50, concurrency=streams)
+            async with pair(told, price=PRICE, ahead=2 * streams) as both:
+                both.companion.grant(3.0, 0.0)
+                watch = await both.measure(2 * streams)
+                outcome = await both.finish()
+        assert len(outcome.records) == watch.launched
+        assert watch.launched <= 6 * streams  # this server answers at once, before anything could be read
+        assert both.companion._allowance.state().overdrawn
 
     run(body())

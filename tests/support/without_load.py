@@ -22,7 +22,7 @@ from support.synthetic import Truth
 
 MODEL = ["model=openai_compatible", "model.base_url=http://127.0.0.1:9/v1"]
 TTFT_S = {"fast": 0.2, "slow": 0.3}
-BUILT = Built("", Target("http", "127.0.0.1", 9), False, False, None, None, "none", "none", 0.0, (), None)
+BUILT = Built("", Target("http", "127.0.0.1", 9), False, False, False, None, None, "none", "none", 0.0, (), None)
 
 
 def load_of(self: driver.Benchmark) -> Measurement:
