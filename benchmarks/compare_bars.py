@@ -106,6 +106,8 @@ def _run(truth: Truth, ttft_s: np.ndarray) -> Run:
         output_tokens=np.full(count, 64.0),
         max_tokens=np.full(count, 64.0),
         digest=index.astype("S16"),
+        right=blank,
+        answer=np.zeros(count, dtype="S16"),
     )
     job = {"id": f"{truth.model}-{truth.repeat}", "model": truth.model, "repeat": truth.repeat, "sweep": "s"}
     spread = {"mean": float(ttft_s.mean()), "p95": float(np.percentile(ttft_s, 95)), "count": count}

@@ -238,8 +238,11 @@ def _withheld(right: Right, grid: Grid) -> str:
 
 
 def _compared(right: Right, subject: str, other: str) -> str:
-    what = "the same as" if right.metric == IDENTICAL else "right beside"
-    return f"{subject} are {what} {other}: {_shares(right)}"
+    gap = right.difference
+    now, before = _percent(gap.candidate.share), _percent(gap.reference.share)
+    if right.metric == IDENTICAL:
+        return f"{subject} are the same as {other} in {now} of cases, these among themselves in {before}"
+    return f"{subject} are right in {now} of cases, {other} in {before}"
 
 
 def _sides(right: Right, grid: Grid) -> tuple[str, str]:

@@ -13,6 +13,9 @@ from fractions import Fraction
 from llmexp.quality.texts import boxed, unmarked
 
 _MOST_DIGITS = 400
+_DIGIT = re.compile(r"\d")
+_TAIL = 200
+"""Characters in which the last digit is looked for, and which are read before it."""
 _SPACES = "\u00a0\u2009\u202f"
 _FRAC = re.compile(r"\\[dt]?frac\s*\{\s*([^{}]+?)\s*\}\s*\{\s*([^{}]+?)\s*\}")
 _FRAC_SHORT = re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)(?!\d)")
@@ -67,6 +70,19 @@ def _alone(line: str) -> Number | None:
 
 def last_number(text: str) -> Number | None:
     """The last number of a text."""
+    return _last_of(_tail(text)) or _last_of(text)
+
+
+def _tail(text: str) -> str:
+    """The end of a long text, from some way before its last digit on: its last number most likely stands there."""
+    digits = list(_DIGIT.finditer(text, max(0, len(text) - _TAIL)))
+    if not digits:
+        return ""
+    start = text.rfind(" ", 0, max(0, digits[-1].start() - _TAIL)) + 1
+    return text[start:]
+
+
+def _last_of(text: str) -> Number | None:
     last = None
     for found in _NUMBER.finditer(_tidy(text)):
         last = _number(found) or last
