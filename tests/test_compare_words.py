@@ -10,8 +10,9 @@ from support import synthetic
 from support.synthetic import Truth
 
 from llmexp.compare import Comparison, Options, compare, markdown, render
-from llmexp.compare.__main__ import main
+from llmexp.compare.__main__ import main, newest
 from llmexp.errors import MISSED
+from llmexp.report import plots
 from llmexp.results import Run
 
 EARLY = Truth("early", ttft_s=0.2, time_per_output_token_s=0.03, usd_per_million_output_tokens=20)
@@ -116,3 +117,31 @@ def test_what_a_narrow_terminal_leaves_out_is_named() -> None:
     assert max(map(len, narrow.splitlines())) <= 80
     assert "not shown at this width: " in narrow
     assert "$/M out" in narrow
+
+
+def test_an_interval_of_a_latency_does_not_reach_below_zero() -> None:
+    """Few requests that scatter widely; below five there is no interval at all."""
+    wild = Truth("wild", cv=3.0, requests=6, concurrency=1)
+    for seed in range(20):
+        found = compare([synthetic.run(wild, seed)])
+        (value,) = [value for (_, _, name), value in found.values.items() if name == "ttft_s/mean"]
+        assert value.low is not None
+        assert 0 < value.low < value.value < (value.high or 0)
+    few = compare([synthetic.run(replace(wild, requests=4), 1)]).values
+    assert all(value.low is None for (_, _, name), value in few.items() if name == "ttft_s/mean")
+
+
+def test_words_and_drawing_speak_from_the_same_side() -> None:
+    """The reference wins: words begin with it, and so does the row of the drawing."""
+    (contrast,) = compare(sweep(EARLY, STEADY)).verdicts
+    assert contrast.better == contrast.reference
+    assert contrast.text.startswith("early's mean TTFT is ")
+    low, middle, high = plots._drawn(contrast)
+    assert low < middle < high < 0
+    assert plots._row_name(compare(sweep(EARLY, STEADY)), contrast) == "early vs steady"
+
+
+def test_the_newest_sweep_is_none_of_a_search_s_probes(tmp_path: Path) -> None:
+    synthetic.write_job(tmp_path / "day" / "sweep" / "0", EARLY, 1)
+    synthetic.write_job(tmp_path / "day" / "search" / "probes" / "01", EARLY, 1)
+    assert newest(tmp_path) == tmp_path / "day" / "sweep"

@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where the page, tables and plots go (default: the sweep's directory; for several, ./comparison)",
+        help="where the page, tables and plots go (default: the sweep's directory; of several or by id: ./comparison)",
     )
     add(
         "--outputs",
@@ -99,7 +99,9 @@ def _run(args: argparse.Namespace) -> int:
 
     runs = load_runs(directories)
     comparison = compare(runs, _options(args, runs))
-    out = args.out or (directories[0] if len(named) == 1 and len(directories) == 1 else Path("comparison"))
+    # What an id names lies in MLflow's store or in our cache: neither is a place for a page.
+    lone = Path(named[0]) if len(named) == 1 and Path(named[0]).is_dir() else None
+    out = args.out or lone or Path("comparison")
     guard, later = Guard(), f"python -m llmexp.compare {shlex.join(named)} --out ELSEWHERE"
     with guard("comparison.csv and comparison.json were not written", later, FAILED):
         write(comparison, out)
@@ -152,8 +154,11 @@ def _directories(what: str, uri: str | None) -> list[Path]:
 
 
 def newest(outputs: Path) -> Path:
-    """The directory of the sweep that ended last under `outputs`."""
-    parents = {path.parent.parent for path in outputs.rglob("result.json") if path.parent.name.isdigit()}
+    """The directory of the sweep that ended last under `outputs`; a search's probes are none."""
+    from llmexp.results.run import PROBES
+
+    jobs = [path.parent for path in outputs.rglob("result.json") if path.parent.name.isdigit()]
+    parents = {job.parent for job in jobs if job.parent.name != PROBES}
     if not parents:
         raise ConfigError(
             f"{outputs}: no sweep here yet; run python -m llmexp -m …, or give a directory or an MLflow id"

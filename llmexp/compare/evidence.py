@@ -20,6 +20,8 @@ from llmexp.metrics.catalogue import CAPACITY, Metric
 from llmexp.metrics.distributions import carries
 from llmexp.results.run import Run
 
+LEAST_FOR_A_MEAN = 5
+"""Values from which a run's own scatter is known well enough for an interval of its mean."""
 Basis = Literal["blocks", "groups", "within", "prompts"]
 """Paired blocks; blocks of two sweeps, unpaired; within these runs; prompts, whatever repeats say of each."""
 
@@ -150,8 +152,14 @@ def _within(runs: Sequence[Run], metric: Metric, alpha: float) -> tuple[float, f
     if len(intervals) < len(runs):
         return None
     values = [run.values[metric.name] for run in runs]
-    below = math.hypot(*(value - low for value, (low, _) in zip(values, intervals, strict=True)))
-    above = math.hypot(*(high - value for value, (_, high) in zip(values, intervals, strict=True)))
+    whole = list(zip(values, intervals, strict=True))
+    if all(low > 0 for low, _ in intervals) and _positive(values):
+        # On the log scale, as differences are: an interval of a latency cannot reach below zero.
+        below = math.hypot(*(math.log(value / low) for value, (low, _) in whole))
+        above = math.hypot(*(math.log(high / value) for value, (_, high) in whole))
+        return _centre(values) * _exp(-below / len(runs)), _centre(values) * _exp(above / len(runs))
+    below = math.hypot(*(value - low for value, (low, _) in whole))
+    above = math.hypot(*(high - value for value, (_, high) in whole))
     return _centre(values) - below / len(runs), _centre(values) + above / len(runs)
 
 
@@ -166,8 +174,13 @@ def _of_run(run: Run, metric: Metric, alpha: float) -> tuple[float, float] | Non
         return stats.of_percentile(values, metric.percent, alpha)
     if metric.statistic != "mean":
         return None
+    if len(values) < LEAST_FOR_A_MEAN:
+        return None
     estimate = stats.of_mean(values)
-    return None if estimate is None else estimate.interval(alpha)
+    if estimate is None or estimate.mean <= 0 or values.min() <= 0:
+        return None if estimate is None else estimate.interval(alpha)
+    half = estimate.half_width(alpha) / estimate.mean
+    return estimate.mean * _exp(-half), estimate.mean * _exp(half)
 
 
 # --- two stacks ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from llmexp.compare.service import Point
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.catalogue import Metric
 from llmexp.report.figures import (
-    BAD,
     GOOD,
     GRID,
     HEIGHT_IN,
@@ -59,16 +58,16 @@ def forest(comparison: Comparison) -> Plot | None:
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        axes.axvspan(
-            -100 * margin / (1 + margin), 100 * margin, color=GRID, lw=0, label="differences that do not matter"
-        )
+        axes.axvspan(-100 * margin / (1 + margin), 100 * margin, color=GRID, lw=0)
         axes.axvline(0, color=MUTED, lw=1)
         _intervals(axes, rows)
         names = [shortened(_row_name(comparison, contrast), ROW_NAME) for contrast in rows]
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"difference in {metric.label}, %" + _direction(metric))
+        axes.set_xlabel(
+            f"difference in {metric.label}, %{_direction(metric)}; grey: the {100 * margin:g} % that do not matter"
+        )
         margins(figure, left=0.3 + 0.068 * max(map(len, names)), top=0.1)
 
     words = "; ".join(contrast.text for contrast in rows[:6] if contrast.text)
@@ -79,21 +78,34 @@ def forest(comparison: Comparison) -> Plot | None:
 def _intervals(axes: Axes, rows: Sequence[Contrast]) -> None:
     """Every interval with its middle, a row each, in percent."""
     places, shades = range(len(rows)), [_shade(contrast) for contrast in rows]
-    bounds = [contrast.gap.ratios(contrast.alpha) or (1.0, 1.0) for contrast in rows]
-    axes.hlines(
-        places, [100 * (low - 1) for low, _ in bounds], [100 * (high - 1) for _, high in bounds], shades, lw=2.4
-    )
-    axes.scatter([100 * (math.exp(each.gap.estimate.mean) - 1) for each in rows], places, 36, shades, zorder=3)
+    drawn = [_drawn(contrast) for contrast in rows]
+    axes.hlines(places, [low for low, _, _ in drawn], [high for _, _, high in drawn], shades, lw=2.4)
+    axes.scatter([middle for _, middle, _ in drawn], places, 36, shades, zorder=3)
+
+
+def _turned(contrast: Contrast) -> bool:
+    """Whether the words begin with the reference, because it won: the drawing then does so too."""
+    return contrast.better == contrast.reference
+
+
+def _drawn(contrast: Contrast) -> tuple[float, float, float]:
+    """Low, middle and high of the difference in percent, from the side that the words speak of."""
+    low, high = contrast.gap.ratios(contrast.alpha) or (1.0, 1.0)
+    ratios = [low, math.exp(contrast.gap.estimate.mean), high]
+    if _turned(contrast):
+        ratios = [1 / ratio for ratio in reversed(ratios)]
+    return 100 * (ratios[0] - 1), 100 * (ratios[1] - 1), 100 * (ratios[2] - 1)
 
 
 def _shade(contrast: Contrast) -> str:
     if contrast.better is None:
         return INK if contrast.call in ("lower", "higher", "tie") else MUTED
-    return GOOD if contrast.better == contrast.candidate else BAD
+    return GOOD
 
 
 def _row_name(comparison: Comparison, contrast: Contrast) -> str:
-    pair = f"{contrast.candidate.label} vs {contrast.reference.label}"
+    sides = (contrast.reference, contrast.candidate) if _turned(contrast) else (contrast.candidate, contrast.reference)
+    pair = f"{sides[0].label} vs {sides[1].label}"
     several = len(comparison.grid.cells) > 1
     return f"{pair}, {_cell_name(comparison, contrast.cell)}" if several else pair
 
