@@ -330,3 +330,10 @@ def test_a_file_in_another_encoding_is_told(tmp_path: Path) -> None:
 def test_a_cell_of_any_size_is_read(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text(f"prompt,max_tokens\n{'x' * 300_000},5\n")
     assert len(source(str(tmp_path / "r.csv")).request(0).messages[0].text) > 300_000
+
+
+def test_the_older_name_of_the_option_is_the_same_workload() -> None:
+    from omegaconf import OmegaConf
+
+    shipped = Path(__file__).parents[1] / "conf" / "workload"
+    assert OmegaConf.load(shipped / "sharegpt.yaml") == OmegaConf.load(shipped / "file.yaml")
