@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,7 @@ def test_files_travel_and_are_named_where_they_arrived(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     prompts, lengths = tmp_path / "home" / "prompts.jsonl", tmp_path / "home" / "lengths.txt"
     prompts.write_text('{"prompt": "Hi"}\n')
+    (tmp_path / "photo.png").write_bytes(b"png")
     lengths.write_text("12\n13\n")
     told = config(
         workload__kind="file",
@@ -101,7 +103,10 @@ def test_files_travel_and_are_named_where_they_arrived(tmp_path: Path) -> None:
         load__file=str(lengths),
     )
     files = luggage.pack(told)
-    assert files == {str(prompts): prompts.read_bytes(), str(lengths): lengths.read_bytes()}
+    assert files == {
+        str(prompts): {"prompts.jsonl": prompts.read_bytes()},
+        str(lengths): {"lengths.txt": lengths.read_bytes()},
+    }
     there = luggage.unpack(told, files, tmp_path / "node")
     assert there.workload.file is not None
     assert there.workload.output_tokens.file is not None
@@ -110,6 +115,22 @@ def test_files_travel_and_are_named_where_they_arrived(tmp_path: Path) -> None:
     assert Path(there.workload.output_tokens.file).read_text() == "12\n13\n"
     assert there.model == told.model
     assert luggage.unpack(told, {}, tmp_path) is told
+
+
+def test_images_travel_with_the_rows_that_name_them(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "pictures").mkdir(parents=True)
+    (home / "pictures" / "a.png").write_bytes(b"first")
+    (tmp_path / "b.JPG").write_bytes(b"second")
+    names = ["pictures/a.png", str(tmp_path / "b.JPG"), "missing.png"]
+    rows = home / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"image": name}) + "\n" for name in names))
+    told = config(workload__kind="file", workload__file=str(rows))
+    there = luggage.unpack(told, luggage.pack(told), tmp_path / "node")
+    arrived = Path(there.workload.file or "")
+    found = [json.loads(line)["image"] for line in arrived.read_text().splitlines()]
+    assert [(arrived.parent / name).read_bytes() for name in found[:2]] == [b"first", b"second"]
+    assert found[2] == "missing.png"
 
 
 # --- Ray's private parts ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from llmexp.benchmark import cluster, hosts
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from llmexp.companion.actor import Companion
+    from llmexp.companion.luggage import Luggage
     from llmexp.companion.task import Built, Task
     from llmexp.worker.actor import Worker
     from llmexp.worker.plan import Plan
@@ -228,7 +229,7 @@ def answers(pairs: Sequence[Pair], refs: Sequence[ObjectRef[T]], limit_s: float,
     return found
 
 
-def begin(pairs: Sequence[Pair], task: Callable[[Pair], Task], files: Mapping[str, bytes]) -> None:
+def begin(pairs: Sequence[Pair], task: Callable[[Pair], Task], files: Luggage) -> None:
     """Have companions build what their part of the job needs. `files` travel once to each host."""
     import ray
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from llmexp.companion.ahead import give_way
 from llmexp.companion.core import Core
+from llmexp.companion.luggage import Luggage
 from llmexp.companion.task import Built, Drained, Task, Work
 from llmexp.records import Record
 
@@ -24,7 +25,7 @@ class Companion:
         self._environment: dict[str, str | None] = {}
         """What the variables that a job set were before it."""
 
-    def begin(self, task: Task, files: Mapping[str, bytes] | None = None) -> Built:
+    def begin(self, task: Task, files: Luggage | None = None) -> Built:
         """Build all that the job needs; what the driver needs to plan the worker. `files` came with the task.
 
         Nothing of a job before is left: its counts, queues, requests, nonce, client and credentials are dropped with

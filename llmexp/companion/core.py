@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from llmexp.clients.base import Client, Failure, Target
 from llmexp.companion import ahead, luggage
 from llmexp.companion.allowance import Allowance
 from llmexp.companion.feed import Feed
+from llmexp.companion.luggage import Luggage
 from llmexp.companion.rows import BATCH_S, Rows
 from llmexp.companion.spool import Spool, SpoolFullError
 from llmexp.companion.supply import Supply, times_itself
@@ -44,7 +44,7 @@ LONGEST_REST_S = 0.05
 class Core:
     """One companion, one job."""
 
-    def __init__(self, task: Task, files: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, task: Task, files: Luggage | None = None) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="llmexp-"))
         self._task = replace(task, config=luggage.unpack(task.config, files or {}, self._directory))
         self._odometer = Odometer(self._directory / ODOMETER, create=True)

@@ -236,10 +236,10 @@ def environment_problems(config: Config) -> list[str]:
                 check(config)
             except ConfigError as error:
                 problems += str(error).splitlines()
-    if not (config.rehearse or config.dry_run):
+    if not (config.rehearse or config.dry_run or config.ray.kind == "cluster"):
         from llmexp.clients import credentials
 
-        problems += credentials.problems(config.model)
+        problems += credentials.problems(config.model)  # the nodes of a cluster have their own, and are asked
     return problems
 
 

@@ -170,6 +170,15 @@ def test_what_a_node_cannot_do_is_told_before_anything_is_sent(hosts: Hosts, mor
     assert not [result for result in results(hosts, name) if result["metrics"]]
 
 
+def test_a_token_that_is_not_the_clusters_is_refused_by_name(hosts: Hosts) -> None:
+    done = hosts.run(*arguments(hosts, "token"), environment={"RAY_AUTH_TOKEN": "w" * 64})
+    assert done.returncode == 2, done.stderr
+    assert "ray.address" in done.stderr
+    assert "RAY_AUTH_TOKEN" in done.stderr
+    assert "w" * 64 not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_keeps_what_both_hosts_measured(hosts: Hosts) -> None:
     tool = hosts.start_tool(*arguments(hosts, "interrupted"), "concurrency=4", "run.max_requests=4000")
     wait_for_rows(hosts.directory / "interrupted", 30)
