@@ -41,8 +41,9 @@ told["addresses"] = addresses()
 told["names"] = sorted({child.name() for child in me.children(recursive=True)})
 told["alive"] = [cluster.alive()]
 first = running.folder
-running.processes[0].kill()
-running.processes[0].wait()
+gcs = running.core[0]
+gcs.kill()
+gcs.wait()
 told["alive"].append(cluster.alive())
 cluster.ensure_ray(Ray())
 told["alive"].append(cluster.alive())

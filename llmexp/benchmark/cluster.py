@@ -98,7 +98,12 @@ class _Running:
     """None: somebody else started it in this process; it is used and left."""
     folder: Path | None = None
     processes: list[psutil.Process] = field(default_factory=list)
-    """The processes without which it is dead, where they are ours."""
+    """What it started, where it is ours."""
+
+    @property
+    def core(self) -> list[psutil.Process]:
+        """The processes without which it is dead."""
+        return [process for process in self.processes if _name(process) in CORE_PROCESSES]
 
 
 class _ThisProcess:
@@ -140,7 +145,7 @@ def alive() -> bool:
     if running is None or not _is_initialized():
         return False
     if running.processes:
-        return all(_lives(process) for process in running.processes)
+        return len(running.core) == len(CORE_PROCESSES) and all(map(_lives, running.core))
     import ray
 
     return running.keeper is None or _answers(ray.get_runtime_context().gcs_address)
@@ -187,8 +192,7 @@ def _started(asked: Ray) -> _Running:
         ):
             error = _wait(keeper := _Keeper(start), before)
         if error is None:
-            ours = [child for child in _children() if child not in before]
-            return _Running(asked, keeper, folder, [child for child in ours if _name(child) in CORE_PROCESSES])
+            return _Running(asked, keeper, folder, [child for child in _children() if child not in before])
         # Ray gives a busy machine 30 s, then raises a bare Exception and leaves behind what it had started.
         keeper.stopping.set()
         keeper.ended.wait(STOP_S)
@@ -206,7 +210,11 @@ def _joined(asked: Ray) -> _Running:
             f"ray.address: Ray Client cannot time other hosts, got '{asked.address}'; run the command on a node of the "
             "cluster and give HOST:PORT of its head, or auto"
         )
-    with ray_parts.variables(ray_parts.COMMON, _token_at_hand()):
+    if asked.address is not None and ":" in asked.address and not _answers(asked.address):
+        raise ConfigError(
+            f"ray.address: nothing answers at {asked.address}; start it with `ray start --head`, or mend the address"
+        )
+    with ray_parts.variables(ray_parts.COMMON, _token_at_hand()), ray_parts.without_log_lines():
         keeper = _Keeper(lambda: _join(asked))
         error = _wait(keeper, _children())
     if error is not None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
 
 QUIET: Mapping[str, str] = {
@@ -30,6 +32,7 @@ COMMON: Mapping[str, str] = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_LOG_LINE = re.compile(rb"\[\d{4}-\d\d-\d\d [\d:,]+ [A-Z] \d+ \d+\] ")
 WATCHERS = ("start_api_server", "start_monitor", "start_log_monitor")
 """What Ray starts that works for nobody here. The first is the dashboard's head, which starts without a dashboard too
 and asks cloud providers' metadata addresses where it runs; the others read files and ask many times a second.
@@ -48,6 +51,31 @@ def without_watchers() -> Iterator[None]:
     finally:
         for name, method in kept.items():
             setattr(node, name, method)
+
+
+@contextlib.contextmanager
+def without_log_lines() -> Iterator[None]:
+    """Keep Ray's own log off stderr: a cluster that refuses us is told in one sentence, not once a second.
+
+    What others write to stderr meanwhile comes afterwards.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            kept = os.dup(2)
+            held = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:
+            yield
+            return
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            held.seek(0)
+            lines = [line for line in held.read().splitlines(keepends=True) if not _LOG_LINE.match(line)]
+            with contextlib.suppress(OSError):
+                os.write(kept, b"".join(lines))
+            os.close(kept)
 
 
 @contextlib.contextmanager
