@@ -183,7 +183,11 @@ def _started(asked: Ray) -> _Running:
 
             with ray_parts.heeded(), ray_parts.without_watchers():
                 ray.init(
-                    address="local", include_dashboard=False, num_cpus=os.cpu_count(), _temp_dir=str(folder), **options
+                    address="local",
+                    include_dashboard=False,
+                    num_cpus=os.cpu_count(),
+                    _temp_dir=str(folder / "r"),
+                    **options,
                 )
 
         with (
@@ -258,7 +262,10 @@ def _options() -> dict[str, object]:
 
 
 def _private_folder() -> Path:
-    """Where this Ray keeps sockets, logs and token: mode 0700, a name that nobody can guess."""
+    """Where this Ray keeps sockets, logs and token: mode 0700, a name that nobody can guess.
+
+    Ray opens its own folder to everybody, so it gets one inside.
+    """
     base = tempfile.gettempdir()
     if len(base) > LONGEST_FOLDER and Path("/tmp").is_dir():  # noqa: S108 -- only a private folder is made in it
         base = "/tmp"  # noqa: S108
