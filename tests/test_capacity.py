@@ -284,3 +284,24 @@ def test_one_record_is_judged_as_all_records_are(open_loop: bool) -> None:
     whole = metrics.meets(observed(rows), slo, open_loop=open_loop)
     assert [kept(one, slo, open_loop=open_loop) for one in rows] == whole.tolist()
     assert 10 < whole.sum() < 190
+
+
+def test_a_level_with_too_few_right_answers_is_lost() -> None:
+    from support.samples import record, table
+
+    from llmexp.config import Slo
+    from llmexp.jobs.capacity_probes import judge
+    from llmexp.records.observed import observe
+
+    rows = [
+        record(at, sent=at * 1.0, chunks=[at + 0.1], right=at % 4 > 0, score=float(at % 4 > 0), grade_status="graded")
+        for at in range(40)
+    ]
+    seen = observe(table(rows))
+    assert judge(seen, Slo(ttft_s=1, right_share=0.7), of_rate=False).passed
+    lost = judge(seen, Slo(ttft_s=1, right_share=0.8), of_rate=False)
+    assert (lost.passed, lost.attainment) == (False, 1.0)
+    assert lost.why == "too few right answers: 75.0%, 80.0% are asked"
+    assert not judge(seen, Slo(right_share=0.8), of_rate=False).passed
+    ungraded = observe(table([record(0, chunks=[0.1])]))
+    assert not judge(ungraded, Slo(right_share=0.8), of_rate=False).passed

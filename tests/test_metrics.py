@@ -532,3 +532,20 @@ def test_the_concurrency_of_sessions_counts_them_from_first_to_last_turn() -> No
     assert sessions_held(observe(table(records)), 2) == pytest.approx(1.0)
     assert sessions_held(observe(table(records)), 6) is None
     assert sessions_held(observe(table([record(0, chunks=[0.1])])), 1) is None
+
+
+def test_a_service_level_may_ask_for_right_answers() -> None:
+    rows = [
+        record(
+            at, sent=at * 0.1, chunks=[at * 0.1 + (0.1 if at else 0.9)], right=at < 3, score=1.0, grade_status="graded"
+        )
+        for at in range(4)
+    ]
+    kept = numbers(rows, slo=Slo(right_share=0.75))
+    assert kept["slo"] == {"attainment": None, "met": True}
+    assert kept["goodput_per_s"] is None
+    assert numbers(rows, slo=Slo(right_share=0.8))["slo"]["met"] is False
+    both = numbers(rows, slo=Slo(ttft_s=0.5, right_share=0.75, attainment=0.7))
+    assert both["slo"] == {"attainment": 0.75, "met": True}
+    assert both["right_goodput_per_s"] * both["window_s"] == pytest.approx(2)  # the first one is right and late
+    assert numbers([record(chunks=[0.1])], slo=Slo(right_share=0.1))["slo"]["met"] is False

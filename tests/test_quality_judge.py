@@ -18,6 +18,7 @@ from llmexp.quality.build import build
 from llmexp.quality.grade import Given
 from llmexp.quality.grading import TEXTS, answers, attach, grade_all, has_texts
 from llmexp.quality.judge import Reply, filled, request, score_of, settled, verdict
+from llmexp.quality.texts import without_thoughts
 from llmexp.workload.request import ToolCall
 
 PATTERN = Quality().judge.answer
@@ -83,6 +84,20 @@ def test_what_no_judge_needs_to_see() -> None:
     assert settled(judge(), Given(" … ", "x")).status == "unparsed"  # type: ignore[union-attr]
     assert settled(judge(), Given("text", "x")) is None
     assert settled(judge(rubric="Good? {answer}"), Given("text", None)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<think>7 or 8?</think>\n8", "\n8"),
+        ("7 or 8?</think>8", "8"),
+        ("<think>7 or", ""),
+        ("<Thinking>a</Thinking>b<think>c</think>d", "bd"),
+        ("I think 8 > 7", "I think 8 > 7"),
+    ],
+)
+def test_thoughts_in_the_text_are_no_answer(text: str, answer: str) -> None:
+    assert without_thoughts(text) == answer
 
 
 # --- grades on disk --------------------------------------------------------------------------------------------------

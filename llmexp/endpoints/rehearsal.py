@@ -33,6 +33,17 @@ def base_url(wire: str, address: str) -> str:
     return address + _PREFIXES.get(wire, "")
 
 
+REHEARSED = 0.8
+"""Share of right answers of a model that the simulator plays, where its rehearsal profile says nothing else."""
+
+
+def knowing(model: Model, accuracy: float = REHEARSED) -> Model:
+    """The model with what its rehearsal needs to be graded: a share of right answers."""
+    if model.rehearsal.accuracy is not None:
+        return model
+    return model.model_copy(update={"rehearsal": model.rehearsal.model_copy(update={"accuracy": accuracy})})
+
+
 @dataclass(frozen=True, slots=True)
 class Throwaway:
     """Credentials that exist for one rehearsal."""

@@ -53,9 +53,9 @@ def answer_key(config: Config) -> dict[str, str]:
     from llmexp.workload.answers import key_of
 
     deployment = config.model.deployment
-    profile = deployment.profile if deployment.kind == "simulated" else config.model.rehearsal
-    played = deployment.kind == "simulated" or config.rehearse
-    if not played or profile.accuracy is None or config.workload.kind in ("arithmetic", "lookup", "format"):
+    simulated = deployment.kind == "simulated" or config.rehearse
+    idle = deployment.kind == "simulated" and deployment.profile.accuracy is None
+    if not simulated or idle or config.workload.kind in ("arithmetic", "lookup", "format"):
         return {}
     return key_of(workload.every_request(config.workload))
 

@@ -171,6 +171,7 @@ def _load(own: Spec, requests: tuple[Request, ...], ledger: Ledger) -> bool:
     """Send the requests; whether somebody interrupted it."""
     from llmexp import endpoints
     from llmexp.benchmark import ensure_ray
+    from llmexp.endpoints import rehearsal
     from llmexp.jobs.sending import send
     from llmexp.terminal.progress import Progress
 
@@ -179,8 +180,9 @@ def _load(own: Spec, requests: tuple[Request, ...], ledger: Ledger) -> bool:
     own.directory.mkdir(parents=True, exist_ok=True)
     with Progress(config, own.name) as progress:
         ensure_ray(config.ray)
+        model = rehearsal.knowing(config.model, 1.0)
         with endpoints.opened(
-            config.model, config.workload, config.streams, rehearse=config.rehearse, log_dir=own.directory
+            model, config.workload, config.streams, rehearse=config.rehearse, log_dir=own.directory
         ) as running:
             _, measurement, _ = send(own, running, ledger, progress, requests=requests)
     if measurement.reason is not None:

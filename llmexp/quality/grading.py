@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmexp import records
 from llmexp.quality.grade import Given, Grade, Grader
+from llmexp.quality.texts import without_thoughts
 from llmexp.workload.request import Request, ToolCall
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def answers(directory: Path, request_of: RequestOf | None = None) -> Iterator[tu
 def _given(each: Mapping[str, object], request_of: RequestOf | None) -> Given:
     index, expected = each["index"], each["expected"]
     return Given(
-        text=str(each["text"] or ""),
+        text=without_thoughts(str(each["text"] or "")),
         expected=json.loads(expected) if isinstance(expected, str) else None,
         tool_calls=tuple(_calls(each["tool_calls"])),
         question=str(each["question"] or ""),

@@ -12,7 +12,7 @@ from llmexp.config import Quality
 from llmexp.quality.grade import Given, Grade, graded, ungraded, unparsed
 from llmexp.quality.numbers import final_number
 from llmexp.quality.rules import NOTHING_EXPECTED, group_of
-from llmexp.quality.texts import plain, wordless
+from llmexp.quality.texts import plain, without_thoughts, wordless
 from llmexp.workload.kit import digest, user
 from llmexp.workload.request import Request
 
@@ -72,7 +72,7 @@ def _shown(expected: object) -> str:
 
 def score_of(text: str, pattern: str) -> float | None:
     """The grade that a reply names, from 0 to 1; None where it names none."""
-    held = group_of(re.compile(pattern, re.MULTILINE), text)
+    held = group_of(re.compile(pattern, re.MULTILINE), without_thoughts(text))
     if held is None:
         return None
     word = plain(held)

@@ -22,6 +22,15 @@ _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(?=\D)", re.MULTILINE)
 _ENDS = " \t\r\n\"'.,;:!*_"
 
 
+_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_THOUGHTS_END = re.compile(r"\A.*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
+
+
+def without_thoughts(text: str) -> str:
+    """An answer without thoughts that a server left in it: `<think>…</think>`, opened by the prompt or cut off."""
+    return _THOUGHTS_END.sub("", _THOUGHTS.sub("", text))
+
+
 def unfenced(text: str) -> str:
     """The inside of a text that is one code fence as a whole; else the text."""
     found = _FENCE.match(text)

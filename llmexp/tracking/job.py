@@ -29,7 +29,7 @@ OVER_LOAD = {"rate": ("over_requests_per_100_s", 100), "concurrency": ("over_con
 """What a search varied → name of its curves, and steps (whole numbers) for each unit of load."""
 SHORT_FACT = 100
 """Deployment facts up to this length also become tags, so that runs can be filtered by them."""
-GROUPS = ("model", "workload", "load", "slo", "ray")
+GROUPS = ("model", "workload", "load", "slo", "quality", "ray")
 """Config groups whose chosen option is worth a column of its own."""
 MAIN_LATENCIES = ("ttft_s", "e2e_latency_s", "time_per_output_token_s", "inter_token_latency_s")
 SHOWN_FIRST = ("p50", "p95", "p99", "mean", "stddev", "min", "p25", "p75", "p90", "max", "count")
