@@ -54,7 +54,7 @@ class Core:
         self._rows = Rows(self._journal)
         self._allowance = Allowance(task.price)
         self._owed = 0
-        """Requests that the worker asked for and that wait for money."""
+        """Requests that the worker asked for and that wait for money or for memory."""
         self._warm: list[Record] = []
         self._wishes: deque[Need | Resign] = deque()
         self._wake = threading.Event()
@@ -223,7 +223,7 @@ class Core:
             self._send_ready(shots)
             given += len(shots)
             if not shots:
-                self._owed = count - given if self._allowance.short else 0
+                self._owed = count - given if self._allowance.short or self._supply.crowded else 0
                 break
         return given
 

@@ -21,6 +21,8 @@ from llmexp.workload.tokens import Tokenizer
 
 COUNTING_S = 20.0
 """Counting tokens by calls to the endpoint may take so long, before the clock."""
+PREPARED_BYTES = 256 * 2**20
+"""Bodies that are prepared and not answered may have so many bytes, where they are enough to fill the streams twice."""
 
 
 class Supply:
@@ -55,6 +57,10 @@ class Supply:
         self._turns_given: set[int] = set()
         """Those among them that hold a stream already: the worker sends them as soon as it has them."""
         self._counting_s = 0.0
+        self._sizes: dict[int, int] = {}
+        """Bytes of each body that is prepared and not answered."""
+        self._bytes = 0
+        self._enough = max(8, 2 * (task.config.streams or 64) // task.workers)
 
     # -- which --------------------------------------------------------------------------------------------------------
 
@@ -93,10 +99,15 @@ class Supply:
     # -- handing over -------------------------------------------------------------------------------------------------
 
     def prepare(self, count: int) -> None:
-        """Prepare ahead until `count` requests wait to be handed over."""
-        while len(self._ahead) < count and (index := self._next_index()) is not None:
+        """Prepare ahead until `count` requests wait to be handed over, or until they take too much memory."""
+        while len(self._ahead) < count and not self.crowded and (index := self._next_index()) is not None:
             self._make(self._request(index), index)
             self._ahead.append(index)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether nothing more may be prepared before some of it has been answered: pictures are large."""
+        return self._bytes > PREPARED_BYTES and len(self._sizes) >= self._enough
 
     def warmup(self) -> list[Shot]:
         """The warm-up requests; their keys are negative."""
@@ -155,7 +166,9 @@ class Supply:
         """All that can be done long before the send."""
         self._requests[key] = self._counted(request)
         if not times_itself(self._client):
-            self._unsigned[key] = self._client.prepare(self._requests[key])
+            http = self._unsigned[key] = self._client.prepare(self._requests[key])
+            self._sizes[key] = len(http.body)
+            self._bytes += len(http.body)
         return key
 
     def _counted(self, request: Request) -> Request:
@@ -198,6 +211,7 @@ class Supply:
         self._unsigned.pop(key, None)
         self._given.pop(key, None)
         self._turns_given.discard(key)
+        self._bytes -= self._sizes.pop(key, 0)
         return self._requests.pop(key)
 
     def on_the_wire(self, count: int) -> list[int]:

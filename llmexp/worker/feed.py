@@ -40,6 +40,8 @@ class Feed(asyncio.Protocol):
         self.listener: Listener | None = None
         self.lost = False
         """The companion is gone."""
+        self.stopped: Stop | None = None
+        """The driver wants no more of this job; it may say so between two phases."""
         self._loaded = asyncio.Event()
         self._over = asyncio.Event()
         self._asked = 0
@@ -60,11 +62,14 @@ class Feed(asyncio.Protocol):
             self._loaded.set()
         elif isinstance(message, Over):
             self._over.set()
-        elif self.listener is None:
-            return
-        elif isinstance(message, SessionsEnded):
-            self.listener.sessions_ended(message.count)
         elif isinstance(message, Stop):
+            self._stop(message)
+        elif isinstance(message, SessionsEnded) and self.listener is not None:
+            self.listener.sessions_ended(message.count)
+
+    def _stop(self, message: Stop) -> None:
+        self.stopped = message
+        if self.listener is not None:
             self.listener.stop(cut=message.cut)
 
     def _queue(self, message: Ready) -> None:

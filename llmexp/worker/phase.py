@@ -91,7 +91,7 @@ class Phase:
         watching = SelfWatch(self._watch, lambda: self._feed.resign(monotonic_ns()))
         watching.start()
         try:
-            if self._feed.lost:
+            if self._feed.lost or self._feed.stopped is not None:
                 self.stop(cut=True)
             self._arrivals.start(start_ns)
             await self._done

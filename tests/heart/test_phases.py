@@ -11,6 +11,7 @@ from support.in_process import Outcome, config, pair, run
 from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.server import listening
 from llmexp.records import Record
+from llmexp.workload.request import Request
 
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 SLOW = Options(ttft=Latency(0.1), inter_token=Latency(0.05))
@@ -175,3 +176,45 @@ def test_a_worker_without_anything_to_send_is_done() -> None:
         assert outcome.records == []
 
     run(body())
+
+
+def test_a_stop_between_two_phases_is_not_forgotten() -> None:
+    async def body() -> None:
+        async with listening(QUICK) as (_, address), pair(config(address, run__warmup_requests=1)) as both:
+            await both.warm()
+            await both.give()
+            both.companion.stop(cut=False)
+            both.watch = await both.worker.run(warmup=False)
+            outcome = await both.finish()
+        assert both.watch.launched == 0
+        assert both.watch.stopped
+        assert outcome.records == []
+
+    run(body())
+
+
+def test_large_bodies_are_prepared_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmexp.companion.supply.PREPARED_BYTES", 5000)
+    most = 0
+
+    async def body() -> None:
+        nonlocal most
+        async with listening(QUICK) as (_, address), pair(config(address, run__max_requests=60)) as both:
+            supply = both.companion._supply
+            make = supply._make
+
+            def counted(request: Request, key: int) -> int:
+                nonlocal most
+                made = make(request, key)
+                most = max(most, len(supply._sizes))
+                return made
+
+            monkeypatch.setattr(supply, "_make", counted)
+            both.companion.prepare(60)
+            await both.measure(count=60)
+            outcome = await both.finish()
+        assert outcome.statuses() == ["completed"] * 60
+        assert supply._bytes == 0
+
+    run(body())
+    assert most <= 9
