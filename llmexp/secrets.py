@@ -128,13 +128,6 @@ def learn(environ: Mapping[str, str]) -> None:
                 register(found, unquote(found))
 
 
-def known(values: Iterable[str] = ()) -> frozenset[str]:
-    """The secret values that this process knows."""
-    register(*values)
-    _learn_once()
-    return frozenset(_known)
-
-
 def redact(text: str) -> str:
     """The text without any secret that is known, and without passwords in URLs."""
     pattern = _pattern or _compile()
