@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llmexp.clients import failures
 from llmexp.clients.base import ErrorClass, Failure, Response, classify_status
-from llmexp.clients.eventstream import EventMessage
+from llmexp.clients.eventstream import EventMessage, Unframed
+from llmexp.clients.http import Malformed
 from llmexp.clients.json_text import NotJson, loads
 
 _BY_CLASS: dict[ErrorClass, tuple[str, ...]] = {
@@ -79,6 +81,16 @@ def stream_failure(message: EventMessage) -> Failure | None:
         return None
     proper = (name or "")[:1].upper() + (name or "")[1:]
     return Failure.of("throttled" if _CLASS_OF.get(proper) == "throttled" else "in_stream", name, text)
+
+
+def unframed(error: Malformed) -> Failure:
+    """Bytes that are no frame: what a gateway said there in its own words, else that they do not parse."""
+    rest = error.rest.strip() if isinstance(error, Unframed) else b""
+    said = _json(rest) if rest[:1] == b"{" else {}
+    if said:
+        return failures.of_event(said)
+    text = rest[:200].decode("utf-8", "replace")
+    return Failure.of("malformed", None, f"{error}: {text}" if text and text.isprintable() else str(error))
 
 
 def _error_name(raw: object) -> str | None:

@@ -18,7 +18,7 @@ from llmexp.clients.base import Answer, HttpRequest, Response, Target, Usage
 from llmexp.clients.decoding import Draft, Payload, Wire, as_text, count, decode_payloads, text_inside
 from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
-from llmexp.clients.json_text import NotJson, loads, mapping
+from llmexp.clients.json_text import loads, mapping
 from llmexp.config import Model
 from llmexp.workload.request import Request
 
@@ -135,7 +135,7 @@ def _payloads(draft: Draft, response: Response) -> Iterator[Payload]:
             elif kind not in _PASSED:
                 draft.noise += 1
     except Malformed as error:
-        raise NotJson(str(error)) from None
+        draft.failure = aws_failures.unframed(error)
 
 
 def _take(draft: Draft, at_ns: int, event: str, tree: Mapping[str, object]) -> None:

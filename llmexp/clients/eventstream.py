@@ -25,6 +25,14 @@ _STRING = 7
 _BYTES = 6
 
 
+class Unframed(Malformed):
+    """Bytes where a frame should begin; a gateway may have written its own error there."""
+
+    def __init__(self, message: str, rest: bytes) -> None:
+        super().__init__(message)
+        self.rest = rest
+
+
 class EventMessage(NamedTuple):
     """One frame."""
 
@@ -75,7 +83,7 @@ def _frame_end(data: bytes, start: int) -> int | None:
         return None
     total, header_length, prelude_crc = _PRELUDE.unpack_from(data, start)
     if crc32(data[start : start + 8]) != prelude_crc:
-        raise Malformed(f"event stream: wrong checksum of the frame's prelude at byte {start}")
+        raise Unframed(f"event stream: wrong checksum of the frame's prelude at byte {start}", data[start:])
     end: int = start + total
     if total < PRELUDE + header_length + TRAILER:
         raise Malformed(f"event stream: {total} bytes cannot hold {header_length} bytes of headers, at byte {start}")

@@ -133,7 +133,7 @@ def _container_stream(response: Response) -> tuple[list[tuple[int, bytes]], Fail
             elif failure := aws_failures.stream_failure(message):
                 return body, failure
     except Malformed as error:
-        return body, Failure.of("malformed", None, str(error))
+        return body, aws_failures.unframed(error)
     return body, None
 
 

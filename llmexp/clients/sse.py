@@ -127,6 +127,6 @@ class _Reading:
     def _dispatch(self, at_ns: int, *, whole: bool) -> Iterator[SseEvent]:
         if self._strays:
             yield SseEvent(at_ns, self._event, b"\n".join(self._strays), whole, framed=False)
-        if self._data:
+        if self._data or (self._event == "error" and not self._strays):
             yield SseEvent(at_ns, self._event, b"\n".join(self._data), whole)
         self._data, self._strays, self._event = [], [], ""

@@ -21,7 +21,8 @@ HIDDEN_TOKENS = 200_000
 """Reasoning that is billed and not shown may be so much longer than the limit."""
 HIDDEN_PROMPT_TOKENS = 100_000
 """A server's own instructions may be so long."""
-_OVER_LIMIT = 8
+_OVER_LIMIT = 2
+"""The end of the answer may count."""
 _NEAR, _FEWER = 1.5, 1.25
 
 

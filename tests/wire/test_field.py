@@ -149,6 +149,22 @@ def test_an_exception_in_an_event_stream_wins_too(wire: str) -> None:
     assert (row.error_class, row.error_message, len(row.chunk_ns)) == ("in_stream", "half way", 5)
 
 
+@pytest.mark.parametrize("wire", ["bedrock", "sagemaker", "litellm/bedrock", "litellm/sagemaker_chat"])
+def test_what_a_gateway_writes_between_the_frames_is_told(wire: str) -> None:
+    speaks = speaker(wire)
+    row = seen(wire, texts(speaks, 5), b'{"message": "upstream gone", "code": 502}')
+    assert (row.error_class, row.error_code, row.error_message) == ("in_stream", "502", "upstream gone")
+    assert len(row.chunk_ns) == 5
+    page = seen(wire, texts(speaks, 5), b"<html>bad gateway</html>")
+    assert (page.error_class, len(page.chunk_ns)) == ("malformed", 5)
+    assert "<html>bad gateway" in (page.error_message or "")
+
+
+def test_an_error_event_without_data_is_one() -> None:
+    row = seen("openai", texts(speaker("openai"), 5), b"event: error\n\n", speaker("openai").done())
+    assert (row.error_class, row.error_message) == ("in_stream", "an error event without a message")
+
+
 def test_terminal_codes_and_halves_of_characters_in_an_error_are_shown_as_text() -> None:
     row = seen("openai", OpenAI().raw(b'error: {"message": "\\u001b[2Jgone \\ud83d"}\n\n'))
     assert row.error_message == "\\x1b[2Jgone \ufffd"
