@@ -1,7 +1,7 @@
 """The Ray driver of one load, and what it saw of the client, the hosts and the server."""
 
-from llmexp.benchmark.ahead import get_ready
-from llmexp.benchmark.cluster import ensure_ray, stop_ray
+from llmexp.benchmark.ahead import get_ready, stop_ray
+from llmexp.benchmark.cluster import ensure_ray
 from llmexp.benchmark.driver import Benchmark
 from llmexp.benchmark.measurement import Job, Measurement
 from llmexp.benchmark.sizing import share, workers_for

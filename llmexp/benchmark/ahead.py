@@ -1,4 +1,6 @@
-"""What can be done for a command's jobs before the first of them: nodes looked at, workers started."""
+"""What is done for a command's jobs as a whole: nodes looked at and workers started before the first, all ended after
+the last.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +28,12 @@ def get_ready(configs: Sequence[Config]) -> None:
         cores = sum(node.cores for node in nodes)
         workers = sizing.workers_for(first, own_stream=False, cores=cores, nodes=len(nodes))
         crew.start(crew.hosts(first, nodes), workers)
+
+
+def stop_ray() -> None:
+    """End the workers, and the Ray that was started for them."""
+    crew.dismiss()
+    cluster.stop_ray()
 
 
 def _look(config: Config) -> None:

@@ -294,11 +294,9 @@ def _default_token() -> Path:
 def _refusal(asked: Ray, error: BaseException) -> str:
     where = asked.address or "auto"
     said = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if asked.address and ":" in asked.address and not _answers(asked.address):
-        return (
-            f"ray.address: nothing answers at {where} ({said}); start it with `ray start --head`, or mend the address"
-        )
-    if _token_at_hand():
+    if where == "auto":
+        hint = "start one with `ray start --head`, or name the HOST:PORT of its head"
+    elif _token_at_hand():
         hint = "its Ray may want another token than the one in RAY_AUTH_TOKEN or ~/.ray/auth_token"
     else:
         hint = "if it uses token authentication, put its token into RAY_AUTH_TOKEN or ~/.ray/auth_token"

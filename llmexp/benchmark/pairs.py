@@ -145,6 +145,12 @@ class Crew:
         _await_room(fresh, limit_s=ROOM_S if reserve else BUILD_S)
         return taken
 
+    def dismiss(self) -> None:
+        """End all of them: the command is over, and Ray may be somebody else's."""
+        if self._session is cluster.session() and cluster.alive():
+            self.drop(list(self._pairs))
+        self._session, self._pairs, self._hosts = None, [], {}
+
     def drop(self, pairs: Sequence[Pair]) -> None:
         """End these: their state is not known any more."""
         for pair in pairs:

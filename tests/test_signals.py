@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM while something comes to an end: real signals to this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from llmexp.jobs.signals import SIGNALS, shielded
+
+
+def send(number: int) -> None:
+    """A signal, handled before this returns."""
+    os.kill(os.getpid(), number)
+    signal.sigtimedwait([], 0)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_one_signal_waits_and_is_told_afterwards(number: int) -> None:
+    before = [signal.getsignal(one) for one in SIGNALS]
+    done = []
+    with shielded() as shield:
+        assert not shield.rung
+        send(number)
+        done.append("recorded")
+    assert shield.rung
+    assert done == ["recorded"]
+    assert [signal.getsignal(one) for one in SIGNALS] == before
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+def test_a_second_signal_ends_it_at_once(second: int) -> None:
+    before = [signal.getsignal(one) for one in SIGNALS]
+    done = []
+    with pytest.raises(KeyboardInterrupt), shielded():
+        send(signal.SIGTERM)
+        send(second)
+        done.append("never")
+    assert not done
+    assert [signal.getsignal(one) for one in SIGNALS] == before
+
+
+def test_threads_that_get_no_signals_are_left_alone() -> None:
+    seen = []
+
+    def work() -> None:
+        with shielded() as shield:
+            seen.append(shield.rung)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]
