@@ -34,10 +34,15 @@ def test_one_signal_waits_and_is_told_afterwards(number: int) -> None:
 def test_a_second_signal_ends_it_at_once(second: int) -> None:
     before = [signal.getsignal(one) for one in SIGNALS]
     done = []
-    with pytest.raises(KeyboardInterrupt), shielded():
-        send(signal.SIGTERM)
-        send(second)
-        done.append("never")
+
+    def work() -> None:
+        with shielded():
+            send(signal.SIGTERM)
+            send(second)
+            done.append("never")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert not done
     assert [signal.getsignal(one) for one in SIGNALS] == before
 
