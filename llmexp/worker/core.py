@@ -37,9 +37,10 @@ class Core:
         """Join the companion's feed and open the connections, those of the job `before` among them where they fit."""
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self._feed, str(self._directory / SOCKET))
-        self._streams = before.hand_on(self) if before is not None else None
-        if self._streams is None:
-            self._streams = self._build_streams()
+        kept = before.hand_on(self) if before is not None else None
+        if kept is not None:
+            await kept.renew()
+        self._streams = kept or self._build_streams()
         await self._streams.open(self._plan.spare)
 
     def _build_streams(self) -> Streams:

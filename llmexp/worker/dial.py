@@ -120,11 +120,28 @@ class Dialer:
 
     async def _resolved(self, loop: asyncio.AbstractEventLoop) -> tuple[str, int]:
         if self._address is None:
-            host = (self._proxy.hostname if self._proxy else None) or self._target.host
-            port = (self._proxy.port or 80) if self._proxy else self._target.port
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            self._address = await self._first_that_answers(loop, [info[4][:2] for info in found], port)
+            addresses, port = await self._look_up(loop)
+            self._address = await self._first_that_answers(loop, addresses, port)
         return self._address
+
+    async def _look_up(self, loop: asyncio.AbstractEventLoop) -> tuple[list[tuple[object, ...]], int]:
+        host = (self._proxy.hostname if self._proxy else None) or self._target.host
+        port = (self._proxy.port or 80) if self._proxy else self._target.port
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return [info[4][:2] for info in found], port
+
+    async def renew(self) -> bool:
+        """Look the name up again, for another job; whether it still stands for the address in use."""
+        if self._address is None:
+            return True
+        try:
+            addresses, _ = await self._look_up(asyncio.get_running_loop())
+        except OSError:
+            return True  # as good as what we have
+        if any(str(address[0]) == self._address[0] for address in addresses):
+            return True
+        self._address = None
+        return False
 
     async def _first_that_answers(
         self, loop: asyncio.AbstractEventLoop, addresses: list[tuple[object, ...]], port: int

@@ -371,6 +371,12 @@ class Pool:
                 connection.abort()
             self.ended(exchange, exchange.tape(now, unfinished=True))
 
+    async def renew(self) -> None:
+        """Another job begins: drop connections to an address that the target's name has left."""
+        if not await self._dialer.renew():
+            for connection in list(self._idle):
+                connection.close()
+
     async def close(self) -> None:
         """Close every connection."""
         self.closed = True

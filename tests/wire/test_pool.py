@@ -283,6 +283,34 @@ def test_our_own_limit_cuts_what_is_in_flight() -> None:
     run(body)
 
 
+def test_a_name_that_moved_between_two_jobs_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with serve(streamed(EVENT)) as server:
+            target = Target("http", "localhost", server.port)
+            ends = Ends()
+            pool = Pool(Dialer(target), ends)
+            at = "127.0.0.1"
+
+            async def look_up(_dialer: Dialer, _loop: object) -> tuple[list[tuple[object, ...]], int]:
+                return [(at, server.port)], server.port
+
+            monkeypatch.setattr(Dialer, "_look_up", look_up)
+            await pool.open(2)
+            await pool.renew()
+            assert len(pool._idle) == 2
+            at = "127.0.0.2"
+            await pool.renew()
+            assert pool._idle == []
+            at = "127.0.0.1"
+            await pool.open(1)
+            pool.submit(Exchange(0, request(target), 1, 2))
+            (tape,) = await ends.wait(1)
+            assert tape.failure is None
+            await pool.close()
+
+    run(body)
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for 127.0.0.1."""
