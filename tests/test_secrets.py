@@ -140,6 +140,7 @@ ALLOWED = {
     "model.headers_env.Authorization": "MY_SECRET",
     "model.api_key_env": "OPENAI_API_KEY",
     "model.tokenizer": "o200k_base",
+    "workload.instruction": "Basic understanding suffices. Token by token, answer with the key to it.",
     "tracking.uri": "postgresql://me@h/db",
     "tracking.tags.team": "search",
     "model.deployment.command": "vllm serve m --max-model-len 4096 --tokenizer-mode auto --api-key $KEY",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from llmexp import secrets
 from llmexp.secrets import SHORTEST, credentials_in_url, is_credential_name, is_path
 
-_SCHEME = re.compile(r"^(Bearer|Basic|Token)\s+\S{8,}", re.IGNORECASE)
+_SCHEME = re.compile(r"(?:Bearer\s+\S{8,}|(?:Basic|Token)\s+(?=\S*[\d=])\S{8,})\s*", re.IGNORECASE)
 _OPTION = re.compile(r"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+)(?![-{$])(\S+)")
 _ASSIGNMENT = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*)=(?![-{$])(\S+)")
 _SHELL_VARIABLE = re.compile(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?")
@@ -111,11 +111,11 @@ def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, s
     holder = next((one for one in secret_values if _holds(key, text, one)), None)
     if holder is not None:
         secrets.register(holder)
-        return f"{key}: holds the value of the environment variable {secret_values[holder]}; {_remedy(path)}"
+        return _exported(key, path, secret_values[holder])
     header = path[:2] == ("model", "headers")
     variable = next((one for one in _INTERPOLATION.findall(text) if header or is_credential_name(one)), None)
     if variable is not None:
-        return f"{key}: holds the value of the environment variable {variable}; {_remedy(path)}"
+        return _exported(key, path, variable)
     for what, secret in credentials_in_url(text):
         secrets.register(secret)
         return f"{key}: this URL holds {what}; {_remedy(path, url=True)}"
@@ -124,7 +124,7 @@ def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, s
         return f"{key}: {option} holds a credential; {_IN_A_COMMAND}"
     if _by_variable(path, text):
         return None
-    if _SCHEME.match(text) or _is_named(path, value):
+    if _SCHEME.fullmatch(text) or _is_named(path, value):
         secrets.register(text, text.partition(" ")[2])
         return _named(key)
     return None
@@ -175,14 +175,19 @@ def _looks_drawn(text: str) -> bool:
     return len(text) >= 20 and any(letter.isdigit() for letter in text) and any(letter.islower() for letter in text)
 
 
+def _exported(key: str, path: tuple[str, ...], variable: str) -> str:
+    return f"{key}: holds the value of the environment variable {variable}; {_remedy(path, exported=True)}"
+
+
 def _named(key: str) -> str:
     return f"{key}: looks like a secret; {_remedy(tuple(key.split('.')))}"
 
 
-def _remedy(path: tuple[str, ...], *, url: bool = False) -> str:
+def _remedy(path: tuple[str, ...], *, url: bool = False, exported: bool = False) -> str:
     """What to do instead, for each part of a configuration."""
+    name_it = "name the variable" if exported else "export it as an environment variable, and name that"
     if path[:2] == ("model", "headers"):
-        return f"export it as an environment variable, and name that in model.headers_env.{'.'.join(path[2:])}"
+        return f"{name_it} in model.headers_env.{'.'.join(path[2:])}"
     if path[:2] == ("tracking", "uri"):
         return "export MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, instead"
     if path[:1] == ("tracking",):
@@ -192,6 +197,6 @@ def _remedy(path: tuple[str, ...], *, url: bool = False) -> str:
     if path[:2] == ("model", "deployment"):
         return _IN_A_COMMAND
     if path[:1] == ("model",) or "model" in path:
-        where = "take it out of the URL, export" if url else "export"
-        return f"{where} it as an environment variable, and name that in model.api_key_env or model.headers_env"
-    return "export it as an environment variable where the program that needs it reads it, and leave it out here"
+        first = "take it out of the URL, " if url else ""
+        return f"{first}{name_it} in model.api_key_env or model.headers_env"
+    return "leave it out here, and let the program that needs it read it from its environment"
