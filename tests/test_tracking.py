@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from llmexp.config import Tracking
 from llmexp.errors import ConfigError, RecordingError
 from llmexp.results import Run, parse
 from llmexp.tracking import MlflowStore, NoStore, download, open_store, store_uri
-from llmexp.tracking.connection import shown_uri
+from llmexp.tracking.connection import created_alone, shown_uri
 from llmexp.tracking.job import job_entry, metrics_of
 from llmexp.tracking.names import PARAM_LIMIT, as_params, clean_name
 from llmexp.tracking.sweep import sweep_of
@@ -415,3 +416,13 @@ def test_importing_it_imports_no_mlflow() -> None:
 def test_the_entry_of_a_replaced_attempt_is_superseded(tmp_path: Path) -> None:
     assert job_entry(Run.at(write_job(tmp_path / "4.attempt2", result("x")))).tags["llmexp.superseded"] == "true"
     assert "llmexp.superseded" not in job_entry(Run.at(write_job(tmp_path / "4", result("y")))).tags
+
+
+def test_one_process_at_a_time_creates_a_database_and_no_file_marks_it(tmp_path: Path) -> None:
+    with created_alone(tmp_path / "mlflow.db"):
+        assert list(tmp_path.iterdir()) == []
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 import re
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from llmexp.config.places import cache_dir
 from llmexp.errors import LlmexpError, RecordingError
 from llmexp.secrets import redact
 
@@ -78,12 +76,12 @@ def connect(uri: str) -> MlflowClient:
 
 @contextlib.contextmanager
 def created_alone(database: Path) -> Iterator[None]:
-    """Holds a lock per database and user: several processes that create one at the same time would all fail."""
+    """Holds a lock: several processes that create a database at the same time would all fail.
+
+    The lock is on the folder itself, so there is no file of ours that anybody could put a link in the place of.
+    """
     database.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(str(database).encode()).hexdigest()[:16]
-    own = cache_dir() / "locks"
-    own.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(own / f"{digest}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(database.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
