@@ -16,6 +16,9 @@ from llmexp.worker.plan import NS, Plan, Watch
 from llmexp.worker.pool import Exchange, Tape
 from llmexp.worker.watching import SelfWatch
 
+WARM_STREAMS = 4
+"""At most so many warm-up requests at a time, where the load has no ceiling."""
+
 
 class Streams(Protocol):
     """What a phase needs of the thing that carries exchanges (`pool.Pool`, or LiteLLM's own streams)."""
@@ -55,7 +58,7 @@ class Phase:
         self._loop = asyncio.get_running_loop()
         self._watch = Watch()
         self._most = None if warmup else plan.max_requests
-        self._limit = plan.streams
+        self._limit = max(1, plan.streams or WARM_STREAMS) if warmup else plan.streams
         self._scheduled = plan.offsets is not None and not warmup
         self._arrivals = self._arrive()
         self._taken = 0
@@ -76,7 +79,7 @@ class Phase:
         plan = self._plan
         if self._scheduled and plan.offsets is not None:
             return Scheduled(plan.offsets, plan.timeout_s, self._slot, self._check_done)
-        return Slots(self._limit or 4, () if self._warmup else plan.limits[1:], self._slot, self._set_limit)
+        return Slots(self._limit or 0, () if self._warmup else plan.limits[1:], self._slot, self._set_limit)
 
     async def run(self, start_ns: int) -> Watch:
         """The whole phase; returns when the last exchange has ended or been cut."""

@@ -116,6 +116,22 @@ def test_a_ramp_allows_more_at_each_step() -> None:
     run(body())
 
 
+def test_a_ramp_whose_first_step_gives_this_worker_nothing() -> None:
+    async def body() -> None:
+        async with listening(QUICK) as (_, address):
+            ramp = {"load__kind": "ramp", "load__from": 1, "load__to": 4, "load__of": "concurrency"}
+            told = config(address, **ramp, concurrency=None, run__warmup_requests=2)
+            async with pair(told, streams=0, limits=((0.0, 0), (0.05, 2)), timeout_s=5, spare=2) as both:
+                assert len(await both.warm()) == 2
+                watch = await both.measure()
+                outcome = await both.finish()
+        assert outcome.statuses() == ["completed"] * 8
+        assert min(row.sent_ns or 0 for row in outcome.records) >= watch.started_ns + 0.049 * NS
+        assert most_in_flight(outcome.records) == 2
+
+    run(body())
+
+
 def test_nothing_starts_after_the_time_and_grace_cuts_the_rest() -> None:
     async def body() -> Outcome:
         async with listening(SLOW) as (_, address):
