@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import pickle
 import shutil
-import tempfile
 import threading
 import time
 from collections import deque
 from dataclasses import replace
-from pathlib import Path
 
 from llmexp.clients.base import Client, Failure, Target
 from llmexp.companion import ahead, luggage
@@ -29,7 +27,20 @@ from llmexp.companion.task import Built, Drained, Task, Work
 from llmexp.records import Record
 from llmexp.worker import journal
 from llmexp.worker.journal import Journal
-from llmexp.worker.line import ODOMETER, Loaded, Need, Odometer, Over, Ready, Resign, SessionsEnded, Shot, Stop, unpack
+from llmexp.worker.line import (
+    ODOMETER,
+    Loaded,
+    Need,
+    Odometer,
+    Over,
+    Ready,
+    Resign,
+    SessionsEnded,
+    Shot,
+    Stop,
+    private_folder,
+    unpack,
+)
 from llmexp.worker.pool import Tape
 from llmexp.workload.request import Message, Request
 from llmexp.workload.tokens import Tokenizer
@@ -45,7 +56,7 @@ class Core:
     """One companion, one job."""
 
     def __init__(self, task: Task, files: Luggage | None = None) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="llmexp-"))
+        self._directory = private_folder()
         self._task = replace(task, config=luggage.unpack(task.config, files or {}, self._directory))
         self._odometer = Odometer(self._directory / ODOMETER, create=True)
         self._feed = Feed(self._directory)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import socket
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +22,7 @@ from llmexp.companion.tally import hopeless
 from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.server import listening
 from llmexp.records import Record, from_batch
+from llmexp.worker.line import SOCKET, private_folder
 
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 SLOW = Options(ttft=Latency(30.0), inter_token=Latency(0.05))
@@ -270,3 +274,16 @@ def test_what_a_driver_is_told_of_a_pair() -> None:
             assert (await both.finish()).problem is None
 
     run(body())
+
+
+def test_a_long_temporary_folder_leaves_room_for_the_socket_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("t" * 86)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    folder = private_folder()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / SOCKET))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(folder)
