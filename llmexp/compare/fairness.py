@@ -296,9 +296,12 @@ def _outputs(one: Side, two: Side) -> Iterator[Finding]:
     high, low = max(means[0], means[1]), min(means[0], means[1])
     if high / low - 1 > OUTPUT_TOLERANCE:
         forced = all(bool(run.settings.get("workload.force_output")) for run in (*one.runs, *two.runs))
-        remedy = (
-            "the server did not hold the length asked for" if forced else "workload.force_output=true evens them out"
-        )
+        graded = any(run.requests.graded for run in (*one.runs, *two.runs))
+        remedy = "workload.force_output=true evens them out"
+        if forced:
+            remedy = "the server did not hold the length asked for"
+        elif graded:
+            remedy = "what is graded may be as long as it likes"
         text = (
             f"{longer.label}'s answers are {100 * (high / low - 1):.0f} % longer than {shorter.label}'s "
             f"({digits(high)} against {digits(low)} tokens), which latency, requests/s and cost follow; {remedy}"

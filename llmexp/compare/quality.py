@@ -51,6 +51,8 @@ class Right:
     text: str = ""
     labels: tuple[str, ...] = ()
     p: float | None = None
+    shown: bool = True
+    """False: for machines alone. Where chance has a part in answers, that they differ is no news to a person."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -155,7 +157,7 @@ def _effects(grid: Grid, stack: Stack, alpha: float) -> Iterator[Right]:
         rising = sorted((cell for cell in cells if cell.family == family), key=lambda cell: cell.level)
         for cell in rising[1:]:
             low, high = grid.at(stack, rising[0]), grid.at(stack, cell)
-            if any(run.searched for run in (*low, *high)) or not _tells(low):
+            if any(run.searched for run in (*low, *high)) or not (_settled(low) or _graded(low)):
                 continue
             for metric, gap in (
                 (RIGHT, difference(answers_of(low), answers_of(high))),
@@ -163,13 +165,17 @@ def _effects(grid: Grid, stack: Stack, alpha: float) -> Iterator[Right]:
             ):
                 if gap is not None:
                     right = Right(metric, stack, stack, rising[0], cell, gap, _margin(low), alpha, "undecided")
+                    right = replace(right, shown=metric == RIGHT or _settled(low))
                     yield _first_call(right, _graded_unlike(low, high) if metric == RIGHT else (), grid)
 
 
-def _tells(runs: Sequence[Run]) -> bool:
-    """Whether answers say anything about the load: they are graded, or nothing was left to chance."""
-    temperature = number(branch(runs[0].config, "model", "params"), "temperature")
-    return temperature == 0 or any(run.requests.graded for run in runs)
+def _settled(runs: Sequence[Run]) -> bool:
+    """Whether nothing was left to chance: the same question should get the same answer."""
+    return number(branch(runs[0].config, "model", "params"), "temperature") == 0
+
+
+def _graded(runs: Sequence[Run]) -> bool:
+    return any(run.requests.graded for run in runs)
 
 
 def _identical(low: Sequence[Run], high: Sequence[Run]) -> Difference | None:

@@ -122,7 +122,7 @@ def verdicts(comparison: Comparison) -> list[tuple[str, str]]:
     told: list[tuple[str, str]] = [(verdict_text(comparison, each), each.call) for each in comparison.verdicts]
     told += [(right_text(comparison, right), right.call) for right in comparison.rights]
     told = told if len(told) > 1 else []
-    return told + [(right_text(comparison, right), right.call) for right in comparison.load_effects]
+    return told + [(right_text(comparison, right), right.call) for right in comparison.load_effects if right.shown]
 
 
 def verdict_text(comparison: Comparison, contrast: Contrast) -> str:

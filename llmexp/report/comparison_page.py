@@ -109,7 +109,7 @@ def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], dir
         stacks=[{"at": at, "label": stack.label} for at, stack in enumerate(grid.stacks)],
         verdicts=[_verdict(compared, contrast) for contrast in compared.verdicts],
         rights=[answers.verdict(right) for right in compared.rights],
-        effects=[answers.verdict(right) for right in compared.load_effects],
+        effects=[answers.verdict(right) for right in compared.load_effects if right.shown],
         right_margin=digits(100 * (compared.rights or compared.load_effects)[0].margin, 2) if graded else "",
         right_plots=next((drawn for title, _, drawn in sections if title == "right"), []),
         wrong=list(_wrong(compared)),

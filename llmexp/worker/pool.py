@@ -30,6 +30,8 @@ KEPT_BYTES = 2**20
 """What is kept of a response that is too large."""
 PIECE_BYTES = 64
 """What a read costs beside its bytes."""
+DROPPED_WITHIN_NS = NS // 4
+"""A server that closes a connection so soon after its response, unannounced, does so after every one."""
 LEAST_ROUND_TRIP_NS = 1_000_000
 _HUNG_UP = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 
@@ -119,7 +121,7 @@ class Exchange:
 class Connection(Dialled):
     """One HTTP/1.1 connection: at most one exchange at a time."""
 
-    __slots__ = ("_ended", "_keep", "alive", "exchange", "parser", "pool", "transport")
+    __slots__ = ("_answered_ns", "_ended", "_keep", "alive", "exchange", "parser", "pool", "transport")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -129,6 +131,8 @@ class Connection(Dialled):
         self.parser: httptools.HttpResponseParser | None = None
         self._ended = False
         self._keep = False
+        self._answered_ns: int | None = None
+        """When its last response ended."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
@@ -173,7 +177,8 @@ class Connection(Dialled):
             return
         if self._ended:
             self.exchange = None
-            if self._keep:
+            self._answered_ns = now
+            if self._keep and not self.pool.single_use:
                 self.pool.release(self)
             else:
                 self.close()
@@ -191,11 +196,19 @@ class Connection(Dialled):
 
     def connection_lost(self, exc: Exception | None) -> None:
         now = monotonic_ns()
+        if self._was_dropped(now):
+            self.pool.single_use = True
         self.alive = False
         self.pool.forget(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             self.pool.lost(exchange, now, exc)
+
+    def _was_dropped(self, now: int) -> bool:
+        """Whether the server closed it right after a response, though it had not said that it would."""
+        if self._answered_ns is None or not self.alive or now - self._answered_ns > DROPPED_WITHIN_NS:
+            return False
+        return self.exchange is None or not self.exchange.pieces
 
     def close(self) -> None:
         """Close in order; the exchange, if any, has been taken off."""
@@ -230,6 +243,8 @@ class Pool:
         self.spare = spare
         """Idle connections to keep open ahead of need."""
         self.closed = False
+        self.single_use = False
+        """The server closes connections after a response without saying so: none is used twice from then on."""
 
     @property
     def in_flight(self) -> int:

@@ -417,3 +417,15 @@ def test_plain_http_names_the_whole_url_to_a_proxy(monkeypatch: pytest.MonkeyPat
     http = HttpRequest("POST", "/v1/x", (), b"")
     assert through_proxy(http, Target("http", "api.test", 8000)).path == "http://api.test:8000/v1/x"
     assert through_proxy(http, Target("http", "127.0.0.1", 8000)).path == "/v1/x"
+
+
+def test_a_server_that_drops_each_connection_unannounced_costs_one_request_at_most() -> None:
+    async def body() -> None:
+        script = [*streamed(EVENT), 0.003, End.CLOSE]
+        async with serve(*[script] * 40) as server:
+            tapes, pool = await one_after_another(server.port, 12)
+            await pool.close()
+        assert pool.single_use
+        assert sum(tape.failure is not None for tape in tapes) <= 1
+
+    run(body)
