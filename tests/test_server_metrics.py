@@ -109,6 +109,52 @@ def test_sglang_tgi_and_llama_cpp_under_the_same_names() -> None:
     )
 
 
+def test_dynamo_triton_and_tensorrt_llm_under_the_same_names() -> None:
+    dynamo = """\
+dynamo_frontend_inflight_requests{model="m"} 12
+dynamo_frontend_queued_requests{model="m"} 3
+dynamo_frontend_requests_total{model="m",status="success"} 7
+dynamo_frontend_requests_total{model="other",status="success"} 9
+dynamo_frontend_output_tokens_total{model="m"} 450
+dynamo_frontend_time_to_first_token_seconds_sum{model="m"} 1.5
+dynamo_frontend_time_to_first_token_seconds_count{model="m"} 7
+"""
+    found = {"running": 12, "waiting": 3, "requests": 7, "output_tokens": 450, "ttft_sum_s": 1.5, "ttft_count": 7}
+    assert values(dynamo, "m") == ("dynamo", found)
+    triton = """\
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 3
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="scheduled",version="1"} 4
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="max",version="1"} 512
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="tensorrt_llm",version="1"} 0.25
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="tensorrt_llm",version="1"} 6239
+nv_inference_request_success{model="tensorrt_llm",version="1"} 11
+"""
+    assert values(triton, "m") == ("triton", {"running": 4, "waiting": 3, "kv_cache_usage": 0.25, "requests": 11})
+    served = "trtllm_num_requests_waiting 2\ntrtllm_request_queue_time_seconds_sum 0.5\n"
+    assert values(served, "m") == ("tensorrt-llm", {"waiting": 2, "queue_sum_s": 0.5})
+
+
+def test_preemptions_and_the_queue_inside_the_server() -> None:
+    text = """\
+vllm:num_preemptions_total{model_name="m"} 5
+vllm:request_queue_time_seconds_sum{model_name="m"} 2.0
+vllm:request_queue_time_seconds_count{model_name="m"} 8
+"""
+    found = values(text, "m")[1]
+    assert found == {"preemptions": 5, "queue_sum_s": 2.0, "queue_count": 8}
+    change = server_side.changes([reading(0), reading(1, **found)])
+    assert change == {"preemptions": 5, "queue_mean_s": 0.25}
+
+
+def test_a_gap_between_both_times_to_first_token_is_explained() -> None:
+    near = checked(ttft_mean_s=0.3, connect_s=0.01)["ttft_mean_s"]["remark"]
+    assert "of the 100 ms between, about 10 ms is the network" in str(near)
+    assert "the rest a proxy, or a queue before the server's own clock starts" in str(near)
+    far = str(checked(ttft_mean_s=0.3, connect_s=0.2)["ttft_mean_s"]["remark"])
+    assert "about 100 ms is the network" in far
+    assert "proxy" not in far
+
+
 def test_the_text_format_in_its_corners() -> None:
     text = r"""
 # a comment
@@ -180,7 +226,7 @@ def checked(engine: prometheus.Engine = prometheus.ENGINES[0], **client: float) 
 def test_both_sides_agree_within_two_percent() -> None:
     assert all(check["agrees"] and check["remark"] is None for check in checked(output_tokens=985).values())
     assert "input_tokens" not in checked(input_tokens=None)  # type: ignore[arg-type]
-    llamacpp = prometheus.ENGINES[-1]
+    llamacpp = next(engine for engine in prometheus.ENGINES if engine.name == "llama.cpp")
     assert checked(llamacpp, input_tokens=600, cached_tokens=100)["input_tokens"]["agrees"]
 
 

@@ -7,7 +7,9 @@
 | `prefix_cache_hits`, `prefix_cache_queries` | tokens found in the prefix cache, of those looked up; counters |
 | `prefix_cache_hit_rate` | the same as the server's own share, 0 to 1, where it has no counters |
 | `input_tokens`, `output_tokens`, `requests` | counters since the server started |
+| `preemptions` | requests put back because memory ran out; a counter |
 | `ttft_sum_s`, `ttft_count` | time to first token, summed, and of how many requests |
+| `queue_sum_s`, `queue_count` | waiting before the engine took a request, summed, and of how many requests |
 
 A name that a server does not publish is absent.
 """
@@ -28,7 +30,9 @@ _LINE = re.compile(
 )
 _LABEL = re.compile(r'(\w+)\s*=\s*"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
-_MODEL_LABEL = "model_name"
+_MODEL_LABELS = ("model_name", "model")
+_SPECIFIC = re.compile(r"(?P<name>[^{]+)\{(?P<label>\w+)=(?P<value>[^}]+)\}")
+"""A name that means one thing for one value of a label."""
 _SHARES = frozenset({"kv_cache_usage", "prefix_cache_hit_rate"})
 """Not summed over a server's engines but averaged."""
 
@@ -53,10 +57,29 @@ class Engine:
     @property
     def wanted(self) -> frozenset[str]:
         """Every name it may use."""
-        return frozenset(name for names in self.names.values() for name in names)
+        return frozenset(name.partition("{")[0] for names in self.names.values() for name in names)
 
 
 ENGINES = (
+    Engine(
+        "dynamo",
+        {
+            "running": ("dynamo_frontend_inflight_requests",),
+            "waiting": ("dynamo_frontend_queued_requests",),
+            "kv_cache_usage": (
+                "dynamo_component_gpu_cache_usage_percent",
+                "dynamo_component_kvstats_gpu_cache_usage_percent",
+            ),
+            "prefix_cache_hit_rate": ("dynamo_component_kvstats_gpu_prefix_cache_hit_rate",),
+            "prefix_cache_hits": ("dynamo_frontend_cached_tokens_sum",),
+            "prefix_cache_queries": ("dynamo_frontend_input_sequence_tokens_sum",),
+            "input_tokens": ("dynamo_frontend_input_sequence_tokens_sum",),
+            "output_tokens": ("dynamo_frontend_output_tokens_total", "dynamo_frontend_output_sequence_tokens_sum"),
+            "requests": ("dynamo_frontend_requests_total",),
+            "ttft_sum_s": ("dynamo_frontend_time_to_first_token_seconds_sum",),
+            "ttft_count": ("dynamo_frontend_time_to_first_token_seconds_count",),
+        },
+    ),
     Engine(
         "vllm",
         {
@@ -77,6 +100,9 @@ ENGINES = (
             "input_tokens": ("vllm:prompt_tokens_total", "vllm:prompt_tokens"),
             "output_tokens": ("vllm:generation_tokens_total", "vllm:generation_tokens"),
             "requests": ("vllm:request_success_total", "vllm:request_success"),
+            "preemptions": ("vllm:num_preemptions_total", "vllm:num_preemptions"),
+            "queue_sum_s": ("vllm:request_queue_time_seconds_sum",),
+            "queue_count": ("vllm:request_queue_time_seconds_count",),
             "ttft_sum_s": ("vllm:time_to_first_token_seconds_sum",),
             "ttft_count": ("vllm:time_to_first_token_seconds_count",),
         },
@@ -93,6 +119,9 @@ ENGINES = (
             "input_tokens": ("sglang:prompt_tokens_total",),
             "output_tokens": ("sglang:generation_tokens_total",),
             "requests": ("sglang:num_requests_total",),
+            "preemptions": ("sglang:num_retracted_requests_total", "sglang:num_retracted_reqs_total"),
+            "queue_sum_s": ("sglang:queue_time_seconds_sum",),
+            "queue_count": ("sglang:queue_time_seconds_count",),
             "ttft_sum_s": ("sglang:time_to_first_token_seconds_sum",),
             "ttft_count": ("sglang:time_to_first_token_seconds_count",),
         },
@@ -105,6 +134,8 @@ ENGINES = (
             "input_tokens": ("tgi_request_input_length_sum",),
             "output_tokens": ("tgi_request_generated_tokens_sum",),
             "requests": ("tgi_request_success", "tgi_request_success_total"),
+            "queue_sum_s": ("tgi_request_queue_duration_sum",),
+            "queue_count": ("tgi_request_queue_duration_count",),
         },
     ),
     Engine(
@@ -117,6 +148,29 @@ ENGINES = (
             "output_tokens": ("llamacpp:tokens_predicted_total",),
         },
         input_without_cached=True,
+    ),
+    Engine(
+        "tensorrt-llm",
+        {
+            "running": ("trtllm_num_requests_running", "trtllm:num_requests_running"),
+            "waiting": ("trtllm_num_requests_waiting", "trtllm:num_requests_waiting"),
+            "kv_cache_usage": ("trtllm_kv_cache_utilization", "trtllm:kv_cache_utilization"),
+            "prefix_cache_hit_rate": ("trtllm_kv_cache_hit_rate", "trtllm:kv_cache_hit_rate"),
+            "requests": ("trtllm_request_success_total", "trtllm:request_success_total"),
+            "ttft_sum_s": ("trtllm_time_to_first_token_seconds_sum", "trtllm:time_to_first_token_seconds_sum"),
+            "ttft_count": ("trtllm_time_to_first_token_seconds_count", "trtllm:time_to_first_token_seconds_count"),
+            "queue_sum_s": ("trtllm_request_queue_time_seconds_sum", "trtllm:request_queue_time_seconds_sum"),
+            "queue_count": ("trtllm_request_queue_time_seconds_count", "trtllm:request_queue_time_seconds_count"),
+        },
+    ),
+    Engine(
+        "triton",
+        {
+            "running": ("nv_trt_llm_request_metrics{request_type=scheduled}",),
+            "waiting": ("nv_trt_llm_request_metrics{request_type=waiting}", "nv_inference_pending_request_count"),
+            "kv_cache_usage": ("nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}",),
+            "requests": ("nv_inference_request_success",),
+        },
     ),
 )
 _WANTED = frozenset[str]().union(*(engine.wanted for engine in ENGINES))
@@ -151,11 +205,12 @@ def read(text: str, model: str) -> tuple[Engine, dict[str, float]] | None:
     Where the server tells its models apart and `model` is one of them, only that one counts.
     """
     samples = [sample for sample in parse(text, _WANTED) if math.isfinite(sample.value)]
-    if any(sample.labels.get(_MODEL_LABEL) == model for sample in samples):
-        samples = [sample for sample in samples if sample.labels.get(_MODEL_LABEL, model) == model]
-    by_name: dict[str, list[float]] = {}
+    for label in _MODEL_LABELS:
+        if any(sample.labels.get(label) == model for sample in samples):
+            samples = [sample for sample in samples if sample.labels.get(label, model) == model]
+    by_name: dict[str, list[Sample]] = {}
     for sample in samples:
-        by_name.setdefault(sample.name, []).append(sample.value)
+        by_name.setdefault(sample.name, []).append(sample)
     for engine in ENGINES:
         values = dict(_common(engine, by_name))
         if values:
@@ -163,8 +218,17 @@ def read(text: str, model: str) -> tuple[Engine, dict[str, float]] | None:
     return None
 
 
-def _common(engine: Engine, by_name: Mapping[str, list[float]]) -> Iterable[tuple[str, float]]:
+def _common(engine: Engine, by_name: Mapping[str, list[Sample]]) -> Iterable[tuple[str, float]]:
     for common, names in engine.names.items():
-        found = next((by_name[name] for name in names if name in by_name), None)
+        found = next((values for name in names if (values := _values(by_name, name))), None)
         if found is not None:
             yield common, sum(found) / (len(found) if common in _SHARES else 1)
+
+
+def _values(by_name: Mapping[str, list[Sample]], name: str) -> list[float]:
+    """The values of `name`, or of `name{label=value}`."""
+    specific = _SPECIFIC.fullmatch(name)
+    if specific is None:
+        return [sample.value for sample in by_name.get(name, ())]
+    samples = by_name.get(specific["name"], ())
+    return [sample.value for sample in samples if sample.labels.get(specific["label"]) == specific["value"]]

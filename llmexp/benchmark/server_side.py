@@ -20,7 +20,7 @@ LIMIT = 0.02
 TTFT_FLOOR_S = 0.005
 """Smaller differences in mean time to first token say nothing."""
 GAUGES = ("running", "waiting", "kv_cache_usage", "prefix_cache_hit_rate")
-COUNTERS = ("input_tokens", "output_tokens", "requests", "prefix_cache_hits", "prefix_cache_queries")
+COUNTERS = ("input_tokens", "output_tokens", "requests", "preemptions", "prefix_cache_hits", "prefix_cache_queries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Received:
     ttft_mean_s: float | None
     lost: int = 0
     """Requests that failed or were cut."""
+    connect_s: float | None = None
+    """The fastest connection: about one round trip."""
 
 
 def received(observed: Observed, ttft_mean_s: float | None) -> Received:
@@ -52,6 +54,7 @@ def received(observed: Observed, ttft_mean_s: float | None) -> Received:
         cached_tokens=int(cached.sum()),
         ttft_mean_s=ttft_mean_s,
         lost=int(sent.sum()) - int(observed.completed.sum()),
+        connect_s=float(observed.connect_s[observed.connect_s > 0].min()) if (observed.connect_s > 0).any() else None,
     )
 
 
@@ -109,13 +112,16 @@ def report(watch: Watch, steps: Steps | None, client: Received) -> dict[str, Any
 def changes(readings: Sequence[Reading]) -> dict[str, float | int | None]:
     """What was added between the first reading and the last; None where a counter fell (the server started anew)."""
     first, last = readings[0].values, readings[-1].values
-    added = {name: _added(first, last, name) for name in (*COUNTERS, "ttft_sum_s", "ttft_count")}
+    sums = ("ttft_sum_s", "ttft_count", "queue_sum_s", "queue_count")
+    added = {name: _added(first, last, name) for name in (*COUNTERS, *sums)}
     count, total = added.pop("ttft_count"), added.pop("ttft_sum_s")
+    queued, waited = added.pop("queue_count"), added.pop("queue_sum_s")
     queries, hits = added.pop("prefix_cache_queries"), added.pop("prefix_cache_hits")
     change: dict[str, float | int | None] = {
         name: value if value is None else round(value) for name, value in added.items()
     }
     change["ttft_mean_s"] = total / count if count and total is not None else None
+    change["queue_mean_s"] = waited / queued if queued and waited is not None else None
     change["prefix_cache_hit_rate"] = hits / queries if queries and hits is not None else None
     change["first_tokens"] = None if count is None else round(count)
     return {name: value for name, value in change.items() if value is not None}
@@ -152,7 +158,7 @@ def curves(readings: Sequence[Reading], steps: Steps | None) -> dict[str, list[A
     for name in GAUGES:
         if name in series:
             found[name] = _plain(_means(at_s, series[name], edges))
-    for name in ("input_tokens", "output_tokens"):
+    for name in ("input_tokens", "output_tokens", "preemptions"):
         if name in series:
             found[f"{name}_per_s"] = _plain(np.diff(series[name](edges)) / np.diff(edges))
     if "prefix_cache_hits" in series and "prefix_cache_queries" in series:
@@ -191,7 +197,7 @@ def _checks(change: Mapping[str, Any], client: Received, *, without_cached: bool
         sent = client.input_tokens - (client.cached_tokens if without_cached else 0)
         yield _counted("input_tokens", change["input_tokens"], sent, client.lost)
     if "ttft_mean_s" in change and client.ttft_mean_s is not None:
-        yield _ttft(change["ttft_mean_s"], client.ttft_mean_s)
+        yield _ttft(change["ttft_mean_s"], client.ttft_mean_s, change.get("queue_mean_s"), client.connect_s)
 
 
 def _counted(name: str, served: int, seen: int, lost: int) -> dict[str, Any]:
@@ -208,16 +214,31 @@ def _counted(name: str, served: int, seen: int, lost: int) -> dict[str, Any]:
     return _check(name, served, seen, difference, None if agrees else words)
 
 
-def _ttft(served_s: float, seen_s: float) -> dict[str, Any]:
+def _ttft(served_s: float, seen_s: float, queue_s: float | None, connect_s: float | None) -> dict[str, Any]:
     gap_s = seen_s - served_s
     difference = -gap_s / seen_s if seen_s else None
-    words = f"the server's mean time to first token is {served_s * 1e3:.4g} ms, this client's {seen_s * 1e3:.4g} ms: "
+    words = f"the server's mean time to first token is {_ms(served_s)}, this client's {_ms(seen_s)}: "
     if gap_s > 0:
-        words += "the rest is the network, a proxy, or a queue before the server's own clock starts."
+        words += _of_the_gap(gap_s, connect_s)
     else:
         words += "the server's figure holds requests that were not ours, or that did not complete."
+    if queue_s is not None:
+        words += f" Inside the server a request waited {_ms(queue_s)} on average before the engine took it."
     agrees = abs(gap_s) <= max(TTFT_FLOOR_S, LIMIT * seen_s)
     return _check("ttft_mean_s", served_s, seen_s, difference, None if agrees else words)
+
+
+def _of_the_gap(gap_s: float, connect_s: float | None) -> str:
+    """Where the time between both clocks goes: a round trip on the network, the rest before the server's clock."""
+    before = "a proxy, or a queue before the server's own clock starts."
+    if connect_s is None:
+        return f"the rest is the network, {before}"
+    network = f"of the {_ms(gap_s)} between, about {_ms(min(connect_s, gap_s))} is the network (as a connection took)"
+    return f"{network}." if connect_s > 0.8 * gap_s else f"{network}, the rest {before}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.4g} ms"
 
 
 def _check(name: str, server: float, client: float, difference: float | None, words: str | None) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from llmexp.json_types import branch
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.wording import digits
 from llmexp.report.figures import BAD, HEIGHT_IN, SERIES, WIDE_IN, Plot, colour, label_axis, legend, margins, plot
@@ -24,7 +26,7 @@ def timeline(run: Run, name: str, title: str) -> Plot | None:
     curves = _curves(run)
     if curves is None:
         return None
-    panels = [panel for panel in _PANELS if panel[0] != "errors" or any(_values(curves, "errors"))]
+    panels = [panel for panel in _PANELS if panel[0] in _ALWAYS or any(_values(curves, panel[0]))]
 
     def draw(figure: Figure) -> None:
         for axes, (key, _, shade) in zip(_rows(figure, panels), panels, strict=True):
@@ -41,8 +43,11 @@ def overlay(runs: Mapping[int, tuple[str, Run]], name: str, title: str) -> Plot 
     known = {at: (label, curves) for at, (label, run) in runs.items() if (curves := _curves(run))}
     if not known:
         return None
-    failing = any(any(_values(curves, "errors")) for _, curves in known.values())
-    panels = [panel for panel in _PANELS if panel[0] != "errors" or failing]
+    panels = [
+        panel
+        for panel in _PANELS
+        if panel[0] in _ALWAYS or any(any(_values(curves, panel[0])) for _, curves in known.values())
+    ]
 
     def draw(figure: Figure) -> None:
         rows = _rows(figure, panels)
@@ -60,12 +65,25 @@ _PANELS = (
     ("inflight", "in flight", SERIES[0]),
     ("output_tokens_per_s", "tokens/s", SERIES[2]),
     ("errors", "errors", BAD),
+    ("server_waiting", "queued there", SERIES[1]),
+    ("server_kv_cache_usage", "KV cache", SERIES[4]),
+    ("server_prefix_cache_hit_rate", "cache hits", SERIES[3]),
+    ("server_preemptions_per_s", "preempted/s", BAD),
+    ("gpu_power_w", "GPUs, W", SERIES[5]),
+    ("cpu_power_w", "CPU, W", SERIES[5]),
 )
+"""Ours, then what the server says of itself, then what the hardware draws."""
+_ALWAYS = ("inflight", "output_tokens_per_s")
 
 
 def _curves(run: Run) -> Curves | None:
-    """The run's curves; a single step is no curve."""
-    return run.curves if len(run.curves.t_s) > 1 else None
+    """The run's curves, the server's beside them; a single step is no curve."""
+    ours, theirs = run.curves, Curves.of(branch(run.result.server, "curves"))
+    if len(ours.t_s) < 2:
+        return None
+    if theirs.t_s != ours.t_s:
+        return ours
+    return replace(ours, series={**ours.series, **{f"server_{name}": found for name, found in theirs.series.items()}})
 
 
 def _values(curves: Curves, key: str) -> list[float]:
