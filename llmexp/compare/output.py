@@ -259,5 +259,6 @@ def _point(each: Point) -> dict[str, object]:
         "latency": each.latency,
         "throughput": each.throughput,
         "usd_per_million_output_tokens": each.cost,
+        "gpu/joules_per_output_token": each.energy,
         "front": each.front,
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,6 +89,8 @@ class Point:
     throughput: float
     cost: float | None
     """USD per million output tokens."""
+    energy: float | None = None
+    """Joules of the GPUs for an output token."""
     front: bool = False
 
 
@@ -166,25 +168,25 @@ def _capacity(rising: Sequence[Service]) -> Capacity:
 def points(grid: Grid, values: dict[tuple[str, str, str], Value], latency: Metric) -> list[Point]:
     """Every (stack, cell) with its latency, throughput and cost; `front` where no other of its workload beats it."""
     found = list(_points(grid, values, latency))
-    return [
-        Point(p.stack, p.cell, p.latency, p.throughput, p.cost, front=not any(_beats(other, p) for other in found))
-        for p in found
-    ]
+    return [replace(point, front=not any(_beats(other, point) for other in found)) for point in found]
 
 
 def _points(grid: Grid, values: dict[tuple[str, str, str], Value], latency: Metric) -> Iterator[Point]:
     for cell, stack in itertools.product(grid.cells, grid.stacks):
-        names = (latency.name, "output_tokens_per_s", "usd_per_million_output_tokens")
-        slow, fast, cost = (values.get((stack.key, cell.key, name)) for name in names)
+        names = (latency.name, "output_tokens_per_s", "usd_per_million_output_tokens", "gpu/joules_per_output_token")
+        slow, fast, cost, energy = (values.get((stack.key, cell.key, name)) for name in names)
         if slow and fast:
-            yield Point(stack, cell, slow.value, fast.value, cost.value if cost else None)
+            spent = (cost.value if cost else None, energy.value if energy else None)
+            yield Point(stack, cell, slow.value, fast.value, *spent)
 
 
 def _beats(one: Point, two: Point) -> bool:
-    """At least as good everywhere and better somewhere; cost counts where both have one."""
+    """At least as good everywhere and better somewhere; cost and energy count where both have them."""
     if one.cell.workload != two.cell.workload:
         return False
     sides = [(one.latency, two.latency), (-one.throughput, -two.throughput)]
     if one.cost is not None and two.cost is not None:
         sides.append((one.cost, two.cost))
+    if one.energy is not None and two.energy is not None:
+        sides.append((one.energy, two.energy))
     return all(a <= b for a, b in sides) and any(a < b for a, b in sides)

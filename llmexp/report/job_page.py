@@ -107,6 +107,13 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
         "cost_usd",
         "usd_per_million_output_tokens",
         "usd_per_thousand_right",
+        "gpu/energy_j",
+        "gpu/power_w",
+        "gpu/joules_per_output_token",
+        "gpu/joules_per_good_request",
+        "gpu/joules_per_right_answer",
+        "cpu/energy_j",
+        "cpu/joules_per_output_token",
     )
     if capacity := branch(run.metrics, "capacity"):
         yield "capacity", capacity_headline(capacity)

@@ -302,7 +302,7 @@ def finish_ecdf(axes: Axes, metric: Metric) -> None:
 
 
 def pareto(comparison: Comparison) -> Iterator[Plot | None]:
-    """Latency against throughput, and against cost where there is one; what nothing else beats is filled."""
+    """Latency against throughput, cost and energy, where there are any; what nothing else beats is filled."""
     points = comparison.points
     if len(points) < 2:
         return
@@ -311,13 +311,22 @@ def pareto(comparison: Comparison) -> Iterator[Plot | None]:
     priced = [point for point in points if point.cost is not None]
     if len(priced) > 1 and any(point.cost for point in priced):
         yield _scatter(comparison, priced, latency, "usd_per_million_output_tokens", "comparison_pareto_cost")
+    powered = [point for point in points if point.energy is not None]
+    if len(powered) > 1:
+        yield _scatter(comparison, powered, latency, "gpu/joules_per_output_token", "comparison_pareto_energy")
+
+
+_ACROSS = {"USD": "cost", "J": "energy"}
+_UNITS = {"USD": "USD per million output tokens", "J": "GPU energy per output token, J"}
 
 
 def _scatter(comparison: Comparison, points: Sequence[Point], latency: Metric, across: str, name: str) -> Plot | None:
     metric = Metric(across)
 
     def x(point: Point) -> float:
-        return point.throughput if across == "output_tokens_per_s" else point.cost or 0.0
+        if across == "output_tokens_per_s":
+            return point.throughput
+        return (point.cost if metric.unit == "USD" else point.energy) or 0.0
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -352,14 +361,14 @@ def _scatter(comparison: Comparison, points: Sequence[Point], latency: Metric, a
         label_axis(axes, "y", latency.unit)
         label_axis(axes, "x", metric.unit)
         axes.set_ylabel(f"{latency.label}, {axes.get_ylabel()}")
-        axes.set_xlabel(metric.label if metric.unit != "USD" else "USD per million output tokens")
+        axes.set_xlabel(_UNITS.get(metric.unit, metric.label))
         axes.set_title(
             f"numbers: {points[0].cell.axis}; filled: no other beats it", fontsize=8.5, fontweight="normal", color=MUTED
         )
         legend(figure, axes)
 
     best = "; ".join(f"{point.stack.label} at {point.cell.load}" for point in points if point.front)
-    title = f"{latency.label[:1].upper()}{latency.label[1:]} against {'cost' if metric.unit == 'USD' else 'throughput'}"
+    title = f"{latency.label[:1].upper()}{latency.label[1:]} against {_ACROSS.get(metric.unit, 'throughput')}"
     return plot(name, title, f"Not beaten by any other: {best}", draw)
 
 
