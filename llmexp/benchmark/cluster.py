@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from llmexp.benchmark import ray_parts
 from llmexp.config import Ray
+from llmexp.config.places import socket_folder
 from llmexp.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ SIGNALS_S = 0.1
 STOP_S = 15.0
 REACH_S = 3.0
 CORE_PROCESSES = ("gcs_server", "raylet")
-LONGEST_FOLDER = 40
-"""Ray's sockets lie 60 characters below its folder, and their addresses may have 107."""
 _EVERY_NODE = ("CPU", "GPU", "memory", "object_store_memory")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 log = logging.getLogger("llmexp")
@@ -118,14 +116,14 @@ _process = _ThisProcess()
 def ensure_ray(asked: Ray) -> None:
     """Have the Ray that the config names: start it, join it, or start it anew where it died."""
     running = _process.running
-    if running is not None and _is_initialized():
+    if running is not None and is_initialized():
         same = (running.asked.kind, running.asked.address) == (asked.kind, asked.address)
         if running.keeper is None or (same and alive()):
             return
         if same:
             log.warning("Ray has died; it is started again")
         stop_ray()
-    if _is_initialized():
+    if is_initialized():
         _process.running = _Running(asked, None)
     elif asked.kind == "local":
         _process.running = _started(asked)
@@ -133,7 +131,7 @@ def ensure_ray(asked: Ray) -> None:
         _process.running = _joined(asked)
 
 
-def _is_initialized() -> bool:
+def is_initialized() -> bool:
     """Whether this process uses a Ray. It is not imported for that: it reads its environment when it is."""
     module = sys.modules.get("ray")
     return module is not None and bool(module.is_initialized())
@@ -142,7 +140,7 @@ def _is_initialized() -> bool:
 def alive() -> bool:
     """Whether Ray can be used; asks no part of Ray that might not answer."""
     running = _process.running
-    if running is None or not _is_initialized():
+    if running is None or not is_initialized():
         return False
     if running.processes:
         return len(running.core) == len(CORE_PROCESSES) and all(map(_lives, running.core))
@@ -176,7 +174,8 @@ def _started(asked: Ray) -> _Running:
     """Ray on this machine, for this process."""
     options = _options()
     for attempt in range(ATTEMPTS):
-        folder, before = _private_folder(), _children()
+        # Ray opens its own folder to everybody, so it gets one inside.
+        folder, before = socket_folder(), _children()
 
         def start(folder: Path = folder) -> None:
             import ray
@@ -259,17 +258,6 @@ def _keep_signals() -> None:
 
 def _options() -> dict[str, object]:
     return {"configure_logging": True, "logging_level": logging.ERROR, "log_to_driver": False}
-
-
-def _private_folder() -> Path:
-    """Where this Ray keeps sockets, logs and token: mode 0700, a name that nobody can guess.
-
-    Ray opens its own folder to everybody, so it gets one inside.
-    """
-    base = tempfile.gettempdir()
-    if len(base) > LONGEST_FOLDER and Path("/tmp").is_dir():  # noqa: S108 -- only a private folder is made in it
-        base = "/tmp"  # noqa: S108
-    return Path(tempfile.mkdtemp(prefix="llmexp-", dir=base))
 
 
 def _own_token(folder: Path) -> dict[str, str]:

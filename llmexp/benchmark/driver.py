@@ -95,7 +95,8 @@ class Benchmark:
         self._hosts = crew.hosts(self._config, nodes)
         cores = sum(node.cores for node in nodes)
         reserve = self._config.ray.kind == "cluster" and not self._job.endpoint_pids
-        own = self._times_itself()
+        files = luggage.pack(self._config) if self._config.ray.kind == "cluster" else {}
+        own = self._times_itself(files)
         workers = sizing.workers_for(self._config, own_stream=own, cores=cores, nodes=len(nodes))
         place = pairs.placed(nodes, workers) if reserve else [nodes[at % len(nodes)] for at in range(workers)]
         if reserve:
@@ -103,7 +104,6 @@ class Benchmark:
         by_node = {host.node: host for host in self._hosts}
         self._pairs = crew.pairs([by_node[node] for node in place], reserve=reserve)
         most = sizing.most(self._config)
-        files = luggage.pack(self._config) if self._config.ray.kind == "cluster" else {}
         pairs.begin(self._pairs, lambda pair: sizing.task(self._job, pair.number, workers, most), files)
         self.result.workers = workers
         self.result.built = self._pairs[0].built
@@ -124,13 +124,13 @@ class Benchmark:
             return [cluster.own_node()]
         return cluster.nodes(asked)
 
-    def _times_itself(self) -> bool:
+    def _times_itself(self, files: luggage.Luggage) -> bool:
         """Whether LiteLLM must time its own streams, which takes more workers: a companion is asked."""
         if self._config.model.api != "litellm" or self._config.ray.workers is not None:
             return False
         (first,) = crew.pairs(self._hosts[:1], reserve=False)
         self._hosts[0].numbers.clear()
-        pairs.begin([first], lambda _pair: sizing.task(self._job, 0, 1, None), {})
+        pairs.begin([first], lambda _pair: sizing.task(self._job, 0, 1, None), files)
         return first.built.own_stream
 
     def _first_shots(self, pair: Pair) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -31,6 +32,7 @@ T = TypeVar("T")
 ROOM_S = 60.0
 """A node of a cluster must have started its pairs by then: it is full or broken otherwise."""
 BUILD_S = 300.0
+CLOSE_S = 3.0
 log = logging.getLogger("llmexp")
 
 
@@ -44,6 +46,8 @@ class Pair:
         from llmexp.worker.actor import Worker
 
         self.node = host.node
+        self.directory: str | None = None
+        """The companion's, on its host."""
         options = {"max_restarts": 0, "scheduling_strategy": hosts.on(host.node)}
         self.companion: ActorHandle[Companion] = (
             ray.remote(Companion).options(num_cpus=int(reserve), max_concurrency=4, **options).remote()
@@ -70,12 +74,15 @@ class Pair:
         return self.worker_lives and self.companion_lives
 
     def kill(self) -> None:
-        """End both."""
+        """End both. What a companion keeps on disk is removed here where it can be."""
         import ray
 
         for actor in (self.worker, self.companion):
             with contextlib.suppress(Exception):
-                ray.kill(actor)
+                if cluster.is_initialized():  # else Ray would start another one for this call
+                    ray.kill(actor)
+        if self.node.here and self.directory is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def kill_companion(self) -> None:
         """End the companion alone, which ends the load of its worker."""
@@ -148,7 +155,8 @@ class Crew:
     def dismiss(self) -> None:
         """End all of them: the command is over, and Ray may be somebody else's."""
         if self._session is cluster.session() and cluster.alive():
-            self.drop(list(self._pairs))
+            _closed([pair for pair in self._pairs if pair.companion_lives])
+        self.drop(list(self._pairs))
         self._session, self._pairs, self._hosts = None, [], {}
 
     def drop(self, pairs: Sequence[Pair]) -> None:
@@ -157,6 +165,16 @@ class Crew:
             pair.kill()
             if pair in self._pairs:
                 self._pairs.remove(pair)
+
+
+def _closed(pairs: Sequence[Pair]) -> None:
+    """Have companions, elsewhere too, remove what they keep on disk."""
+    import ray
+
+    refs = [pair.companion.close.remote() for pair in pairs]
+    if refs:
+        with contextlib.suppress(Exception):
+            ray.wait(refs, num_returns=len(refs), timeout=CLOSE_S)
 
 
 crew = Crew()
@@ -244,7 +262,7 @@ def begin(pairs: Sequence[Pair], task: Callable[[Pair], Task], files: Luggage) -
         pairs, lambda pair: pair.companion.begin.remote(task(pair), luggage), BUILD_S, "prepare the job"
     )
     for pair, one in zip(pairs, built, strict=True):
-        pair.built = one
+        pair.built, pair.directory = one, one.directory
 
 
 def connect(pairs: Sequence[Pair], plan: Callable[[Pair], Plan], first_shots: Callable[[Pair], int]) -> None:

@@ -24,6 +24,7 @@ from llmexp.companion.spool import Spool, SpoolFullError
 from llmexp.companion.supply import Supply, times_itself
 from llmexp.companion.tally import Tally
 from llmexp.companion.task import Built, Drained, Task, Work
+from llmexp.config.places import socket_folder
 from llmexp.records import Record
 from llmexp.worker import journal
 from llmexp.worker.journal import Journal
@@ -38,7 +39,6 @@ from llmexp.worker.line import (
     SessionsEnded,
     Shot,
     Stop,
-    private_folder,
     unpack,
 )
 from llmexp.worker.pool import Tape
@@ -56,7 +56,7 @@ class Core:
     """One companion, one job."""
 
     def __init__(self, task: Task, files: Luggage | None = None) -> None:
-        self._directory = private_folder()
+        self._directory = socket_folder()
         self._task = replace(task, config=luggage.unpack(task.config, files or {}, self._directory))
         self._odometer = Odometer(self._directory / ODOMETER, create=True)
         self._feed = Feed(self._directory)

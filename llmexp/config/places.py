@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 CACHE_VARIABLE = "LLMEXP_CACHE"
@@ -25,3 +26,18 @@ def cache_dir() -> Path:
         return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "llmexp"
+
+
+LONGEST_BASE = 40
+"""Ray's sockets lie 60 characters below their folder, and the address of a socket has 107 at most."""
+
+
+def socket_folder() -> Path:
+    """A new folder with room for sockets below it: mode 0700, a name that nobody can guess.
+
+    It lies where temporary files do, or below /tmp where that path is too long.
+    """
+    base = tempfile.gettempdir()
+    if len(os.fsencode(base)) > LONGEST_BASE and Path("/tmp").is_dir():  # noqa: S108 -- only a private folder is made in it
+        base = "/tmp"  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix="llmexp-", dir=base))

@@ -8,10 +8,8 @@ The socket lies in a directory of mode 0700 that the companion makes; only these
 from __future__ import annotations
 
 import mmap
-import os
 import pickle
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +19,8 @@ from llmexp.workload.request import Request
 
 SOCKET, ODOMETER = "feed.sock", "launched"
 """Names in the directory that a companion makes."""
-LONGEST_FOLDER = 80
-"""An address of a Unix socket has 107 characters: a longer temporary folder leaves no room for its name."""
 HEAD = struct.Struct("<I?")
 """Bytes in the body, and whether it is a tape, which can wait: known without unpickling it."""
-
-
-def private_folder() -> Path:
-    """A new folder of mode 0700 for a companion, where the name of its socket fits into an address."""
-    base = tempfile.gettempdir()
-    if len(os.fsencode(base)) > LONGEST_FOLDER and Path("/tmp").is_dir():  # noqa: S108 -- only a private folder in it
-        base = "/tmp"  # noqa: S108
-    return Path(tempfile.mkdtemp(prefix="llmexp-", dir=base))
 
 
 @dataclass(slots=True)

@@ -19,10 +19,11 @@ from llmexp.companion.allowance import Spent
 from llmexp.companion.rows import batch_of
 from llmexp.companion.spool import Spool, SpoolFullError
 from llmexp.companion.tally import hopeless
+from llmexp.config.places import socket_folder
 from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.server import listening
 from llmexp.records import Record, from_batch
-from llmexp.worker.line import SOCKET, private_folder
+from llmexp.worker.line import SOCKET
 
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 SLOW = Options(ttft=Latency(30.0), inter_token=Latency(0.05))
@@ -282,7 +283,7 @@ def test_a_long_temporary_folder_leaves_room_for_the_socket_s_name(
     deep = tmp_path / ("t" * 86)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    folder = private_folder()
+    folder = socket_folder()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / SOCKET))
     assert folder.stat().st_mode & 0o777 == 0o700
