@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given as forall
 from hypothesis import strategies as st
 
-from llmexp.config import Quality
+from llmexp.config import Quality, load
 from llmexp.errors import ConfigError
 from llmexp.quality.build import build, compiled, needs_expected, problem_of
 from llmexp.quality.choices import letter_of
@@ -279,3 +279,31 @@ def test_ten_thousand_answers_take_seconds() -> None:
         for _ in range(1000):
             made(Given(text, "B 42"))
     assert process_time() - before < 10
+
+
+@pytest.mark.parametrize(
+    ("tree", "problem"),
+    [
+        ({"quality": {"kind": "regex"}}, "quality.pattern: quality=regex needs"),
+        ({"quality": {"kind": "regex", "pattern": "("}}, "quality.pattern: must be a regular expression"),
+        ({"quality": {"kind": "function"}}, "quality.function: quality=function needs"),
+        ({"quality": {"kind": "judge"}}, "quality.judge.model: quality=judge needs an option"),
+        ({"quality": {"kind": "judge", "judge": {"model": ["a", "b"]}}}, "quality.judge.model: judges vote"),
+        ({"quality": {"kind": "judge", "judge": {"model": "a", "rubric": "x"}}}, "quality.judge.rubric: must hold"),
+        (
+            {"quality": {"kind": "judge", "judge": {"model": "a", "answer": "x"}}},
+            "quality.judge.answer: must have a group",
+        ),
+        ({"quality": {"kind": "nothing"}}, "quality.kind: must be one of"),
+        ({"quality": {"kind": "number", "tolerance": -1}}, "quality.tolerance: must be at least 0"),
+        ({"quality": {"kind": "number"}, "workload": {"force_output": True}}, "workload.force_output: true makes"),
+        ({"slo": {"right_share": 0.9}}, "slo.right_share: no answer is graded"),
+        ({"slo": {"right_share": 1.5}, "quality": {"kind": "number"}}, "slo.right_share: must be at most 1"),
+    ],
+)
+def test_what_is_wrong_with_a_configuration_is_told(tree: dict[str, Any], problem: str) -> None:
+    lengths = {"input_tokens": {"mean": 8.0}, "output_tokens": {"mean": 8.0}}
+    whole = {"model": {"name": "m"}, **tree, "workload": {**lengths, **tree.get("workload", {})}}
+    with pytest.raises(ConfigError) as caught:
+        load(whole)
+    assert str(caught.value).startswith(problem)

@@ -426,3 +426,23 @@ def test_one_process_at_a_time_creates_a_database_and_no_file_marks_it(tmp_path:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(descriptor)
+
+
+def test_grades_become_a_table_with_the_wrong_ones_first(module_store: MlflowStore, tmp_path: Path) -> None:
+    from llmexp.quality.grade import graded, ungraded
+    from llmexp.quality.grading import attach
+
+    job_dir = write_job(tmp_path / "job", result("graded"), requests=1200)
+    grades = {row: graded(float(row % 3 > 0), 1.0, "read: 4") for row in range(1200)} | {
+        7: ungraded("the judge failed")
+    }
+    attach(job_dir, grades, keep_texts=False)
+    for _ in range(2):  # logging again changes nothing
+        run_id = module_store.log_job(Run.at(job_dir), None)
+    client = client_of(module_store)
+    table = json.loads(Path(client.download_artifacts(run_id, "grades.json", str(tmp_path))).read_text())
+    assert [row[table["columns"].index("right")] for row in table["data"]] == [False] * 400 + [None] + [True] * 599
+    assert "text" not in table["columns"]
+    assert json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "grades.json", "type": "table"}
+    ]
