@@ -254,7 +254,7 @@ def _from_events(response: Response) -> Iterator[Payload]:
             tree = loads(data)
         except NotJson:
             text = data.decode("utf-8", "replace").strip()
-            if text == DONE:
+            if text.upper() in (DONE, "DONE"):
                 tree = DONE
             elif not whole and event != "error":
                 return  # half an event: the connection was cut, which is told from the framing

@@ -18,7 +18,7 @@ import orjson
 
 DEEPEST = 64
 LARGEST = 16 * 2**20
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _FIRST_HALVES = re.compile("^[\ud800-\udfff]+")
@@ -114,6 +114,8 @@ def _shallow(text: str) -> object:
     depth = kept = 0
     for token in _TOKEN.finditer(text):
         mark = token[0]
+        if mark == '"':
+            raise NotJson("a string is not closed")
         if mark in "{[":
             depth += 1
             if depth == DEEPEST:

@@ -62,10 +62,12 @@ def _room(events: list[TokenEvent]) -> int:
 def _output_holds(answer: Answer, request: Request, tokenizer: Counter) -> bool:
     events, stated = answer.events, answer.usage.output_tokens or 0
     may_hide = answer.reasoning_summarised or (answer.usage.reasoning_tokens or 0) > 0
-    if not events or may_hide:
-        return (stated > 0 or not events) and stated <= request.max_tokens + HIDDEN_TOKENS
+    if may_hide:
+        events = [event for event in events if event.kind != "reasoning"] or events[:1]
     if stated < len(events):
         return stated > 0 and _cut_anew(stated, events, tokenizer)
+    if not events or may_hide:
+        return stated <= request.max_tokens + HIDDEN_TOKENS
     if stated > request.max_tokens + _OVER_LIMIT or stated > _room(events):
         return stated <= _NEAR * text_tokens(events, tokenizer) + _OVER_LIMIT
     return True

@@ -247,6 +247,18 @@ def test_anthropic_thinking_does_not_inflate_the_streamed_tokens() -> None:
     assert (row.status, row.output_tokens, row.chunk_tokens, row.output_tokens_counted) == ("completed", 300, [2], 2)
 
 
+def test_a_summary_of_reasoning_does_not_excuse_a_count_below_the_answer_s_pieces() -> None:
+    parts = [
+        {"type": "content_block_start", "content_block": {"type": "thinking", "thinking": ""}},
+        *[{"type": "content_block_delta", "delta": {"type": "text_delta", "text": f" w{at}"}} for at in range(9)],
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+    ]
+    row = explained(
+        tape(*streamed(*[b"data: %b\n\n" % json.dumps(part).encode() for part in parts])), wire=anthropic.WIRE
+    )
+    assert (row.output_tokens, row.output_tokens_source, row.remarks) == (9, "tokenizer", ["output_tokens_refused"])
+
+
 @given(weights=st.lists(st.integers(0, 50), min_size=1, max_size=20), total=st.integers(0, 500))
 def test_largest_remainder_sums_and_stays_within_one(weights: list[int], total: int) -> None:
     shares = largest_remainder(weights, total)
