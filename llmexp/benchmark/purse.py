@@ -17,6 +17,8 @@ from llmexp.metrics.prices import PriceList
 PORTION = 0.75
 """Share of what is left, over all companions, that is granted at a time where there are several."""
 HOURLY_TICK_S = 0.5
+AHEAD_S = 2.0
+"""Figures come once a second: so long is what is spent meanwhile reckoned ahead, should the process be killed."""
 
 
 class Purse(Protocol):
@@ -40,8 +42,8 @@ class Purse(Protocol):
         """Keep so much for this load."""
         ...
 
-    def book(self, billed: float, unsure: float) -> None:
-        """What of it is spent, and what may still be billed."""
+    def book(self, billed: float, unsure: float, at_risk: float) -> None:
+        """What of it is spent, what may still be billed, and what could be before the next time."""
         ...
 
     def reason(self) -> str:
@@ -72,7 +74,8 @@ class Spending:
         self._purse = purse
         self._pairs = pairs
         self._states: list[Spent] = [Spent()] * pairs
-        self._hourly_usd = self._hourly_taken = 0.0
+        self._hourly_usd = self._hourly_taken = self._booked_usd = self._usd_per_s = 0.0
+        self._booked_s = time.monotonic()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._watch: threading.Thread | None = None
@@ -138,7 +141,12 @@ class Spending:
         assert self._purse is not None
         with self._lock:
             billed = sum(state.billed for state in self._states) + self._hourly_usd
-            self._purse.book(billed, sum(state.unsure for state in self._states))
+            passed_s = time.monotonic() - self._booked_s
+            if passed_s > AHEAD_S / 4:
+                self._usd_per_s = max(0.0, billed - self._booked_usd) / passed_s
+                self._booked_usd, self._booked_s = billed, time.monotonic()
+            at_risk = sum(state.reserved for state in self._states) + AHEAD_S * self._usd_per_s
+            self._purse.book(billed, sum(state.unsure for state in self._states), at_risk)
 
     # -- by the hour --------------------------------------------------------------------------------------------------
 

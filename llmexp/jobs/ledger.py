@@ -1,7 +1,7 @@
 """The money of a command and its resumes: one ledger, kept in the command's folder.
 
 Whatever costs (requests, warm-up, probes, hours, judges) is reserved here before it starts and settled by what was
-billed. What a killed process had reserved counts as spent: it may have been. All figures are USD.
+billed. What a killed process had at risk when it last told counts as spent: it may have been. All figures are USD.
 
     account = ledger.account("job 3f2a")     # a load takes and books through its account
     if ledger.reserve("judge", 0.02):        # one call
@@ -35,6 +35,8 @@ class Entry:
     """May still be billed: requests that were cut, a process that was killed."""
     reserved: float = 0.0
     """Taken and not yet settled."""
+    at_risk: float = 0.0
+    """Of that, what could be billed before the next figures come: what counts should the process be killed now."""
 
     @property
     def total(self) -> float:
@@ -76,7 +78,9 @@ class Ledger:
         with self._lock:
             if usd > self.remaining() + ROUNDING:
                 return False
-            self._entry(what).reserved += usd
+            entry = self._entry(what)
+            entry.reserved += usd
+            entry.at_risk = entry.reserved
             self._save()
             return True
 
@@ -84,25 +88,37 @@ class Ledger:
         """What was reserved is over: `billed` of it was spent. None: it is not known, and all of it may have been."""
         with self._lock:
             entry = self._entry(what)
-            entry.reserved = max(0.0, entry.reserved - reserved)
+            entry.reserved = entry.at_risk = max(0.0, entry.reserved - reserved)
             if billed is None:
                 entry.unsure += reserved
             else:
                 entry.billed += billed
             self._save()
 
-    def note(self, what: str, *, kept: float, billed: float | None = None, unsure: float | None = None) -> None:
-        """The figures of an account: what it keeps for itself, and what of that is spent or may be."""
+    def note(
+        self,
+        what: str,
+        *,
+        kept: float,
+        billed: float | None = None,
+        unsure: float | None = None,
+        at_risk: float | None = None,
+    ) -> None:
+        """The figures of an account: what it keeps for itself, and what of that is spent, may be, or is at risk."""
         with self._lock:
             entry = self._entry(what)
             entry.billed = entry.billed if billed is None else billed
             entry.unsure = entry.unsure if unsure is None else unsure
             entry.reserved = max(0.0, kept - entry.billed - entry.unsure)
+            entry.at_risk = min(entry.reserved, entry.at_risk if at_risk is None else at_risk)
             self._save()
 
-    def account(self, what: str, price: PriceList, usd_per_s: float) -> Account:
-        """A load's share, for a driver that takes and books while it runs."""
-        return Account(self, what, price, usd_per_s)
+    def account(self, what: str, price: PriceList, usd_per_s: float, head_usd: float | None = None) -> Account:
+        """A load's share, for a driver that takes and books while it runs.
+
+        `head_usd`: what can be billed before the first figures come; None: whatever is taken.
+        """
+        return Account(self, what, price, usd_per_s, head_usd)
 
     def problem(self, expected_usd: float | None) -> str | None:
         """Why something that is expected to cost so much must not start."""
@@ -139,7 +155,8 @@ class Ledger:
         """Written at each change, so that a killed process has not forgotten what it spent."""
         if self._file is None or not any(entry.total for entry in self._entries.values()):
             return
-        tree = {"limit_usd": self.limit_usd, "entries": {what: asdict(one) for what, one in self._entries.items()}}
+        entries = {what: asdict(one) for what, one in self._entries.items()}
+        tree = {"limit_usd": self.limit_usd, "entries": entries}
         try:
             results.write_json(self._file, results.strict(tree), indent=1)
         except OSError as error:
@@ -151,8 +168,11 @@ class Ledger:
 class Account:
     """One load's share of a ledger: the driver's purse."""
 
-    def __init__(self, ledger: Ledger, what: str, price: PriceList, usd_per_s: float) -> None:
+    def __init__(
+        self, ledger: Ledger, what: str, price: PriceList, usd_per_s: float, head_usd: float | None = None
+    ) -> None:
         self._ledger = ledger
+        self._at_risk = head_usd
         self._what = what
         self._price = price
         self._usd_per_s = usd_per_s
@@ -175,11 +195,12 @@ class Account:
     def take(self, usd: float) -> None:
         """Keep so much for this load until it closes."""
         self._taken += usd
-        self._ledger.note(self._what, kept=self._taken)
+        self._ledger.note(self._what, kept=self._taken, at_risk=self._taken if self._at_risk is None else self._at_risk)
 
-    def book(self, billed: float, unsure: float) -> None:
+    def book(self, billed: float, unsure: float, at_risk: float) -> None:
         """What the load has cost so far; the rest of what was taken stays reserved."""
-        self._ledger.note(self._what, kept=self._taken, billed=billed, unsure=unsure)
+        self._at_risk = at_risk
+        self._ledger.note(self._what, kept=self._taken, billed=billed, unsure=unsure, at_risk=at_risk)
 
     def close(self) -> None:
         """The load is over: nothing is reserved any more."""
@@ -202,6 +223,6 @@ def _read(file: Path) -> dict[str, Entry]:
         entries = tree.get("entries") if isinstance(tree, dict) else None
         for what, one in (entries if isinstance(entries, dict) else {}).items():
             with contextlib.suppress(TypeError, ValueError, AttributeError):
-                billed, unsure, reserved = (float(one.get(name) or 0.0) for name in ("billed", "unsure", "reserved"))
-                found[str(what)] = Entry(billed, unsure + reserved)
+                billed, unsure, at_risk = (float(one.get(name) or 0.0) for name in ("billed", "unsure", "at_risk"))
+                found[str(what)] = Entry(billed, unsure + at_risk)
     return found

@@ -57,7 +57,7 @@ def _expected(spec: Spec) -> Expected:
     from llmexp.metrics import prices
 
     config = spec.config
-    mean_input, mean_output = _mean_tokens(config)
+    mean_input, mean_output = mean_tokens(config)
     seconds = _seconds(config, mean_output)
     requests = _requests(config, mean_output)
     price = prices.price_list(config.model)
@@ -88,7 +88,8 @@ def _judges_usd(spec: Spec, answers: int, mean_tokens: float) -> float | None:
     return sum(known) if known else None
 
 
-def _mean_tokens(config: Config) -> tuple[float, float]:
+def mean_tokens(config: Config) -> tuple[float, float]:
+    """Input and output tokens of a request, on average."""
     return _source(config).mean_tokens()
 
 
@@ -174,7 +175,7 @@ def _too_long(spec: Spec) -> Iterator[str]:
     most = _most(config)
     if most is None or config.capacity.enabled:
         return
-    _, mean_output = _mean_tokens(config)
+    _, mean_output = mean_tokens(config)
     limit_s = config.run.timeout_s
     if config.peak_rate is not None and config.load.kind != "ramp":
         need_s, about = most / config.peak_rate, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,12 +14,20 @@ from llmexp.terminal.progress import Progress
 if TYPE_CHECKING:
     from llmexp.benchmark import Job, Measurement
     from llmexp.benchmark.server_metrics import Watch
+    from llmexp.config import Config
     from llmexp.endpoints import Running
     from llmexp.jobs.ledger import Account, Ledger
+    from llmexp.metrics.prices import PriceList
     from llmexp.telemetry import PowerWatch
     from llmexp.workload.request import Request
 
 _ENDED = "the server that the job started"
+LONGER = 1.5
+"""The first requests may be so much longer than the mean."""
+FIRST_ROUNDS, FIRST_OPEN = 6, 32
+"""Requests that may go out before the first figures come: for each stream, and where there is no ceiling."""
+HEAD_S = 60.0
+"""Seconds that an hourly price may run before the first figures come: warm-up, mostly."""
 
 
 @dataclass(frozen=True)
@@ -101,4 +110,15 @@ def _account(spec: Spec, ledger: Ledger) -> Account | None:
     price = prices.price_list(spec.config.model)
     if spec.config.rehearse or ledger.limit_usd is None or not prices.costs(price):
         return None
-    return ledger.account(spec.id, price, (prices.usd_per_hour(price) or 0.0) / 3600)
+    per_s = (prices.usd_per_hour(price) or 0.0) / 3600
+    return ledger.account(spec.id, price, per_s, _head_usd(spec.config, price) + HEAD_S * per_s)
+
+
+def _head_usd(config: Config, price: PriceList) -> float:
+    """What warm-up and the first requests can cost, until the companions have told of them."""
+    from llmexp.jobs import plan
+    from llmexp.metrics import bill
+
+    tokens = plan.mean_tokens(config)
+    each = bill.at_most(price, *(math.ceil(count * LONGER) for count in tokens)) or 0.0
+    return each * (config.run.warmup_requests + FIRST_ROUNDS * (config.streams or FIRST_OPEN))
