@@ -215,3 +215,18 @@ def test_what_a_lost_companion_had_on_the_wire_may_have_been_billed() -> None:
 def test_a_price_source_of_any_text_is_text_in_the_plan() -> None:
     expected = plan.Estimate((plan.Expected("[/b] job", 1, 1.0, 1.0, 1.0, 0.1, "[/x]"),))
     assert "[/x]" in plan.render(expected)
+
+
+def test_a_killed_load_leaves_most_of_the_limit_to_its_resume(tmp_path: Path) -> None:
+    account = Account(Ledger(10.0, tmp_path), "job", PRICE, 0.0, head_usd=0.4)
+    spending, allowance = Spending(account, 1), Allowance(PRICE)
+    allowance.grant(*spending.first()[0])
+    assert Ledger(10.0, tmp_path).remaining() == pytest.approx(9.6), "before the first figures"
+    for key in range(3):
+        allowance.reserve(key, request(key))
+    allowance.settle(0, record(0, chunks=(0.1,), tokens=(4,)))
+    spending.heard(0, allowance.state())
+    spending.decide(lambda _at: 0.0)
+    left = Ledger(10.0, tmp_path)
+    assert left.billed_usd == pytest.approx(0.05)
+    assert left.unsure_usd == pytest.approx(0.2), "two requests are in flight"
