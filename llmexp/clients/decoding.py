@@ -44,13 +44,15 @@ _TIME = re.compile(
 _ERROR_FIELD = re.compile(r"\s*(?:error|exception|err|fatal)\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
 _OTHER_FIELD = re.compile(r"[\w.-]{1,40}(?::|$)")
 _TROUBLE = re.compile(r"error|exception|fail|exceed|unavailable|timed? ?out|traceback|refused|denied", re.IGNORECASE)
-_BEATING_KEYS = ("type", "event", "object", "status", "ping", "heartbeat")
+_BEATING_KEYS = ("type", "event", "object", "status", "message", "msg")
+_BEATS = frozenset({"ping", "pong", "heartbeat", "keepalive", "keep_alive"})
 _DESCRIBING = """
     id object created model type event system_fingerprint service_tier provider usage choices request_id requestId
     x_request_id trace_id timestamp ts time status seed obfuscation sequence_number citations search_results nonce
+    code message msg success
 """
 _ABOUT = frozenset(_DESCRIBING.split())
-"""Keys of objects that only describe an answer."""
+"""Keys of objects that only describe an answer, or say that all is well."""
 
 
 class Payload(NamedTuple):
@@ -219,8 +221,9 @@ def _is_noise(tree: object) -> bool:
         return True  # null, numbers, truth values, empty lists
     if failures.is_error(tree):
         return False
-    beats = (tree.get(key) for key in _BEATING_KEYS if key in tree)
-    return tree.keys() <= _ABOUT or any(not isinstance(beat, str) or is_noise(beat) for beat in beats)
+    words = (tree.get(key) for key in _BEATING_KEYS)
+    beats = any(isinstance(word, str) and is_noise(word) for word in words)
+    return beats or not tree.keys().isdisjoint(_BEATS) or tree.keys() <= _ABOUT
 
 
 def is_noise(text: str) -> bool:

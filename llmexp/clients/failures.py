@@ -56,8 +56,17 @@ def is_error(tree: Mapping[str, object]) -> bool:
         return True
     if "error" in (tree.get("object"), tree.get("type"), tree.get("event"), tree.get("status")):
         return True
+    if any(_is_bad_code(tree.get(key)) for key in ("code", "status", "status_code")):
+        return True
     said = [value for key, value in tree.items() if key in _WORDS and value]
     return any(not isinstance(value, str) or not _WELL.fullmatch(value) for value in said)
+
+
+def _is_bad_code(code: object) -> bool:
+    """Whether a number says that something went wrong; names alone say nothing."""
+    if isinstance(code, str) and code.lstrip("-").isdecimal():
+        code = int(code)
+    return isinstance(code, int) and not isinstance(code, bool) and code != 0 and not 200 <= code < 300
 
 
 def _hint(response: Response) -> str:

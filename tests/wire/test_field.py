@@ -127,6 +127,8 @@ ERRORS: dict[str, tuple[bytes, str, str, str | None]] = {
     "text": (b"upstream connect error or disconnect\n\n", "upstream connect error", "in_stream", None),
     "string": (sse('"worker gone away"'), "worker gone away", "in_stream", None),
     "unknown": (sse({"surprise": [1, 2]}), '{"surprise":[1,2]}', "in_stream", None),
+    "number": (sse({"code": 500}), '{"code":500}', "in_stream", "500"),
+    "problem": (sse({"status": 503, "title": "Gone", "type": "about:blank"}), "Gone", "in_stream", "about:blank"),
     "words": (sse("worker gone away"), "worker gone away", "malformed", None),
 }
 
@@ -181,6 +183,7 @@ NOISE = [
     "{}",
     "1712521250",
     '{"type": "ping"}',
+    '{"code": 0, "message": "success"}',
     "Sun, 07 Apr 2024 20:20:50 GMT",
 ]
 
