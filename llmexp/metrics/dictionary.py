@@ -191,7 +191,13 @@ DICTIONARY: dict[str, Entry] = {
             column="errors",
         ),
         Entry("inflight_mean", "requests", "number", "Mean number in flight, first to last sent."),
-        Entry("stale_connections", "connections", "number", "Reused connections that died before a response byte."),
+        Entry(
+            "stale_connections",
+            "connections",
+            "number",
+            "Reused connections that the server had closed, so that a request was written once more: they were reset "
+            "within a round trip of the write. What ends later is `cut`; nothing else is ever sent twice.",
+        ),
         Entry(
             "goodput_per_s",
             "requests/s",

@@ -95,7 +95,7 @@ class Record:
     error_message: str | None = None
     """The server's message, trimmed."""
     stale_connections: int = 0
-    """Reused connections that were closed before this request could use them."""
+    """Reused connections that were reset within a round trip, so that this request was written again; 0 or 1."""
     server_latency_s: float | None = None
     """The server's own figure, where it sends one."""
     http_status: int | None = None
