@@ -20,13 +20,14 @@ LOOKED_AT = (
     "ttft_s/mean",
     "time_per_output_token_s/mean",
     "e2e_latency_s/mean",
-    "response_latency_s/mean",
     "output_tokens_per_s",
     "goodput_per_s",
     "error_rate",
 )
 """Metrics that a decision would weigh, besides the declared one and money."""
 MONEY = "usd_per_million_output_tokens"
+MOST = 3
+"""Metrics that a headline names for the other side, money apart."""
 STACKS = 4
 """Stacks whose service level a headline names one by one."""
 
@@ -45,6 +46,7 @@ def against(winner: Stack, loser: Stack, comparison: Comparison) -> str:
             low, high, lower = size
             known = said.get(metric.label, size)
             said[metric.label] = (min(low, known[0]), max(high, known[1]), lower)
+    said = dict(list(said.items())[:MOST])
     said |= _money(winner, loser, comparison)
     parts = [
         f"{label} is {_percent(low, high)} {'lower' if lower else 'higher'}"

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -96,6 +99,23 @@ class _Sitting:
 _sitting: ContextVar[_Sitting | None] = ContextVar("sitting", default=None)
 
 
+_MISSING = "Glyph .* missing from"
+_MORE_LETTERS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Malgun Gothic",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+)
+
+
 @contextmanager
 def drawing(guard: Guard, later: str, mark: str = "") -> Iterator[None]:
     """Everything drawn inside carries the mark; a plot that cannot be drawn is told to the guard, and is left out."""
@@ -122,16 +142,27 @@ def plot(
 
 
 def _draw(draw: Draw, size: tuple[float, float], mark: str) -> tuple[str, bytes]:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE | {"font.sans-serif": _families()}), warnings.catch_warnings(record=True) as told:
+        warnings.filterwarnings("always", message=_MISSING)
         figure = Figure(figsize=size)
         margins(figure)
         draw(figure)
         if mark:
             figure.text(0.995, 0.985, mark, ha="right", va="top", color=BAD, fontsize=8.5)
         svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=PNG_DPI, facecolor=PAPER, pil_kwargs={"compress_level": 4})
+        # Letters that no font of this machine has stay text, for the fonts of whoever reads the page.
+        kind = "none" if any("missing from" in str(warning.message) for warning in told) else "path"
+        with mpl.rc_context({"svg.fonttype": kind}):
+            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return svg.getvalue(), png.getvalue()
+
+
+@cache
+def _families() -> list[str]:
+    """DejaVu Sans, then whatever this machine has for letters that it lacks."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _MORE_LETTERS if name in installed)]
 
 
 def _for_page(svg: str) -> str:
