@@ -140,14 +140,20 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
 
 
 def sweep(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Sweep:
-    """A sweep, by the command's overrides (`model=a,b` sweeps) or an experiment's file.
+    """A sweep, by the command's overrides (`model=a,b` sweeps) or an experiment's file; `experiment=tune` is one too.
 
     Raises `ConfigError` before anything is sent.
     """
+    from llmexp.jobs import command
     from llmexp.jobs import sweep as jobs
 
     with _composing(config_dir):
         composed = composition.compose_all(overrides)
+        if len(composed) == 1 and composed[0].task.search.space:
+            # A search composes its trials one after the other.
+            with _left_as_it_was():
+                outcome = command.run_composed(composed[0].task, composed[0].hydra)
+            return Sweep(_directory(outcome), outcome.status)
     with _left_as_it_was():
         outcome = jobs.run_sweep(composed, str(composed[0].hydra.sweep.dir))
     return Sweep(_directory(outcome), outcome.status)

@@ -226,13 +226,16 @@ def salvage(directory: Path) -> Result | None:
 
 def regraded(result: Result, spec: Spec, graded: grading.Graded) -> Result:
     """A job's result with the numbers of its new grades; everything else stays as it was measured."""
-    from llmexp import results
+    from llmexp import results, telemetry
     from llmexp.metrics import prices
     from llmexp.metrics import summary as metrics
     from llmexp.metrics.quality import NOTHING
 
-    numbers = _summary(spec.config, metrics.observe(spec.directory), prices.price_list(spec.config.model))
+    observed = metrics.observe(spec.directory)
+    numbers = _summary(spec.config, observed, prices.price_list(spec.config.model))
     changed = {name: numbers[name] for name in (*NOTHING, "slo")}
+    work = telemetry.Work.of(observed, numbers, output_tokens=0)
+    changed |= telemetry.regraded(result.metrics, None if work is None else work.right_answers)
     tree = results.tree_of(result)
     cost = result.cost.model_dump() | {"judge": graded.cost or {}}
     new = {"config": dict(spec.tree), "metrics": {**result.metrics.tree, **changed}, "cost": cost}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmexp.json_types import Tree, items, number
+from llmexp.json_types import Tree, branch, items, number
 from llmexp.metrics.timeline import window
 from llmexp.records.observed import Floats, Observed
 from llmexp.telemetry.energy import means, of_counter, of_power
@@ -87,6 +87,18 @@ def report(watch: PowerWatch, work: Work | None, curves: Tree | None) -> Drawn:
         _curves(watch, devices, work, curves or {}),
         source,
     )
+
+
+def regraded(metrics: Tree, right_answers: int | None) -> dict[str, object]:
+    """The groups `gpu` and `cpu` of a run's metrics, their energy held against another count of right answers."""
+    found: dict[str, object] = {}
+    for name in ("gpu", "cpu"):
+        group = dict(branch(metrics, name))
+        if group:
+            group.pop("joules_per_right_answer", None)
+            joules = _per(number(group, "energy_j"), right_answers)
+            found[name] = group if joules is None else {**group, "joules_per_right_answer": joules}
+    return found
 
 
 def _per(joules: float | None, count: float | None) -> float | None:
