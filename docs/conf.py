@@ -6,6 +6,7 @@ extensions = ["myst_parser"]
 html_theme = "furo"
 html_title = "llmexp"
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["tasklist"]
