@@ -170,6 +170,19 @@ def test_what_a_node_cannot_do_is_told_before_anything_is_sent(hosts: Hosts, mor
     assert not [result for result in results(hosts, name) if result["metrics"]]
 
 
+def test_probes_of_a_search_keep_their_hosts(hosts: Hosts) -> None:
+    search = ["capacity.enabled=true", "capacity.of=concurrency", "capacity.max_probes=3", "slo.e2e_latency_s=20"]
+    done = hosts.run(*arguments(hosts, "search"), *search, "run.max_requests=30", timeout_s=200)
+    assert done.returncode == 0, done.stderr
+    probes = [result for result in results(hosts, "search") if result["folder"].parent.name == "probes"]
+    assert len(probes) == 3
+    for result in probes:
+        uncertain = max(host["clock_uncertainty_s"] for host in result["client"]["hosts"])
+        assert uncertain < 0.01
+        assert all(row["status"] == "completed" for row in rows(result))
+    assert set(by_address(probes[-1])) == {hosts.address("a"), hosts.address("b")}
+
+
 def test_a_token_that_is_not_the_clusters_is_refused_by_name(hosts: Hosts) -> None:
     done = hosts.run(*arguments(hosts, "token"), environment={"RAY_AUTH_TOKEN": "w" * 64})
     assert done.returncode == 2, done.stderr
@@ -210,7 +223,9 @@ def test_another_version_on_a_node_is_refused_and_a_node_that_dies_costs_its_req
         assert "0.0.7" in done.stderr
         assert hosts.address("c") in done.stderr
     with third_host(hosts):
-        tool = hosts.start_tool(*arguments(hosts, "dies"), "concurrency=6", "run.max_requests=900")
+        sweep = f"hydra.sweep.dir={hosts.directory / 'dies'}"
+        job = ["-m", *arguments(hosts, "dies"), "concurrency=6", "run.max_requests=900"]
+        tool = hosts.start_tool(*job, sweep)
         wait_for_rows(hosts.directory / "dies", 60)
         hosts.end("c")
         _, err = tool.communicate(timeout=100)
@@ -228,6 +243,11 @@ def test_another_version_on_a_node_is_refused_and_a_node_that_dies_costs_its_req
     reasons = {reason["reason"]: reason for reason in result["validity"]["reasons"]}
     assert reasons["load_lost"]["level"] == "invalid"
     assert 0.1 < reasons["load_lost"]["measured"] < 1 / 3
+    done = hosts.run(*job, f"run.resume={hosts.directory / 'dies'}", timeout_s=200)
+    assert done.returncode == 0, done.stderr
+    again = next(result for result in results(hosts, "dies") if result["status"] == "finished")
+    assert [row["index"] for row in rows(again)] == list(range(900))
+    assert set(by_address(again)) == {hosts.address("a"), hosts.address("b")}
 
 
 @contextmanager
