@@ -219,7 +219,7 @@ class Result(_Part):
     validity: Validity = Validity("valid")
     """`verdict`, `reasons` and `notes`: could the client measure that?"""
     client: dict[str, object] = {}
-    """How the client fared."""
+    """How the client fared, `hosts` among it: clock, load, loop lag and versions of each host that it used."""
     cost: Cost = Cost()
     """What the job cost, warm-up apart."""
     notes: Notes = Notes()
