@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmexp.benchmark import ray_parts, sizing
-from llmexp.benchmark.cluster import Node, _labels, _Row, _wanted
+from llmexp.benchmark.nodes import Node, _labels, _Row, _wanted
 from llmexp.benchmark.pairs import placed
 from llmexp.companion import luggage
 from llmexp.config import Config, defaults, load

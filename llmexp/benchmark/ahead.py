@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmexp.benchmark import cluster, sizing
+from llmexp.benchmark.nodes import nodes_for
 from llmexp.benchmark.pairs import crew, placed
 from llmexp.config import Config
 
@@ -24,7 +25,7 @@ def get_ready(configs: Sequence[Config]) -> None:
             _look(config)
     first = configs[0]
     if first.ray.kind == "local":
-        nodes = cluster.nodes(first.ray)
+        nodes = nodes_for(first.ray)
         cores = sum(node.cores for node in nodes)
         workers = sizing.workers_for(first, own_stream=False, cores=cores, nodes=len(nodes))
         crew.start(crew.hosts(first, nodes), workers)
@@ -39,7 +40,7 @@ def stop_ray() -> None:
 def _look(config: Config) -> None:
     if config.rehearse or config.model.deployment.kind in OURS:
         return
-    nodes = cluster.nodes(config.ray)
+    nodes = nodes_for(config.ray)
     crew.hosts(config, nodes)
     cores = sum(node.cores for node in nodes)
     placed(nodes, sizing.workers_for(config, own_stream=False, cores=cores, nodes=len(nodes)))

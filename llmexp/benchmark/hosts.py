@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import llmexp
 from llmexp.benchmark import clocks
-from llmexp.benchmark.cluster import Node
 from llmexp.benchmark.host_load import LoadWatch
+from llmexp.benchmark.nodes import Node
 from llmexp.errors import ConfigError, JobError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from llmexp.benchmark import cluster, hosts
-from llmexp.benchmark.cluster import Node
 from llmexp.benchmark.hosts import Host
+from llmexp.benchmark.nodes import Node
 from llmexp.config import Config
 from llmexp.errors import ConfigError, JobError
 
