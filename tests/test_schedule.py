@@ -221,6 +221,6 @@ def test_a_trace_that_is_cut_short_says_so(tmp_path: Path) -> None:
     spec = load(kind="replay", file=trace(tmp_path, "t.jsonl", rows))
     assert notes(spec, timeout_s=500, max_requests=None) == []
     [cut] = notes(spec, timeout_s=20, max_requests=None)
-    assert "6 requests over 400.5 s, of which run.timeout_s=20 left out the last 3" in cut
+    assert "of its 6 requests over 400.5 s, run.timeout_s=20 leaves out the last 3" in cut
     [fewer] = notes(spec, timeout_s=20, max_requests=2)
-    assert "run.max_requests=2 left out the last 4" in fewer
+    assert "run.max_requests=2 leaves out the last 4" in fewer

@@ -127,12 +127,15 @@ def _most(config: Config) -> int | None:
         return config.max_requests
     if config.workload.kind == "sessions":
         return _source(config).estimated_requests()
-    if config.load.kind != "replay":
-        return None
+    return len(_arrivals(config)) if config.load.kind == "replay" else None
+
+
+def _arrivals(config: Config) -> list[float]:
+    """When the requests of a trace are due, in seconds, as far as `run.timeout_s` allows."""
     from llmexp import schedule
 
-    offsets = schedule.offsets(config.load, seed=0, timeout_s=config.run.timeout_s, max_requests=None)
-    return sum(1 for _ in offsets or ())
+    run = config.run
+    return list(schedule.offsets(config.load, seed=0, timeout_s=run.timeout_s, max_requests=config.max_requests) or ())
 
 
 def probes_at_most(config: Config) -> int:
@@ -145,6 +148,8 @@ def _seconds(config: Config, mean_output: float) -> float:
     requests = _requests(config, mean_output)
     if config.capacity.enabled and config.capacity.of == "rate":
         need = requests / config.capacity.start
+    elif config.load.kind == "replay":
+        need = max(_arrivals(config), default=0.0) + _e2e_s(config, mean_output)
     elif config.peak_rate is None:
         need = requests / (config.streams or DEFAULT_STREAMS) * _e2e_s(config, mean_output)
     else:
@@ -158,7 +163,18 @@ def cautions(specs: Sequence[Spec]) -> list[str]:
     for spec in specs:
         found |= dict.fromkeys(_missing_credentials(spec.config))
         found |= dict.fromkeys(_too_long(spec))
+        found |= dict.fromkeys(_files(spec.config))
     return list(found)
+
+
+def _files(config: Config) -> list[str]:
+    """Rows that are left out, what a trace was read as, and where it will be cut short."""
+    found = _source(config).notes() if config.workload.file is not None else []
+    if config.load.kind == "replay":
+        from llmexp.schedule import trace
+
+        found += trace.notes(config.load, timeout_s=config.run.timeout_s, max_requests=config.max_requests)
+    return found
 
 
 def _missing_credentials(config: Config) -> list[str]:

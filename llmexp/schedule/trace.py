@@ -62,6 +62,7 @@ _ALL_NAMES = (*_NAMES, *(f"{name}{suffix}" for name in _NAMES for suffix in _SUF
 _DATES = (("ns", 1e17), ("us", 1e14), ("ms", 1e11), ("s", 1e9))
 """Numbers so large are dates since 1970 in this unit."""
 _LOOKED_AT = 1000
+_NAMED = 3
 _SUSPICIOUS_GAP = 20
 """Whole numbers so far apart on average are hardly seconds."""
 
@@ -102,7 +103,9 @@ def notes(load: Load, *, timeout_s: float, max_requests: int | None) -> list[str
     found = [f"{_KEY}: times read as {_WORDS[unit.name]} ({unit.why})"] if unit.why else []
     if left_out:
         whole = len(times) + len(left_out)
-        found.append(f"{_KEY}: {len(left_out)} of {whole} rows left out ({', '.join(left_out[:3])}…): no good request")
+        more = "" if len(left_out) <= _NAMED else f" and {len(left_out) - _NAMED} more"
+        named = ", ".join(left_out[:_NAMED]) + more
+        found.append(f"{_KEY}: {len(left_out)} of {whole} rows left out ({named}): no request that can be sent")
     sent = sum(at < timeout_s for at in times)
     if max_requests is not None and max_requests < sent:
         found.append(_cut(len(times), times[-1], max_requests, f"run.max_requests={max_requests}"))
@@ -113,7 +116,7 @@ def notes(load: Load, *, timeout_s: float, max_requests: int | None) -> list[str
 
 def _cut(arrivals: int, lasts_s: float, sent: int, by: str) -> str:
     return (
-        f"{_KEY}: the trace was cut short: {arrivals} requests over {lasts_s:,.1f} s, of which {by} left out the last "
+        f"{_KEY}: the trace is cut short: of its {arrivals} requests over {lasts_s:,.1f} s, {by} leaves out the last "
         f"{arrivals - sent}"
     )
 
