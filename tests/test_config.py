@@ -132,3 +132,11 @@ def test_an_address_that_cannot_be_called_is_told_before_anything_is_sent(url: s
 )
 def test_addresses_that_can_be_called(url: str) -> None:
     assert load(tree(model__base_url=url)).model.base_url == url
+
+
+def test_a_number_that_may_be_a_word_is_checked_in_one_line() -> None:
+    for wrong, said in ((0, "must be at least 1, got 0"), ("many", "must be a whole number, auto or null, got 'many'")):
+        composed = tree()
+        composed["run"]["max_requests"] = wrong
+        with pytest.raises(ConfigError, match=rf"^run\.max_requests: {said}$"):
+            load(composed)

@@ -66,5 +66,5 @@ def _why_fewer(config: Config, measurement: Measurement, asked: int | None, sent
     from llmexp.benchmark import sizing
 
     if sizing.waits_for_answers(config):
-        return f"sessions ended before their last turn, {short}"
+        return f"sessions ended before their last turn, or did not fit whole, {short}"
     return None

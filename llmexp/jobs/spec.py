@@ -247,6 +247,7 @@ def _check_workload(config: Config) -> None:
     from llmexp import workload
 
     workload.validate(config.workload)
+    workload.check_fits(config)
     if config.workload.kind in ("sessions", "images", "file"):
         _check_carried(config)
 

@@ -138,6 +138,8 @@ def _facts(result: Result) -> Iterator[tuple[str, RenderableType]]:
         )
     if "requests_completed" in metrics:
         yield "requests", _requests(metrics)
+    if metrics.number("sessions_completed") is not None:
+        yield "sessions", _sessions(metrics)
     yield from _errors(result.errors)
     lengths = _joined(_spread("in", metrics.spread("input_tokens")), _spread("out", metrics.spread("output_tokens")))
     if lengths:
@@ -159,6 +161,20 @@ def _requests(metrics: Metrics) -> Text:
         text.append(" · ").append(f"{failed:,} failed ({metrics.number('error_rate') or 0:.1%})", "red")
     if unfinished:
         text.append(" · ").append(f"{unfinished:,} unfinished", "yellow")
+    return text
+
+
+def _sessions(metrics: Metrics) -> Text:
+    """`12 completed · 0.31 sessions/s · 41.2 s each · 3 turns skipped · 2 answers off script`."""
+    rate, spread = metrics.number("sessions_per_s"), metrics.spread("session_duration_s")
+    text = Text(f"{int(metrics.number('sessions_completed') or 0):,} completed")
+    if rate is not None:
+        text.append(f" · {digits(rate)} sessions/s")
+    if spread is not None:
+        text.append(f" · {_duration(spread.get('mean'))} each")
+    for name, words in (("turns_skipped", "turns skipped"), ("requests_off_script", "answers off script")):
+        if count := int(metrics.number(name) or 0):
+            text.append(" · ").append(f"{count:,} {words}", "yellow")
     return text
 
 

@@ -53,6 +53,24 @@ def every_request(workload: Workload) -> Iterator[Request]:
 _FIRST = 64
 
 
+def check_fits(config: Config) -> None:
+    """Whether any session fits into `run.max_requests`: one that does not is not started."""
+    from llmexp.errors import ConfigError
+    from llmexp.workload.source import Source
+    from llmexp.workload.tokens import Estimate
+
+    limit = config.max_requests
+    if limit is None or config.workload.kind not in ("sessions", "conversation"):
+        return
+    source = Source(config.workload, Estimate(), seed=config.run.seed, nonce="")
+    if next(iter(source.sessions(limit)), None) is None:
+        turns = source.request(0).turns
+        raise ConfigError(
+            f"run.max_requests: no session fits into {limit} turns, as the first has {turns}, and one that does not "
+            f"fit is not started; set run.max_requests={turns} or more, or auto"
+        )
+
+
 def looked_at(config: Config) -> Iterator[Request]:
     """Requests to check before anything is sent: the last turn of each session, which holds all before it.
 
