@@ -31,7 +31,6 @@ class Worker:
         A worker that had a job before drops everything of it (feed, counters, queues; its frozen memory is collected).
         Idle connections alone are kept, where the target is the same.
         """
-        wake_soon()
         before, self._core = self._core, None
         gc.unfreeze()
         core = Core(plan, Path(directory))
@@ -52,6 +51,7 @@ class Worker:
 
     def measure(self, start_ns: int) -> Watch:
         """Run the load from this time of this host's monotonic clock on."""
+        wake_soon()  # this thread, which runs the load
         return self._loop.run_until_complete(self._now.run(warmup=False, start_ns=start_ns))
 
     def left(self, received: int) -> Left:
