@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 import re
@@ -167,7 +168,7 @@ def test_what_is_missing_is_absent_not_broken(tmp_path):
     (tmp_path / "result.json").write_text(
         json.dumps({"status": "failed", "reason": "nobody answers at :1", "job": {"id": "x"}})
     )
-    assert [path.name for path in report.job(Run.at(tmp_path))] == ["report.html"]
+    assert [path.name for path in report.job(Run.at(tmp_path))] == ["report.html", "report.md", "report.csv"]
     page = Page((tmp_path / "report.html").read_text())
     assert "No request was sent" in page.text
     assert "nobody answers at :1" in page.text
@@ -246,3 +247,39 @@ def test_many_stacks_and_loads_stay_small(tmp_path):
     synthetic.write_sweep(tmp_path, stacks, [1], repeats=1)
     run_sweep(tmp_path)
     assert (tmp_path / "comparison.html").stat().st_size < 1_500_000
+
+
+def test_a_job_is_also_markdown_and_a_table_of_numbers(tmp_path):
+    directory = synthetic.write_job(tmp_path / "0", Truth("a_b|c", requests=40, verdict="degraded"), 1)
+    report.job(Run.at(directory))
+    lines = (directory / "report.md").read_text().splitlines()
+    assert lines[0].startswith("**model=a\\_b\\|c concurrency=4 repeat=1**: finished, measurement degraded")
+    (row,) = [line for line in lines if line.startswith("| first token (TTFT) | ")]
+    assert row.count("\\*") == 2, "p95 and p99 are not carried by 40 requests"
+    numbers = {row["metric"]: row for row in csv.DictReader((directory / "report.csv").read_text().splitlines())}
+    assert float(numbers["ttft_s/p50"]["value"]) == Run.at(directory).values["ttft_s/p50"]
+    assert numbers["ttft_s/p50"]["unit"] == "s"
+
+
+def test_what_a_capacity_search_saw_is_drawn(tmp_path):
+    directory = synthetic.write_job(tmp_path / "0", Truth(requests=30), 1)
+    tree = json.loads((directory / "result.json").read_text())
+    tree["metrics"]["capacity"] = {"of": "rate", "unit": "requests/s", "low": 3.9, "high": 4.3, "estimate": 4.1}
+    tree["capacity_curve"] = {
+        "of": "rate",
+        "unit": "requests/s",
+        "level": [1, 4, 4.25],
+        "probe": [1, 2, 3],
+        "passed": [True, True, False],
+        "attainment": [1, 0.97, 0.9],
+    }
+    (directory / "result.json").write_text(json.dumps(tree))
+    assert "capacity.png" in {path.name for path in report.job(Run.at(directory))}
+    page = Page((directory / "report.html").read_text())
+    assert "Capacity: 4.1 requests/s (between 3.9 and 4.3)" in page.text
+
+
+def test_letters_that_no_font_has_stay_text_and_cost_no_warning(tmp_path):
+    synthetic.write_sweep(tmp_path, [Truth("模型甲", requests=30), Truth("模型乙", requests=30)], [1], repeats=1)
+    run_sweep(tmp_path)
+    assert "模型甲" in (tmp_path / "comparison.html").read_text()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def job(run: Run, guard: Guard | None = None) -> list[Path]:
-    """Write `report.html`, `timeline.png` and `latency.png` of a job into its directory; the files written."""
+    """Write `report.html`, `.md`, `.csv` and plots of a job into its directory; the files written."""
     from llmexp.report.job_page import write
 
     return write(run, guard or Guard())

@@ -142,19 +142,17 @@ def plot(
 
 
 def _draw(draw: Draw, size: tuple[float, float], mark: str) -> tuple[str, bytes]:
-    with mpl.rc_context(_STYLE | {"font.sans-serif": _families()}), warnings.catch_warnings(record=True) as told:
-        warnings.filterwarnings("always", message=_MISSING)
+    with mpl.rc_context(_STYLE | {"font.sans-serif": _families()}), warnings.catch_warnings():
+        # The page keeps text as text, for its reader's fonts; in a PNG such a letter is a box.
+        warnings.filterwarnings("ignore", message=_MISSING)
         figure = Figure(figsize=size)
         margins(figure)
         draw(figure)
         if mark:
             figure.text(0.995, 0.985, mark, ha="right", va="top", color=BAD, fontsize=8.5)
         svg, png = io.StringIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=PNG_DPI, facecolor=PAPER, pil_kwargs={"compress_level": 4})
-        # Letters that no font of this machine has stay text, for the fonts of whoever reads the page.
-        kind = "none" if any("missing from" in str(warning.message) for warning in told) else "path"
-        with mpl.rc_context({"svg.fonttype": kind}):
-            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return svg.getvalue(), png.getvalue()
 
 

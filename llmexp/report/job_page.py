@@ -12,7 +12,7 @@ from llmexp.json_types import Tree, branch, items, number
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.distributions import carries
 from llmexp.metrics.wording import capacity_headline, digits
-from llmexp.report import answers, timeline, turns
+from llmexp.report import answers, capacity, exports, timeline, turns
 from llmexp.report.figures import drawing
 from llmexp.report.page import render
 from llmexp.results.guard import Guard, relog_command
@@ -31,11 +31,15 @@ def write(run: Run, guard: Guard) -> list[Path]:
     assert run.directory is not None
     with drawing(guard, relog_command(run.directory), "rehearsal" if run.rehearsal else ""):
         drawn = [timeline.timeline(run, "timeline", "The run over time"), timeline.scatter(run), timeline.latency(run)]
+        drawn.insert(0, capacity.curve(run))
         drawn += turns.by_turn({0: (run.name, [run])}, "")
     plots = [plot for plot in drawn if plot]
     page = run.directory / PAGE
     page.write_text(redact(render("job.html.j2", plots=plots, **_data(run))), encoding="utf-8")
-    return [page, *(plot.save(run.directory) for plot in plots)]
+    words, numbers = run.directory / "report.md", run.directory / "report.csv"
+    words.write_text(redact(exports.markdown(run)), encoding="utf-8")
+    numbers.write_text(exports.table(run), encoding="utf-8")
+    return [page, words, numbers, *(plot.save(run.directory) for plot in plots)]
 
 
 def _data(run: Run) -> dict[str, object]:
