@@ -210,3 +210,9 @@ def test_answers_of_a_job_are_known_and_the_limit_cuts_them(tmp_path: Path) -> N
         client.send(PATHS["openai"], body("openai", 3, prompt="What for?"))
         client.read()
         assert [truth["answer"] for truth in running.truths(3)] == ["right", "right", None]
+
+
+def test_the_busiest_moment_of_late_counts_as_the_load() -> None:
+    knowledge = Knowledge(Options.of({"accuracy": 1.0, "accuracy_under_load": 0.0}))
+    kinds = [knowledge.says(f"What is {at} + 1?", in_flight, None) for at, in_flight in enumerate((1, 8, 1))]
+    assert [each and each.kind for each in kinds] == ["right", "wrong", "wrong"]

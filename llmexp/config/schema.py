@@ -80,7 +80,8 @@ class Profile(_Part):
         None, description="Share of questions with known answers that it answers rightly; null: it answers with words."
     )
     accuracy_under_load: Share | None = Field(
-        None, description="The same with all slots taken (without slots: 8 in flight); in between it falls evenly."
+        None,
+        description="The same with all slots taken (without slots: 8 in flight); between, it falls evenly.",
     )
     unparsed_share: Share = Field(0.0, description="Share of its answers that hold nothing that could be graded.")
     prompt_cache: bool = Field(

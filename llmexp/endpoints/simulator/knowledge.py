@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from time import monotonic
 from typing import Literal
 
 from llmexp.endpoints.simulator.options import Options
@@ -24,6 +26,7 @@ from llmexp.workload.puzzles import Solution, beside, solve
 Kind = Literal["right", "wrong", "unparsed"]
 FULL = 8
 """Requests in flight at which a simulator without slots is under full load."""
+MEMORY_S = 3.0
 NOTHING_SAID = "…"
 _RUBRIC = re.compile(r"\[Right answer\]\n(.*?)\n\n\[Answer to grade\]\n(.*?)\n\nDoes the answer", re.DOTALL)
 
@@ -43,6 +46,8 @@ class Knowledge:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._answers: Mapping[str, str] = {}
+        self._recent: deque[tuple[float, int]] = deque()
+        """(when, requests in flight), falling: the first one is the most of those that count."""
         if options.answers is not None:
             self._answers = json.loads(Path(options.answers).read_text(encoding="utf-8"))
 
@@ -53,7 +58,7 @@ class Knowledge:
         solution = self._solution(question)
         if solution is None:
             return None
-        kind = self._kind(self._chance(question, temperature), in_flight)
+        kind = self._kind(self._chance(question, temperature), self._busiest(in_flight))
         text = {"right": solution.right, "wrong": solution.wrong, "unparsed": NOTHING_SAID}[kind]
         return Said(kind, tuple(words.pieces(text)))
 
@@ -74,6 +79,18 @@ class Knowledge:
         if chance < right:
             return "right"
         return "unparsed" if chance >= 1 - self._options.unparsed_share else "wrong"
+
+    def _busiest(self, in_flight: int) -> int:
+        """The most requests in flight within the last `MEMORY_S`: a closed loop's requests may come in waves, whose
+        first one would meet an idle server.
+        """
+        now, recent = monotonic(), self._recent
+        while recent and recent[0][0] < now - MEMORY_S:
+            recent.popleft()
+        while recent and recent[-1][1] <= in_flight:
+            recent.pop()
+        recent.append((now, in_flight))
+        return recent[0][1]
 
     def accuracy(self, in_flight: int) -> float:
         """The share right with so many requests in flight, this one included."""
