@@ -185,6 +185,7 @@ UNITS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "named": ([{"arrival_time_ms": at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
     "named ns": ([{"ts_ns": at * 10**6, "prompt": "x"} for at in (200, 700, 3200)], "nanoseconds"),
     "epoch": ([{"timestamp": 1.7e12 + at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
+    "whole, with fractions": ([{"timestamp": at, "prompt": "x"} for at in (0.0, 0.5, 3.0)], ""),
     "fractions": ([{"timestamp": at / 1000, "prompt": "x"} for at in (200, 700, 3200)], ""),
 }
 

@@ -169,7 +169,7 @@ def _unit_of(load: Load, head: list[Entry]) -> _Unit:
         if numbers[0] >= least:
             return _Unit(unit, "dates since 1970")
     seconds = {"requesttokens", "responsetokens"} <= named or {"nonce", "turns"} & named  # BurstGPT's; our own files
-    if seconds or any(number != math.floor(number) for number in numbers):
+    if seconds or any(_is_fraction(_written(record)) for _, record in head):
         return _Unit("s", "")
     if "hashids" in named or {"inputlength", "outputlength"} <= named:
         return _Unit("ms", "Mooncake's layout")
@@ -180,6 +180,11 @@ def _unit_of(load: Load, head: list[Entry]) -> _Unit:
             "average; set load.time_unit=s or load.time_unit=ms"
         )
     return _Unit("s", "")
+
+
+def _is_fraction(written: object) -> bool:
+    """Whether a number is written with its fraction, be that zero: those who count milliseconds write none."""
+    return isinstance(written, float) or (isinstance(written, str) and "." in written)
 
 
 def _number(written: object) -> float | None:
