@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from llmexp.clients.base import Client, HttpRequest
 from llmexp.companion.allowance import Allowance
@@ -21,6 +22,8 @@ from llmexp.workload.tokens import Tokenizer
 
 COUNTING_S = 20.0
 """Counting tokens by calls to the endpoint may take so long, before the clock."""
+REMEMBERED = 1024
+"""Texts of sessions whose counts are remembered."""
 PREPARED_BYTES = 256 * 2**20
 """Bodies that are prepared and not answered may have so many bytes, where they are enough to fill the streams twice."""
 
@@ -57,6 +60,7 @@ class Supply:
         self._turns_given: set[int] = set()
         """Those among them that hold a stream already: the worker sends them as soon as it has them."""
         self._counting_s = 0.0
+        self._count_once = lru_cache(maxsize=REMEMBERED)(tokenizer.count)
         self._sizes: dict[int, int] = {}
         """Bytes of each body that is prepared and not answered."""
         self._bytes = 0
@@ -178,7 +182,10 @@ class Supply:
         """
         if self._tokenizer.in_process or (self._counting_s < COUNTING_S and not self.measuring):
             began = time.monotonic()
-            count = sum(self._tokenizer.count_many(request.texts))
+            if request.session is None:
+                count = sum(self._tokenizer.count_many(request.texts))
+            else:  # a turn says again all that was said before
+                count = sum(map(self._count_once, request.texts))
             self._counting_s += time.monotonic() - began
             return replace(request, input_tokens=count)
         return request

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmexp.workload.source import Source
 
 
-LOOK_S = 1.5
+LOOK_S = 0.7
 """How long a workload's file may be looked through before the load; what lies behind is met when its turn comes."""
 YARDSTICK = "o200k_base"
 """The tokenizer that sizes prompts unless the workload names another: one for all stacks, so that all get the same."""

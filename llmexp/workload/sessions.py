@@ -50,7 +50,7 @@ class Sessions:
         self._budget: Lengths | None = None
         if workload.output_tokens.mean is not None or workload.output_tokens.dist != "normal":
             self._budget = lengths("workload.output_tokens", workload.output_tokens)
-        self._count = lru_cache(maxsize=4096)(kit.composer.tokenizer.count)
+        self._count = lru_cache(maxsize=1024)(kit.composer.tokenizer.count)
         if self._file.script(0) is None:
             raise ConfigError(f"workload.file: has no sessions, got '{workload.file}'")
 
