@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,16 +188,21 @@ def test_passing_the_limit_ends_what_is_in_flight() -> None:
     assert "was passed by what was in flight" in end.reason
 
 
-def test_an_hourly_price_runs_by_itself_and_ends_the_load_in_time() -> None:
-    ledger = Ledger(0.02)
-    account = Account(ledger, "job", PriceList(instance_hour_usd=360.0), 0.1)
+@pytest.mark.parametrize("price", [PriceList(instance_hour_usd=360.0), replace(PRICE, instance_hour_usd=360.0)])
+def test_an_hourly_price_runs_by_itself_and_ends_the_load_in_time(price: PriceList) -> None:
+    ledger = Ledger(0.04)
+    account = Account(ledger, "job", price, 0.1)
     spending, over, ends = Spending(account, 1), threading.Event(), []
+    (grant,) = spending.first()
+    assert grant.usd == pytest.approx(0.02 if price.input_usd else 0.0)
+    began = time.monotonic()
     spending.start(lambda end: (ends.append(end), over.set()))
     assert over.wait(20)
     spending.end()
     account.close()
     assert ends[0].cut
-    assert ledger.billed_usd >= 0.02
+    assert time.monotonic() - began >= (0.04 - grant.usd) / 0.1
+    assert ledger.billed_usd >= (0.04 - grant.usd)
 
 
 def test_what_a_lost_companion_had_on_the_wire_may_have_been_billed() -> None:

@@ -17,6 +17,8 @@ from llmexp.metrics.prices import PriceList
 PORTION = 0.75
 """Share of what is left, over all companions, that is granted at a time where there are several."""
 HOURLY_TICK_S = 0.5
+HOURS_KEPT_S = 600.0
+"""So long of an hourly price is kept back from what requests get, half of what is left at most."""
 AHEAD_S = 2.0
 """Figures come once a second: so long is what is spent meanwhile reckoned ahead, should the process be killed."""
 
@@ -94,11 +96,22 @@ class Spending:
         if self._purse is None:
             return Grant()
         with self._lock:
-            left = max(0.0, self._purse.left())
+            left = max(0.0, self._purse.left() - self._for_hours())
             share = 1.0 if self._pairs == 1 else PORTION / takers
             usd = min(left, max(least, left * share))
             self._purse.take(usd)
             return Grant(usd, (left - usd) / self._pairs)
+
+    def _for_hours(self) -> float:
+        """What is kept back for the endpoint's own price; all of it where requests have none."""
+        assert self._purse is not None
+        rate, left = self._purse.usd_per_s, max(0.0, self._purse.left())
+        if rate <= 0:
+            return 0.0
+        price = self._purse.price
+        if not (price.input_usd or price.output_usd):
+            return left
+        return min(left / 2, rate * HOURS_KEPT_S)
 
     def heard(self, at: int, spent: Spent) -> None:
         """What a companion said of its money."""
