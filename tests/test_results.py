@@ -246,3 +246,14 @@ def test_open_loops_show_latency_from_the_intended_time_first() -> None:
 )
 def test_durations(value: float, shown: str) -> None:
     assert glance.duration(value) == shown
+
+
+def test_what_streams_and_files_held_is_told() -> None:
+    notes = {
+        "workload": ["workload.file: 1 of 8 rows left out (row 4): why"],
+        "streams": {"noise": 1, "repeated_text": 3},
+    }
+    said = remarks({}, notes, {}, "finished")
+    assert said[0] == "workload.file: 1 of 8 rows left out (row 4): why."
+    assert said[1].startswith("1 answer: the stream held events that are no part of an answer")
+    assert said[2].startswith("3 answers: the last event repeated the whole answer")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmexp.config import Config
+from llmexp.errors import ConfigError
 
 if TYPE_CHECKING:
     from llmexp.benchmark import Measurement
@@ -149,18 +150,27 @@ def money(config: Config, price: PriceList, summary: Mapping[str, Any], measurem
     }
 
 
+def _of_trace(config: Config) -> list[str]:
+    """How a replayed trace was read and what was cut off; a file that is gone by now costs no more than that."""
+    if config.load.kind != "replay":
+        return []
+    from llmexp.schedule import trace
+
+    try:
+        return trace.notes(config.load, timeout_s=config.run.timeout_s, max_requests=config.max_requests)
+    except ConfigError as error:
+        return [f"the trace could not be read again after the load: {error}"]
+
+
 def notes(config: Config, measurement: Measurement, observed: Observed, nonce: str) -> dict[str, Any]:
     """What a reader of the numbers should know beside them."""
     from llmexp.metrics import summary as metrics
 
     built = measurement.built
     workload = [*measurement.notes, *(built.workload_notes if built else ())]
-    if config.load.kind == "replay":
-        from llmexp.schedule import trace
-
-        workload += trace.notes(config.load, timeout_s=config.run.timeout_s, max_requests=config.max_requests)
-    size, most = built.workload_size if built else None, config.max_requests
-    if size is not None and (most is None or most > size):
+    workload += _of_trace(config)
+    size = built.workload_size if built else None
+    if size is not None and len(observed) > size:
         workload.append(f"the workload has {size} texts; beyond that they come again under new nonces")
     return {
         "nonce": nonce,
