@@ -195,3 +195,29 @@ def test_ten_thousand_answers_are_graded_in_seconds(tmp_path: Path) -> None:
     attach(tmp_path, grade_all(tmp_path, build(Quality(kind="number"))), keep_texts=False)
     assert process_time() - before < 10
     assert pq.read_table(tmp_path / records.PARQUET, columns=["right"])["right"].to_pylist() == [True] * 10_000
+
+
+def test_wrong_answers_can_be_read_and_are_text(tmp_path: Path) -> None:
+    from support import synthetic
+
+    from llmexp import report
+    from llmexp.report.answers import wrong
+    from llmexp.results import Run
+
+    folder = synthetic.write_job(tmp_path / "job", synthetic.Truth(requests=4, right=0.5), 1)
+    rows = [answered(0, "<script>alert(1)</script> 5", "4"), answered(1, "4", "4"), answered(2, "none", ["4", "four"])]
+    (folder / records.PARQUET).unlink()
+    job(folder, rows)
+    attach(folder, grade_all(folder, build(Quality(kind="number"))), keep_texts=True)
+    run = Run.at(folder)
+    shown = wrong(run, 10)
+    assert [(each["index"], each["grade"]) for each in shown] == [
+        ("0", "score 0: read: 5"),
+        ("2", "unparsed, score 0: no number in the answer"),
+    ]
+    assert shown[1]["expected"] == '["4", "four"]'
+    report.job(run)
+    page = (folder / "report.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; 5" in page
+    assert "Wrong answers" in page
