@@ -208,6 +208,30 @@ def test_streams_of_chunks_are_put_together(tmp_path: Path) -> None:
     assert session["turns"][0]["messages"][-1]["tool_calls"][0]["function"]["arguments"] == '{"city": "Rome"}'
 
 
+def test_items_of_the_responses_api_and_roles_that_nobody_knows(tmp_path: Path) -> None:
+    asked = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+        {"type": "function_call", "call_id": "c", "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "clear"},
+    ]
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "It is clear."}]}
+    tools = [{"type": "function", "name": "weather", "parameters": SCHEMA}]
+    record = {
+        "request": {"instructions": "Be brief.", "input": asked, "tools": tools},
+        "response": {"output": [said], "usage": {"output_tokens": 5}},
+    }
+    odd = {"request": {"messages": [{"role": "robot", "content": "x"}]}}
+    source, target = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    source.write_text(f"{json.dumps(record)}\n{json.dumps(odd)}\n")
+    assert "1 × a message of the role 'robot' (log.jsonl, line 2)" in convert(
+        str(source), "openai", str(target), keep_text=True
+    )
+    (session,) = lines(target)
+    assert roles(session) == [["system", "user", "assistant", "tool", "assistant"]]
+    assert session["turns"][0]["output_tokens"] == 5
+    assert replayed(target).request(0).messages[-1].text == "clear"
+
+
 def test_bedrock_s_invocation_logs(tmp_path: Path) -> None:
     use = {"toolUse": {"toolUseId": "call_x7", "name": "weather", "input": {"city": "Zyzzyvville"}}}
     result = {"toolResult": {"toolUseId": "call_x7", "content": [{"json": {"sky": "zyzzyvly clear"}}]}}

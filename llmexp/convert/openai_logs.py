@@ -10,7 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from llmexp.convert.exchange import Exchange, Tree, Unusable, assistant, list_of, seconds_of, tokens_of, tree_of
+from llmexp.convert.exchange import (
+    Exchange,
+    Tree,
+    Unusable,
+    assistant,
+    call,
+    list_of,
+    seconds_of,
+    text_of,
+    tokens_of,
+    tree_of,
+)
+from llmexp.workload.chat import ROLES
 
 _REQUESTS = ("request", "body", "input", "kwargs", "request_body", "requestBody", "payload")
 _RESPONSES = ("response", "output", "response_body", "responseBody", "completion", "result")
@@ -23,9 +35,13 @@ _SESSIONS = ("session_id", "session", "conversation_id", "conversationId", "thre
 def exchange_of(record: Mapping[str, object]) -> Exchange:
     """The call of a record; raises `Unusable`."""
     request = request_of(record)
-    messages = [dict(tree_of(message)) for message in list_of(request.get("messages"))]
+    messages = [_message(tree_of(message)) for message in list_of(request.get("messages"))]
     if not messages:
         raise Unusable("no messages: neither the record nor its request has any")
+    if unknown := next((each for each in messages if each.get("role") not in ROLES), None):
+        raise Unusable(f"a message of the role '{unknown.get('role')}'")
+    if isinstance(request.get("instructions"), str):
+        messages.insert(0, {"role": "system", "content": request["instructions"]})
     answer, usage = answer_of(record)
     if answer is None and messages[-1].get("role") == "assistant":
         return Exchange(messages, tools_of(request), session=_session(record, request), whole=True)
@@ -56,6 +72,16 @@ def request_of(record: Mapping[str, object]) -> Mapping[str, object]:
     return record
 
 
+def _message(item: Mapping[str, object]) -> Tree:
+    """A message as it is; an item of the Responses API as the message that it would be."""
+    if item.get("type") == "function_call":
+        made = call(item.get("name"), item.get("arguments"), item.get("call_id"))
+        return {"role": "assistant", "content": None, "tool_calls": [made]}
+    if item.get("type") == "function_call_output":
+        return {"role": "tool", "tool_call_id": str(item.get("call_id")), "content": text_of(item.get("output") or "")}
+    return dict(item)
+
+
 def tools_of(request: Mapping[str, object]) -> list[Tree]:
     """Tools, and functions as they were called before."""
     tools = [dict(tree_of(tool)) for tool in list_of(request.get("tools"))]
@@ -80,8 +106,8 @@ def _answer(response: object) -> tuple[Tree | None, Mapping[str, object]]:
         trees = [tree_of(each) for each in response]
         if any("delta" in tree_of(choice) for tree in trees for choice in list_of(tree.get("choices"))):
             return from_chunks(trees)
-        spoken = [tree for tree in trees if tree.get("role") == "assistant"]
-        return (dict(spoken[0]), {}) if spoken else (None, {})
+        spoken = [made for tree in trees if (made := _message(tree)).get("role") == "assistant"]
+        return (_joined(spoken), {}) if spoken else (None, {})
     tree = tree_of(response)
     choices = [tree_of(choice) for choice in list_of(tree.get("choices"))]
     if choices:
@@ -90,8 +116,21 @@ def _answer(response: object) -> tuple[Tree | None, Mapping[str, object]]:
             return dict(message) | {"role": "assistant"}, tree_of(tree.get("usage"))
     if tree.get("role") == "assistant":
         return dict(tree), {}
+    if list_of(tree.get("output")):  # the Responses API
+        return _answer(list_of(tree["output"]))[0], tree_of(tree.get("usage"))
     inner = tree.get("body")
     return _answer(inner) if inner is not None and inner is not response else (None, {})
+
+
+def _joined(spoken: Sequence[Tree]) -> Tree:
+    """Text and calls of one answer, which the Responses API lists one by one."""
+    if len(spoken) == 1:
+        return spoken[0]
+    parts = [part for message in spoken for part in list_of(message.get("content"))]
+    text = "".join(str(tree_of(part).get("text") or "") for part in parts)
+    text += "".join(str(message["content"]) for message in spoken if isinstance(message.get("content"), str))
+    calls = [dict(tree_of(each)) for message in spoken for each in list_of(message.get("tool_calls"))]
+    return assistant(text, calls) or spoken[0]
 
 
 def _events(text: str) -> Iterator[Mapping[str, object]]:
