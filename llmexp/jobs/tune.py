@@ -63,7 +63,7 @@ class Trial:
 def run(composed: Composed) -> Outcome:
     """The whole search. Raises `ConfigError` before anything is sent."""
     base = _specs(composed, {}, repeats=1)[0]
-    problems = list(tune_goal.problems(base.config))
+    problems = [*tune_goal.problems(base.config), *_price_problems(base)]
     if problems:
         raise ConfigError("\n".join(problems))
     space = tune_goal.space(base.config.search.space)
@@ -75,6 +75,16 @@ def run(composed: Composed) -> Outcome:
     with _folder(composed, base) as (folder, resumed):
         sweep = SweepDir.resume(folder, confirm) if resumed else SweepDir.new(folder, confirm)
         return Search(planned, folder, sweep, composed=composed, base=base, space=space).run()
+
+
+def _price_problems(base: Spec) -> Iterator[str]:
+    from llmexp.jobs import plan
+
+    if base.config.search.metric == "goodput_per_usd" and not plan.estimate([base]).usd:
+        yield (
+            "search.goal: goodput_per_usd needs a price, and none is known: set model.price (usd_per_instance_hour for "
+            "hardware of your own), or another goal such as goodput_per_s"
+        )
 
 
 @contextmanager
@@ -124,7 +134,8 @@ def _check_keys(composed: Composed, space: Mapping[str, BaseDistribution]) -> No
         try:
             _specs(composed, {key: value}, repeats=1)
         except ConfigError as error:
-            problems.append(f"search.space.{key}: {error}")
+            unknown = "Could not override" in str(error)
+            problems.append(f"search.space.{key}: {'is no key of the configuration' if unknown else error}")
     if problems:
         raise ConfigError("\n".join(problems))
 
