@@ -28,7 +28,8 @@ from llmexp.config import Model, Served
 from llmexp.errors import ConfigError
 
 KEY = "model.deployment.command"
-OURS = ("port", "host", "name")
+UNFILLED_PORT = "{port}"
+"""In the place of a port that is not chosen yet."""
 _PLACE = re.compile(
     r"""(?P<flag>(?<![^\s])--?[\w\[\]][\w.\[\]-]*)(?P<join>\s+|=)(?P<whole>["']?)\{(?P<key>[A-Za-z_]\w*)\}(?P=whole)(?=\s|$)
       | (?<![$\\{])\{(?P<alone>[A-Za-z_]\w*)\}(?!\})""",
@@ -81,6 +82,8 @@ def _with_flag(flag: str, join: str, value: object) -> str:
 
 def _quoted(text: str) -> str:
     """One argument for the shell, in which `$VARIABLE` and a leading `~/` still mean what they do there."""
+    if text == UNFILLED_PORT:
+        return text
     home, text = ("~/", text[2:]) if text.startswith("~/") else ("", text)
     if not _VARIABLE.search(text):
         return home + shlex.quote(text)

@@ -45,7 +45,7 @@ def identity(model: Model, host: str = "127.0.0.1") -> str | None:
     deployment = model.deployment
     if not isinstance(deployment, Served):
         return None
-    return json.dumps([command.fill(model, deployment, host=host, port="{port}"), deployment.ready, deployment.port])
+    return json.dumps([command.fill(model, deployment, host=host, port=command.UNFILLED_PORT), deployment.ready, deployment.port])
 
 
 @dataclass
@@ -197,7 +197,7 @@ def _start(model: Model, deployment: Served, log_dir: Path, host: str, port: int
     with log.open("a") as file:
         file.write(f"$ {line}\n")
     process = start_module("llmexp.endpoints.keeper", log_dir / "endpoint.log")
-    shown = command.fill(model, deployment, host=host, port="{port}")
+    shown = command.fill(model, deployment, host=host, port=command.UNFILLED_PORT)
     server = Server(wanted, shown, f"http://{_in_url(host)}:{port}", log_dir.resolve(), process)
     assert process.stdin is not None
     settings = {
