@@ -45,7 +45,9 @@ def identity(model: Model, host: str = "127.0.0.1") -> str | None:
     deployment = model.deployment
     if not isinstance(deployment, Served):
         return None
-    return json.dumps([command.fill(model, deployment, host=host, port=command.UNFILLED_PORT), deployment.ready, deployment.port])
+    return json.dumps(
+        [command.fill(model, deployment, host=host, port=command.UNFILLED_PORT), deployment.ready, deployment.port]
+    )
 
 
 @dataclass
@@ -342,7 +344,7 @@ def _in_url(host: str) -> str:
 
 def facts(server: Server, deployment: Served, *, fresh: bool) -> dict[str, object]:
     """What is logged with a run: settings, command, what the server says of itself, and whether this job started it."""
-    settings = {key: value for key, value in deployment.settings.items() if value is not None}
+    settings = {key: value for key, value in deployment.settings.items() if value not in (None, "")}
     return {
         **settings,
         **server.facts,
