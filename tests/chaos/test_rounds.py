@@ -42,7 +42,7 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-@pytest.mark.parametrize("size", ["64k", "400k", "900k"])
+@pytest.mark.parametrize("size", ["64k", "110k", "400k"])
 def test_a_full_disk_costs_files_and_never_the_words(size: str, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", size) as disk:
         done = subprocess.run(
@@ -53,9 +53,11 @@ def test_a_full_disk_costs_files_and_never_the_words(size: str, tmp_path: Path) 
             timeout=300,
             check=False,
         )
-        for folder in disk.glob("outputs/*/*/[0-9]*"):
-            assert [problem for problem in chaos.job_problems(folder) if "no result" not in problem] == []
-    assert done.returncode in (1, 2), done.stderr
+        found = [chaos.job_problems(folder, asked=6) for folder in disk.glob("outputs/*/*/[0-9]*")]
+        whole = [not problems for problems in found]
+        assert [problem for problems in found for problem in problems if "no result" not in problem] == []
+    # What is made of the numbers may be missing; the numbers may not.
+    assert done.returncode in ((0,) if whole == [True, True] else (1, 2)), done.stderr
     assert "Traceback" not in done.stderr
     assert "No space left" in done.stderr
 

@@ -235,7 +235,7 @@ def _check_files(directory: Path, played: Round) -> None:
         played.broken.append("a lock was left by a process that ended well")
 
 
-def job_problems(folder: Path) -> list[str]:
+def job_problems(folder: Path, asked: int = ASKED) -> list[str]:
     """What does not hold in a job's folder."""
     try:
         result = json.loads((folder / "result.json").read_text())
@@ -248,9 +248,9 @@ def job_problems(folder: Path) -> list[str]:
     if result["status"] == "finished":
         metrics = result["metrics"]
         counted = sum(metrics[f"requests_{name}"] for name in ("completed", "failed", "unfinished"))
-        asked = ASKED if (result["notes"].get("requests") or {}).get("why") is None else len(rows)
-        if not len(rows) == counted == asked:
-            found.append(f"finished with {len(rows)} rows, {counted} counted, {asked} asked for")
+        due = asked if (result["notes"].get("requests") or {}).get("why") is None else len(rows)
+        if not len(rows) == counted == due:
+            found.append(f"finished with {len(rows)} rows, {counted} counted, {due} asked for")
     elif not result["reason"]:
         found.append(f"{result['status']} without a reason")
     return found
