@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for _ in range(given.tries):
         points.append(one_try(load))
         print(line(points[-1]), flush=True)
+        for reason in points[-1].reasons:
+            print(f"         {reason}", flush=True)
     benchmark.stop_ray()
     calm = [point for point in points if not point.disturbed]
     valid = sum(point.verdict == "valid" for point in calm)

@@ -72,8 +72,6 @@ class Core:
         if not warmup:
             # Connections that the server closed meanwhile are noticed by now: replace them before the clock.
             await self._streams.open(self._plan.spare)
-            gc.collect()
-            gc.freeze()
         odometer = None if warmup else self._odometer
         self._phase = Phase(self._plan, self._feed, odometer, self._streams, warmup=warmup)
         self._measured = None if warmup else self._phase
@@ -84,8 +82,14 @@ class Core:
         return watch
 
     async def load_shots(self) -> int:
-        """Take the shots that the companion gives before a phase; how many are ready."""
-        return await self._feed.loaded()
+        """Take the shots that the companion gives before a phase; how many are ready.
+
+        The collector then looks at them for the last time: it takes longest here, where no clock runs yet.
+        """
+        ready = await self._feed.loaded()
+        gc.collect()
+        gc.freeze()
+        return ready
 
     def left(self, received: int) -> Left:
         """What can be had when the companion has died; the driver has `received` of its batches. Its folder goes."""

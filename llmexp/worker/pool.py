@@ -387,7 +387,8 @@ class Pool:
             self.ended(exchange, exchange.tape(now, unfinished=True))
 
     async def renew(self) -> None:
-        """Another job begins: drop connections to an address that the target's name has left."""
+        """Another job begins: forget the server's manners, and connections to an address that its name has left."""
+        self.single_use = False
         if not await self._dialer.renew():
             for connection in list(self._idle):
                 connection.close()
