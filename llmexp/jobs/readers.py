@@ -5,8 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+
 from llmexp.results import Run
 from llmexp.results.guard import Guard, relog_command
+
+
+def load() -> None:
+    """Import what draws and writes: a second or two, better spent while Ray starts than between two jobs."""
+    with contextlib.suppress(Exception):  # met again, and told, by the reader itself
+        importlib.import_module("llmexp.report.job_page")
+        importlib.import_module("llmexp.llmperf.files")
 
 
 def write_missing(run: Run, guard: Guard) -> None:

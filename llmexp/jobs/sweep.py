@@ -277,6 +277,7 @@ class CommandRun:
         with ThreadPoolExecutor(1, "store") as pool:
             opening = pool.submit(open_store, config.tracking, Path.cwd())
             if todo:
+                pool.submit(readers.load)
                 with contextlib.suppress(JobError):  # met again, and told, by the first job
                     benchmark.ensure_ray(todo[0].config.ray)
                     benchmark.get_ready([spec.config for spec in todo])
