@@ -52,7 +52,7 @@ READERS = {
     "llmexp.llmperf.files.write_job": ("LLMPerf's files were not written", "python -m llmexp.relog out/0"),
     "llmexp.report.job": ("report.html was not drawn", "python -m llmexp.relog out/0"),
     "llmexp.report.timeline._steps": ("timeline.png was not drawn", "python -m llmexp.relog out/0"),
-    "llmexp.terminal.glance.render": ("the job's table could not be shown", "out/0"),
+    "llmexp.terminal.line.render": ("the job's table could not be shown", "out/0"),
     "llmexp.compare.compare": ("the comparison could not be made", "python -m llmexp.compare out"),
     "llmexp.compare.write": ("comparison.csv and comparison.json were not written", "python -m llmexp.compare out"),
     "llmexp.compare.render": ("the comparison's table could not be shown", "python -m llmexp.compare out"),
@@ -78,6 +78,22 @@ def test_a_reader_that_fails_costs_one_line_and_nothing_else(
     missing = FILES - {path.name for path in Path("out").iterdir()}
     unmade = {"llmexp.compare.compare": FILES, "llmexp.report.comparison": {"comparison.html"}}
     assert missing == unmade.get(reader, FILES - {"comparison.html"} if reader == "llmexp.compare.write" else set())
+
+
+def test_a_sweep_says_a_line_for_each_job_and_one_block_at_the_end(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "llmexp")
+    assert command(*SWEEP).status == OK
+    shown = capsys.readouterr().out.splitlines()
+    jobs = [line for line in shown if "60 completed" in line]
+    assert len(jobs) == 2
+    assert all(": valid · TTFT p50 " in line and " tokens/s · " in line for line in jobs)
+    assert [line for line in shown if line.startswith("concurrency 4")], "the comparison's table"
+    begun = [record.getMessage() for record in caplog.records if record.getMessage().startswith("[")]
+    assert not begun[0].endswith("left")
+    assert begun[1].startswith("[2/2]")
+    assert begun[1].endswith(" left")
 
 
 def test_a_store_that_refuses_one_job_keeps_the_others(
@@ -192,7 +208,7 @@ def test_a_disk_that_fills_up_during_the_load_keeps_every_number(
     with disk_full_at(16_000):
         assert command(*SWEEP).status == FAILED
     shown = capsys.readouterr().out
-    assert shown.count("60 completed") == 2, "the table of each job, from memory"
+    assert shown.count("60 completed") == 2, "the line of each job, from memory"
     assert shown.count("the disk was full: 60 requests are in these numbers") == 2
     assert errors(caplog)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,6 +156,24 @@ def _seconds(config: Config, mean_output: float) -> float:
     else:
         need = requests / config.peak_rate
     return min(need, (run.timeout_s + run.grace_s) * probes_at_most(config))
+
+
+@dataclass
+class Clock:
+    """How long the jobs that are left will take, by the plan and by how it held so far."""
+
+    planned_s: list[float]
+    began_s: float = field(default_factory=time.monotonic)
+
+    def left(self, done: int) -> str:
+        """`, about 3 min left`, once a job has shown how the plan holds; empty before."""
+        if not done:
+            return ""
+        elapsed = time.monotonic() - self.began_s
+        seconds = sum(self.planned_s[done:]) * elapsed / max(sum(self.planned_s[:done]), 1e-9)
+        if seconds < 90:
+            return f", about {seconds:.0f} s left"
+        return f", about {seconds / 60:.0f} min left" if seconds < 5400 else f", about {seconds / 3600:.1f} h left"
 
 
 def cautions(specs: Sequence[Spec]) -> list[str]:

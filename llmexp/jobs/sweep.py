@@ -193,6 +193,7 @@ class CommandRun:
     def _run_all(self, todo: list[Spec], ledger: Ledger) -> None:
         from llmexp.jobs import plan
 
+        clock = plan.Clock([plan.estimate([spec]).jobs[0].seconds for spec in todo])
         for at, spec in enumerate(todo):
             if self._status() == INTERRUPTED:
                 return
@@ -201,7 +202,7 @@ class CommandRun:
                 self.statuses.append(FAILED)
                 return
             if self.sweep is not None:
-                log.info("[%d/%d] %s", at + 1, len(todo), spec.name)
+                log.info("[%d/%d] %s%s", at + 1, len(todo), spec.name, clock.left(at))
             self.statuses.append(self._run_one(spec, ledger))
 
     def _run_one(self, spec: Spec, ledger: Ledger) -> int:
@@ -248,10 +249,10 @@ class CommandRun:
 
     def _read(self, run: Run) -> None:
         """What is made of a job whose numbers are on disk."""
-        from llmexp.terminal import glance
+        from llmexp.terminal import glance, line
 
         with self.guard("the job's table could not be shown", f"see {run.directory}"):
-            show(glance.render(run.result, run.directory))
+            show(glance.render(run.result, run.directory) if self.sweep is None else line.render(run.result))
         readers.write_files(run, self.guard)
         self.recorder.job(run)
 

@@ -216,7 +216,7 @@ def test_the_comparison_that_it_is_for_can_be_rehearsed(tool: Tool) -> None:
         for result in found
     }
     assert digests["sonnet"] == digests["llama"] == digests["claude"]
-    assert "what it would have cost" in done.stdout
+    assert done.stdout.count("would have cost $") == 3
     reasons = {result["job"]["model"]: {each["reason"] for each in result["validity"]["notes"]} for result in found}
     # Claude's tokenizer is not public; what the server counts are whole prompts and answers.
     assert "chunk_tokens_estimated" in reasons["sonnet"]

@@ -53,6 +53,7 @@ def no_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(benchmark, "ensure_ray", lambda _config: None)
     monkeypatch.setattr(benchmark, "get_ready", lambda _configs: None)
     monkeypatch.setattr(cluster, "ensure_ray", lambda _config: None)
+    monkeypatch.setattr("llmexp.report.figures.PNG_DPI", 20)
     return tmp_path
 
 
