@@ -15,10 +15,11 @@ import orjson
 
 from llmexp.clients import address, aws, aws_failures, chat_bedrock
 from llmexp.clients.base import Answer, HttpRequest, Response, Target, Usage
-from llmexp.clients.decoding import Draft, Payload, Wire, as_text, count, decode_payloads, text_inside
+from llmexp.clients.decoding import Draft, Wire, as_text, count, decode_payloads, text_inside
 from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
 from llmexp.clients.json_text import loads, mapping
+from llmexp.clients.payloads import Payload
 from llmexp.config import Model
 from llmexp.workload.request import Request
 

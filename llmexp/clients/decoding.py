@@ -1,7 +1,4 @@
-"""What the decoders of JSON wires share: payloads off a body in any of its forms, and the answer under construction.
-
-A body is an event stream, one JSON object (an answer that was not streamed), a JSON array, or JSON lines; which of them
-is told by its first byte, for servers label it wrongly. Each payload carries the stamp of the read that completed it.
+"""What the decoders of JSON wires share: what each payload is, and the answer under construction.
 
 A payload is a chunk of the wire, a mark of the end, noise, or an error. What is no chunk and not known as noise is an
 error, wherever it stands: servers report failures in fields of their own, outside of any framing, and in objects
@@ -12,25 +9,19 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import NamedTuple
 
 from llmexp.clients import endings, failures
 from llmexp.clients.base import Answer, Failure, Response, TokenEvent, TokenKind, Usage
-from llmexp.clients.json_text import NotJson, TooLarge, dumps, loads, mend
+from llmexp.clients.json_text import NotJson, TooLarge, dumps, mend
+from llmexp.clients.payloads import DONE, Payload, Text, payloads
 from llmexp.clients.repeats import tidy
-from llmexp.clients.sse import SseEvent, events
 
-DONE = "[DONE]"
 _LARGEST_COUNT = 2**60
 """Larger ones are read as this one: no stream bears it out, and sums of a few stay within 64 bits."""
 _LONGEST_S = 1e6
-_JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}"]', re.DOTALL)
-_SSE_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?::|data|event|id|retry)")
-_BETWEEN = b" \t\r\n,[]"
 _BEAT = re.compile(
     r"\W*(?:ping|pong|heart[ _-]?beat|keep[ _-]?alive|hb|beat|no-?op|ok|alive|waiting|queued|[\w :]*processing|"
     r"connected|open|null|none|undefined)?\W*",
@@ -41,9 +32,6 @@ _TIME = re.compile(
     r"|[\d:.,/+\-\s]|T(?=\d)|Z\b|UTC|GMT|AM|PM)+",
     re.IGNORECASE,
 )
-_ERROR_FIELD = re.compile(r"\s*(?:error|exception|err|fatal)\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
-_OTHER_FIELD = re.compile(r"[\w.-]{1,40}(?::|$)")
-_TROUBLE = re.compile(r"error|exception|fail|exceed|unavailable|timed? ?out|traceback|refused|denied", re.IGNORECASE)
 _BEATING_KEYS = ("type", "event", "object", "status", "message", "msg")
 _BEATS = frozenset({"ping", "pong", "heartbeat", "keepalive", "keep_alive"})
 _DESCRIBING = """
@@ -53,22 +41,6 @@ _DESCRIBING = """
 """
 _ABOUT = frozenset(_DESCRIBING.split())
 """Keys of objects that only describe an answer, or say that all is well."""
-
-
-class Payload(NamedTuple):
-    """One JSON value of a body; `tree` is DONE for OpenAI's end mark, and a `Text` for what is no JSON."""
-
-    at_ns: int
-    event: str
-    tree: object
-
-
-class Text(NamedTuple):
-    """What stands in a body and is no JSON."""
-
-    text: str
-    is_error: bool
-    """It says itself that it is one."""
 
 
 @dataclass(slots=True)
@@ -229,123 +201,6 @@ def _is_noise(tree: object) -> bool:
 def is_noise(text: str) -> bool:
     """Whether a text is a heartbeat or a time."""
     return len(text) < 200 and (_BEAT.fullmatch(text) is not None or _TIME.fullmatch(text) is not None)
-
-
-# --- payloads --------------------------------------------------------------------------------------------------------
-
-
-def payloads(response: Response) -> Iterator[Payload]:
-    """The JSON values of a body; raises `NotJson` where it holds something else."""
-    if _first_byte(response) in (b"{", b"["):
-        return _objects(response)
-    return _from_events(response)
-
-
-def _first_byte(response: Response) -> bytes:
-    return next((text[:1] for _, data in response.body if (text := data.lstrip(b"\xef\xbb\xbf \t\r\n"))), b"")
-
-
-def _from_events(response: Response) -> Iterator[Payload]:
-    nothing_framed = True
-    for found in events(response.body):
-        at_ns, event, data, whole, framed = found
-        if not framed:
-            yield from _stray(found)
-            continue
-        nothing_framed = False
-        try:
-            tree = loads(data)
-        except NotJson:
-            text = data.decode("utf-8", "replace").strip()
-            if text.upper() in (DONE, "DONE"):
-                tree = DONE
-            elif not whole and event != "error":
-                return  # half an event: the connection was cut, which is told from the framing
-            else:
-                tree = Text(text, _ERROR_FIELD.match(text) is not None)
-        yield Payload(at_ns, event, tree)
-    if nothing_framed:
-        _refuse_other_text(response)
-
-
-def _refuse_other_text(response: Response) -> None:
-    body = response.content
-    if body.strip() and response.complete and not _SSE_LINE.match(body):
-        raise NotJson(f"the body is neither JSON nor an event stream: {body[:200].decode('utf-8', 'replace')}")
-
-
-def _stray(found: SseEvent) -> Iterator[Payload]:
-    """Lines outside of the framing: an error in a field of its own, JSON without `data:`, a field that nobody knows."""
-    text = found.data.decode("utf-8", "replace").strip()
-    named = _ERROR_FIELD.match(text)
-    if named is not None:
-        inner = _json_or_none(named[1])
-        yield Payload(found.at_ns, "error", Text(named[1], is_error=True) if inner is None else inner)
-        return
-    tree = _json_or_none(text)
-    if tree is None and _OTHER_FIELD.match(text):
-        value = _json_or_none(text.partition(":")[2])
-        tree = value if isinstance(value, dict) else None
-        if tree is None and not _TROUBLE.search(text):
-            text = ""  # the standard says to ignore it
-    if tree is None and (found.whole or _TROUBLE.search(text)):
-        tree = Text(text, _TROUBLE.search(text) is not None)
-    if tree is not None:
-        yield Payload(found.at_ns, found.event, tree)
-
-
-def _json_or_none(text: str) -> object:
-    try:
-        return loads(text.encode("utf-8", "surrogateescape"))
-    except NotJson:
-        return None
-
-
-def _objects(response: Response) -> Iterator[Payload]:
-    """The outermost JSON objects of a body, alone, in an array or one after the other."""
-    content = response.content
-    ends = list(accumulate(len(data) for _, data in response.body))
-    last = 0
-    for start, end in _outermost(content):
-        at_ns = response.body[bisect_left(ends, end)][0]
-        yield from _between(at_ns, content[last:start])
-        last = end
-        try:
-            tree = loads(content[start:end])
-        except NotJson as error:
-            raise NotJson(f"the body is not JSON: {error}") from None
-        yield Payload(at_ns, "", tree)
-    if response.complete and response.body:
-        yield from _between(response.body[-1][0], content[last:])
-
-
-def _outermost(content: bytes) -> Iterator[tuple[int, int]]:
-    """(start, end) of each outermost `{…}`, as far as the content goes."""
-    depth = start = 0
-    for token in _JSON_TOKEN.finditer(content):
-        mark = token[0]
-        if mark == b"{":
-            start = token.start() if depth == 0 else start
-            depth += 1
-        elif mark == b"}":
-            depth -= 1
-            if depth == 0:
-                yield start, token.end()
-        elif mark == b'"':
-            return  # a string that was cut
-        if depth < 0:
-            return
-
-
-def _between(at_ns: int, gap: bytes) -> Iterator[Payload]:
-    """What stands between the objects: white space and the array's marks, each line of anything else."""
-    for line in gap.splitlines():
-        text = line.strip(_BETWEEN).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
-        if text.upper() in ("DONE", "DATA: [DONE"):
-            yield Payload(at_ns, "", DONE)
-        elif text:
-            named = _ERROR_FIELD.match(text)
-            yield Payload(at_ns, "", Text(named[1] if named else text, named is not None))
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

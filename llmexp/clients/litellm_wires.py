@@ -10,6 +10,7 @@ from llmexp.clients import anthropic, bedrock, decoding, gemini, openai, sagemak
 from llmexp.clients.base import Answer, Response
 from llmexp.clients.decoding import as_text
 from llmexp.clients.json_text import NotJson
+from llmexp.clients.payloads import payloads
 
 Wire = Literal["openai", "anthropic", "gemini", "bedrock", "sagemaker"]
 _READ: dict[Wire, decoding.Wire] = {"openai": openai.WIRE, "anthropic": anthropic.WIRE, "gemini": gemini.WIRE}
@@ -49,7 +50,7 @@ def explain(wire: Wire, response: Response) -> Answer:
 
 def _trees(response: Response) -> Iterator[dict[str, object]]:
     try:
-        for payload in islice(decoding.payloads(response), _LOOKED_AT):
+        for payload in islice(payloads(response), _LOOKED_AT):
             if isinstance(payload.tree, dict):
                 yield payload.tree
     except NotJson:

@@ -22,10 +22,11 @@ import orjson
 
 from llmexp.clients import address, aws, aws_failures, chat_openai, failures, openai
 from llmexp.clients.base import Answer, Failure, Headers, HttpRequest, Response, Target, Usage
-from llmexp.clients.decoding import Draft, Payload, Wire, as_text, count, decode_payloads, payloads, text_inside
+from llmexp.clients.decoding import Draft, Wire, as_text, count, decode_payloads, text_inside
 from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
 from llmexp.clients.json_text import listing, mapping
+from llmexp.clients.payloads import Payload, payloads
 from llmexp.config import Model, SageMaker
 from llmexp.json_types import branch
 from llmexp.workload.request import Request
