@@ -53,6 +53,8 @@ SHOWN = (
 
 AT_A_LOAD = tuple(name for name, entry in DICTIONARY.items() if entry.label)
 """Beginnings of the metrics that mean something only beside the load they were measured at."""
+_COUNTED = ("requests", "sessions", "turns", "connections")
+"""Units of what is counted: whole numbers are shown without decimals."""
 _OPEN_LOOP_ONLY = ("response_ttft_s", "response_latency_s")
 
 
@@ -134,6 +136,8 @@ class Metric:
         """A value with its unit, three significant digits: `213 ms`, `1.32 s`, `$0.0123`."""
         if value is None or not math.isfinite(value):
             return "–"
+        if self.unit in _COUNTED and value == math.floor(value):
+            return _join(f"{value:,.0f}", self.unit)
         scale, unit = self._scale(abs(value))
         return _join(self._number(value * scale, decimals_for(abs(value * scale))), unit)
 
