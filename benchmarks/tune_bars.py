@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-TTFT_S, GAP_S, TOKENS, SLO_S = 0.05, 0.005, 32, 0.1
+TTFT_S, GAP_S, TOKENS, SLO_S = 0.1, 0.01, 40, 0.25
 SLOTS, CHUNKS, LOADS = (1, 2, 4, 8), (1, 2, 4), range(1, 17)
 BAR, NEAR = 0.9, 0.95
 PROFILE = "model.deployment.profile"
@@ -36,7 +36,8 @@ def search(seed: int, trials: int, directory: Path) -> tuple[dict[str, int], int
     """One whole search; the settings that it found, and how many trials it took."""
     command = [
         *(sys.executable, "-m", "llmexp", "experiment=tune", "model=simulated", "search=simulated"),
-        *(f"search.trials={trials}", "search.confirm=0", "tracking=none", f"run.seed={seed}", "run.max_requests=48"),
+        *(f"search.trials={trials}", "search.confirm=0", "tracking=none", f"run.seed={seed}", "run.max_requests=32"),
+        *("run.timeout_s=6", "run.warmup_requests=1"),
         *(f"{PROFILE}.ttft.mean_s={TTFT_S}", f"{PROFILE}.inter_token.mean_s={GAP_S}", f"slo.ttft_s={SLO_S}"),
         *(f"workload.output_tokens.mean={TOKENS}", "workload.output_tokens.stddev=0", f"hydra.run.dir={directory}"),
     ]
