@@ -296,8 +296,10 @@ def test_a_name_that_moved_between_two_jobs_is_followed(monkeypatch: pytest.Monk
 
             monkeypatch.setattr(Dialer, "_look_up", look_up)
             await pool.open(2)
+            pool.single_use = True
             await pool.renew()
             assert len(pool._idle) == 2
+            assert not pool.single_use
             at = "127.0.0.2"
             await pool.renew()
             assert pool._idle == []
