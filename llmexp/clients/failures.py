@@ -27,7 +27,7 @@ _MESSAGE_KEYS = (
 _CODE_KEYS = ("code", "status", "status_code", "type", "error_type", "__type", "ErrorCode", "errorType", "error_code")
 _WORDS = frozenset(_MESSAGE_KEYS) - {"reason", "title", "details"}
 """Keys that make an object an error where it is nothing else."""
-_THROTTLED = re.compile(r"throttl|too_?many_?requests|rate_?limit|^429$", re.IGNORECASE)
+_THROTTLED = re.compile(r"throttl|too_?many_?requests|rate_?limit|resource_?exhausted|^429$", re.IGNORECASE)
 _WELL = re.compile(r"\s*(ok|success|succeeded|done|processing|pending|running|queued|)\W*", re.IGNORECASE)
 _BODY_LIMIT = 20_000
 
@@ -47,7 +47,11 @@ def of_response(response: Response) -> Failure | None:
 def of_event(payload: object) -> Failure:
     """The failure that an error event after a 200 stands for; `payload` is its JSON, or its text."""
     code, message = _read(payload)
-    return Failure.of(_throttled(code) or "in_stream", code, message or "an error event without a message")
+    inner = _first(payload)
+    stated = [inner, _first(inner.get("error"))] if isinstance(inner, dict) else []
+    is_429 = any(isinstance(one, dict) and str(one.get(key)) == "429" for one in stated for key in _CODE_KEYS)
+    error_class: ErrorClass = "throttled" if is_429 else _throttled(code) or "in_stream"
+    return Failure.of(error_class, code, message or "an error event without a message")
 
 
 def is_error(tree: Mapping[str, object]) -> bool:

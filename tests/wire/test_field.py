@@ -122,6 +122,18 @@ ERRORS: dict[str, tuple[bytes, str, str, str | None]] = {
     ),
     "detail": (sse({"detail": "Internal"}), "Internal", "in_stream", None),
     "throttled": (sse({"error": {"code": 429, "message": "slow down"}}), "slow down", "throttled", "429"),
+    "named 429": (
+        sse([{"error": {"code": 429, "message": "no quota", "status": "RESOURCE_EXHAUSTED"}}]),
+        "no quota",
+        "throttled",
+        "RESOURCE_EXHAUSTED",
+    ),
+    "typed 429": (
+        sse({"error": {"code": 429, "type": "server_busy", "message": "wait"}}),
+        "wait",
+        "throttled",
+        "server_busy",
+    ),
     "list": (sse([{"error": {"message": "no luck"}}]), "no luck", "in_stream", None),
     "unframed": (b'{\n "error": {"message": "half way"}\n}\n\n', "half way", "in_stream", None),
     "text": (b"upstream connect error or disconnect\n\n", "upstream connect error", "in_stream", None),
