@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmexp.benchmark import ray_parts, sizing
-from llmexp.benchmark.nodes import Node, _labels, _Row, _wanted
+from llmexp.benchmark.nodes import Node, _labels, _Row, _wanted, evenly
 from llmexp.benchmark.pairs import placed
 from llmexp.companion import luggage
 from llmexp.config import Config, defaults, load
@@ -64,6 +64,13 @@ def test_workers_are_spread_evenly_and_a_node_that_is_too_small_is_named() -> No
     assert placed([SMALL, LARGE], 4) == [SMALL, LARGE, SMALL, LARGE]
     with pytest.raises(ConfigError, match=r"ray.workers: 10\.0\.0\.1 .* offers 2 CPUs and would get 3 of 6 workers"):
         placed([SMALL, LARGE], 6)
+
+
+def test_what_is_chosen_fits_the_smallest_node() -> None:
+    assert (evenly([SMALL]), evenly([SMALL, LARGE]), evenly([LARGE, LARGE])) == (2, 4, 32)
+    told = config(concurrency=8192, run__max_requests=9000)
+    workers = sizing.workers_for(told, own_stream=False, cores=evenly([SMALL, LARGE]), nodes=2)
+    assert placed([SMALL, LARGE], workers) == [SMALL, LARGE, SMALL, LARGE]
 
 
 def row(**more: object) -> _Row:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmexp.benchmark import cluster, sizing
-from llmexp.benchmark.nodes import nodes_for
+from llmexp.benchmark.nodes import evenly, nodes_for
 from llmexp.benchmark.pairs import crew, placed
 from llmexp.config import Config
 
@@ -26,7 +26,7 @@ def get_ready(configs: Sequence[Config]) -> None:
     first = configs[0]
     if first.ray.kind == "local":
         nodes = nodes_for(first.ray)
-        cores = sum(node.cores for node in nodes)
+        cores = evenly(nodes)
         workers = sizing.workers_for(first, own_stream=False, cores=cores, nodes=len(nodes))
         crew.start(crew.hosts(first, nodes), workers)
 
@@ -42,5 +42,5 @@ def _look(config: Config) -> None:
         return
     nodes = nodes_for(config.ray)
     crew.hosts(config, nodes)
-    cores = sum(node.cores for node in nodes)
+    cores = evenly(nodes)
     placed(nodes, sizing.workers_for(config, own_stream=False, cores=cores, nodes=len(nodes)))

@@ -15,7 +15,7 @@ from llmexp.benchmark import cluster, hosts, pairs, sizing
 from llmexp.benchmark.gathering import Gathering, first_line
 from llmexp.benchmark.hosts import Host
 from llmexp.benchmark.measurement import Job, Measurement
-from llmexp.benchmark.nodes import Node, nodes_for, own_node
+from llmexp.benchmark.nodes import Node, evenly, nodes_for, own_node
 from llmexp.benchmark.pairs import Pair, crew
 from llmexp.companion import luggage
 from llmexp.errors import ConfigError, JobError
@@ -83,7 +83,7 @@ class Benchmark:
     def _build(self) -> Gathering:
         nodes = self._nodes()
         self._hosts = crew.hosts(self._config, nodes)
-        cores = sum(node.cores for node in nodes)
+        cores = evenly(nodes)
         reserve = self._config.ray.kind == "cluster" and not self._job.endpoint_pids
         files = luggage.pack(self._config) if self._config.ray.kind == "cluster" else {}
         own = self._times_itself(files)

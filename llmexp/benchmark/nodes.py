@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -24,6 +25,11 @@ class Node:
 
     def __str__(self) -> str:
         return f"{self.address} (node {self.id[:8]})"
+
+
+def evenly(nodes: Sequence[Node]) -> int:
+    """CPUs that workers spread evenly over these nodes can have: the smallest node bounds the others."""
+    return len(nodes) * min(node.cores for node in nodes)
 
 
 def own_node() -> Node:
