@@ -23,7 +23,7 @@ from llmexp.results import Run
 from llmexp.results.guard import Guard
 from llmexp.tracking import open_store
 
-pytestmark = pytest.mark.usefixtures("no_load")
+pytestmark = [pytest.mark.usefixtures("no_load"), pytest.mark.service]
 SWEEP = ("model.name=fast,slow", "tracking=none")
 LONG = "an-open-model-of-a-very-long-name/" * 9
 
