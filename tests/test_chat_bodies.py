@@ -36,6 +36,9 @@ CHAT = Request(
 ALL = ["system", "tools", "history"]
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Item .* on TypedDict:UserWarning")  # about LiteLLM's types
+
+
 @pytest.fixture(autouse=True)
 def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"):
