@@ -190,19 +190,19 @@ def test_passing_the_limit_ends_what_is_in_flight() -> None:
 
 @pytest.mark.parametrize("price", [PriceList(instance_hour_usd=360.0), replace(PRICE, instance_hour_usd=360.0)])
 def test_an_hourly_price_runs_by_itself_and_ends_the_load_in_time(price: PriceList) -> None:
-    ledger = Ledger(0.04)
+    ledger = Ledger(0.1)
     account = Account(ledger, "job", price, 0.1)
     spending, over, ends = Spending(account, 1), threading.Event(), []
     (grant,) = spending.first()
-    assert grant.usd == pytest.approx(0.02 if price.input_usd else 0.0)
+    assert grant.usd == pytest.approx(0.05 if price.input_usd else 0.0)
     began = time.monotonic()
     spending.start(lambda end: (ends.append(end), over.set()))
     assert over.wait(20)
     spending.end()
     account.close()
     assert ends[0].cut
-    assert time.monotonic() - began >= (0.04 - grant.usd) / 0.1
-    assert ledger.billed_usd >= (0.04 - grant.usd)
+    assert time.monotonic() - began >= (0.1 - grant.usd) / 0.1 - 0.25
+    assert ledger.billed_usd >= 0.1 - grant.usd - 0.025
 
 
 def test_what_a_lost_companion_had_on_the_wire_may_have_been_billed() -> None:

@@ -17,6 +17,8 @@ from llmexp.metrics.prices import PriceList
 PORTION = 0.75
 """Share of what is left, over all companions, that is granted at a time where there are several."""
 HOURLY_TICK_S = 0.5
+ENDING_S = 0.25
+"""A load takes so long to end once it is told."""
 HOURS_KEPT_S = 600.0
 """So long of an hourly price is kept back from what requests get, half of what is left at most."""
 AHEAD_S = 2.0
@@ -180,11 +182,11 @@ class Spending:
                 self._purse.take(taken)
                 self._hourly_taken += taken
             paid_s = (self._hourly_taken - self._hourly_usd) / rate
-            if paid_s <= 0:
+            if paid_s <= ENDING_S:
                 self._book()
                 out(End(self._purse.reason(), cut=True))
                 break
-            self._over.wait(min(HOURLY_TICK_S, paid_s))
+            self._over.wait(min(HOURLY_TICK_S, paid_s - ENDING_S))
         self._over.wait()
         self._hourly_usd = rate * (time.monotonic() - began)
 
