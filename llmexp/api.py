@@ -149,7 +149,7 @@ def sweep(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -
 
     with _composing(config_dir):
         composed = composition.compose_all(overrides)
-        if len(composed) == 1 and composed[0].task.search.space:
+        if len(composed) == 1 and composed[0].task.search.enabled:
             # A search composes its trials one after the other.
             with _left_as_it_was():
                 outcome = command.run_composed(composed[0].task, composed[0].hydra)

@@ -44,6 +44,7 @@ def config(search: dict[str, object], **parts: object) -> Config:
             "search.space.concurrency.steps: unknown key",
         ),
         ({"space": {"concurrency": {"low": "a", "high": 4}}}, {}, "search.space.concurrency.low: must be a number"),
+        ({"space": {}}, {"load": {"kind": "poisson", "rate": 2.0}}, "search.space: is empty, and an open load"),
         ({"space": {"a": {"b": []}}}, {}, "search.space.a.b: must be a list of choices"),
     ],
 )
@@ -62,8 +63,9 @@ def test_what_is_fine() -> None:
 def test_nested_keys_and_ranges() -> None:
     found = tune_goal.space({"model": {"deployment": {"slots": [1, 2]}}, "load.rate": {"low": 1, "high": 9.5}})
     assert list(found) == ["model.deployment.slots", "load.rate"]
-    with pytest.raises(ConfigError, match="is empty"):
-        tune_goal.space({})
+    assert list(tune_goal.space({})) == ["concurrency"]
+    with pytest.raises(ConfigError, match="must be a list of choices"):
+        tune_goal.space({"a": 1})
 
 
 def test_what_a_job_was_worth() -> None:

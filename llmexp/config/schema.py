@@ -492,10 +492,11 @@ class Goal(_Part):
 class Search(_Part):
     """What `experiment=tune` may change, what for, and how often."""
 
+    enabled: bool = Field(False, description="Search; `experiment=tune` sets it.")
     space: dict[str, object] = Field(
         {},
         description="Config key → a list of choices, or `{low, high}` with `step` or `log: true`. Options of a group "
-        "are choices too: `model: [vllm, sglang]`. Empty: no search.",
+        "are choices too: `model: [vllm, sglang]`. Empty: the concurrency of a closed loop.",
     )
     goal: Annotated[str, Field(min_length=1)] | Goal = Field(
         "goodput_per_usd",

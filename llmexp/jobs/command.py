@@ -16,7 +16,7 @@ def run_composed(task: DictConfig, hydra: DictConfig) -> Outcome:
     """A command without `-m`."""
     from omegaconf import OmegaConf
 
-    if not OmegaConf.select(task, "search.space"):
+    if not OmegaConf.select(task, "search.enabled"):
         return run_jobs(task, hydra)
     from llmexp.jobs import tune
 

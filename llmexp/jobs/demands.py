@@ -13,7 +13,7 @@ def problems(found: Sequence[Spec]) -> list[str]:
 
 
 def _problems(spec: Spec, found: Sequence[Spec]) -> Iterator[str]:
-    if spec.config.search.space:
+    if spec.config.search.enabled:
         yield (
             "search: is one command of its own (python -m llmexp experiment=tune …, without -m); what shall be "
             "compared goes into search.space, such as search.space={model: [vllm, sglang]}"

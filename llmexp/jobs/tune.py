@@ -335,14 +335,22 @@ class Search(CommandRun):
             super()._compare()
         if self.headline:
             show(f"\n{self.headline}")
+            self._head_the_comparison()
         return self.headline
+
+    def _head_the_comparison(self) -> None:
+        """The search's verdict stands above the comparison of its last jobs, which may be at other loads."""
+        page = self.folder.path / "comparison.md"
+        with self.guard("the verdict was not written to comparison.md", str(page)):
+            if page.exists():
+                page.write_text(f"**{self.headline}**\n\n{page.read_text(encoding='utf-8')}", encoding="utf-8")
 
     def _write(self) -> None:
         search, best = self.base.config.search, self._best()
         tree = {
             "goal": search.metric,
             "direction": tune_goal.direction(self.base.config),
-            "space": search.space,
+            "space": search.space or tune_goal.USUAL,
             "trials": [asdict(trial) for trial in self.trials],
             "best": None if best is None else asdict(best),
             "headline": self.headline,

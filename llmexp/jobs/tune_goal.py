@@ -35,6 +35,8 @@ def problems(config: Config) -> Iterator[str]:
         yield f"search.goal: {problem}"
     elif search.asked_direction is None and Metric(search.metric).better is None:
         yield f"search.direction: {search.metric} has none of its own; set maximize or minimize"
+    if not search.space and not config.closed:
+        yield "search.space: is empty, and an open load has no concurrency to search; name keys, such as load.rate"
     if search.metric == "goodput_per_joule" and (config.rehearse or config.model.gpu_metrics == "none"):
         yield "search.goal: goodput_per_joule needs the energy: model.gpu_metrics, and no rehearsal"
     try:
@@ -54,12 +56,13 @@ def direction(config: Config) -> Direction:
     return "maximize" if Metric(search.metric).better == "higher" else "minimize"
 
 
+USUAL: Mapping[str, object] = {"concurrency": {"low": 1, "high": 32, "log": True}}
+"""What is searched where nothing is named."""
+
+
 def space(tree: Mapping[str, object]) -> dict[str, BaseDistribution]:
     """Config key → what it may be."""
-    found = dict(_leaves(tree, ""))
-    if not found:
-        raise ConfigError("search.space: is empty; name config keys with choices or ranges")
-    return found
+    return dict(_leaves(tree or USUAL, ""))
 
 
 def _leaves(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, BaseDistribution]]:
