@@ -135,7 +135,7 @@ class Surface(BaseSampler):
         """The next point."""
         done = [one for one in study.get_trials(deepcopy=False) if one.state.is_finished()]
         told = [one for one in done if one.state == TrialState.COMPLETE and set(one.params) == set(self._space)]
-        if len(told) < min(2 + len(self._axes), 6):
+        if len(told) < min(1 + len(self._axes), 5):
             return self._spread_out([one.params for one in done], trial.number)
         best = max(told, key=lambda one: self._sign(study) * float(one.value or 0.0))
         candidates = self._candidates([one.params for one in done], best.params)
