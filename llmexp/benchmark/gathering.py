@@ -138,17 +138,32 @@ class Gathering:
 
     def _poll(self) -> None:
         """One round: every companion is asked at once, and what has come within a second is taken."""
-        import ray
+        self._ask()
+        self._take()
+        self._judge()
 
+    def _ask(self) -> None:
         for pair in self._pairs:
             if pair.companion_lives and pair not in self._reported:
                 self._reported[pair] = pair.companion.drain.remote()
+
+    def _take(self) -> None:
+        import ray
+
         waiting = {ref: pair for pair, ref in self._reported.items()}
         if waiting:
             done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=POLL_S)
             for ref in done:
                 self._hear(waiting[ref], ref)
         self._give_up_silent()
+
+    def _take_the_last(self) -> None:
+        """Wait for reports that are on their way, then for one more of each, which holds the last rows."""
+        while self._reported:
+            self._take()
+        self._ask()
+        while self._reported:
+            self._take()
         self._judge()
 
     def _hear(self, pair: Pair, ref: ObjectRef[Drained]) -> None:
@@ -222,6 +237,8 @@ class Gathering:
 
     def _bury(self, pair: Pair, why: str) -> None:
         """Nothing more comes of this pair: its rows are kept, what it had on the wire is lost with it."""
+        if not pair.companion_lives:
+            return
         worker_lived = pair.worker_lives
         if worker_lived:
             self._lost(why)
@@ -295,7 +312,7 @@ class Gathering:
             if waiting:
                 self._poll()
                 waiting = {ref: pair for ref, pair in waiting.items() if pair.companion_lives}
-        self._poll()
+        self._take_the_last()
         self._result.lost_share = self._lost_share()
 
     def _explained(self, pair: Pair, ref: ObjectRef[Work]) -> None:
