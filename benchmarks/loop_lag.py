@@ -10,7 +10,8 @@ Where late turns come from, as profiled at 1,024 streams on two cores: neither f
 once), nor from handing tapes over (0.1 ms a turn), nor from the collector (1 to 2 ms, a few times a run). In every late
 turn the worker had waited for a core that the simulator or another program held for the rest of its slice. Asking for
 short slices (`llmexp/worker/scheduling.py`) brought the p99 of one worker's lag from 9 to 11 ms down to 6 on a busy
-machine, and of two workers from 2.8 to 1.7 ms where others had to give way.
+machine, and of two workers from 2.8 to 1.7 ms where others had to give way. What then still made runs `degraded` was
+the start: a pause of 6 ms held up sixty streams, which followed in a burst; now those behind keep their distance.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ SLICE = 32
 """Streams started in one turn of the loop, so that a large start does not deafen it."""
 STAGGER_NS = 100_000
 """Closed loops start their streams this far apart: starting a thousand at once would measure the client's own burst."""
+HELD_UP_NS = 2_000_000
+"""A start that is so late has been held up; the loop's timers alone are a millisecond late."""
 
 Due = Callable[[int], None]
 """Told that a send is due, with the time (ns) at which it was wanted."""
@@ -117,9 +119,12 @@ class Slots:
     def _begin(self, begun: int) -> None:
         now = monotonic_ns()
         upto = begun
-        while upto < self._streams and upto < begun + SLICE and self._wanted(upto) <= now:
-            self._due(self._wanted(upto))
+        while upto < self._streams and upto < begun + SLICE and (wanted_ns := self._wanted(upto)) <= now:
+            self._due(wanted_ns)
             upto += 1
+            if now - wanted_ns > HELD_UP_NS:
+                # Those behind keep their distance: to catch up would be the burst that must not be measured.
+                self._start_ns += now - wanted_ns
         if upto < self._streams:
             wait_s = max(0.0, (self._wanted(upto) - monotonic_ns()) / NS)
             self._timers[0] = self._loop.call_later(wait_s, self._begin, upto)

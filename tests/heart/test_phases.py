@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import accumulate
+import time
+from itertools import accumulate, pairwise
+from time import monotonic_ns
 
 import pytest
 from support.in_process import Outcome, config, pair, run
@@ -11,6 +13,7 @@ from support.in_process import Outcome, config, pair, run
 from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.server import listening
 from llmexp.records import Record
+from llmexp.worker.arrivals import Slots
 from llmexp.workload.request import Request
 
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
@@ -234,3 +237,25 @@ def test_large_bodies_are_prepared_as_memory_allows(monkeypatch: pytest.MonkeyPa
 
     run(body())
     assert most <= 9
+
+
+def test_streams_that_a_pause_holds_up_start_later_and_not_in_a_burst() -> None:
+    started: list[tuple[int, int]] = []
+
+    def due(wanted_ns: int) -> None:
+        started.append((wanted_ns, monotonic_ns()))
+        if len(started) == 20:
+            time.sleep(0.05)  # what another program's slice does to the loop
+
+    async def body() -> None:
+        slots = Slots(200, (), due, lambda _limit: None)
+        slots.start(monotonic_ns())
+        while len(started) < 200:
+            await asyncio.sleep(0.001)
+        slots.stop()
+
+    run(body())
+    late = [at for at, (wanted_ns, began_ns) in enumerate(started) if began_ns - wanted_ns > 0.04 * NS]
+    assert late
+    assert len(late) <= 32  # those of the same turn of the loop, of 180 that were held up
+    assert all(after[0] > before[0] for before, after in pairwise(started))
