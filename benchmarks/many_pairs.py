@@ -8,8 +8,8 @@ is what one driver process spends on a second of load: CPU for polling, moving c
 
 from __future__ import annotations
 
+import argparse
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -74,4 +74,8 @@ def main(pairs: int, streams: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in (*sys.argv[1:], *("200", "512")[len(sys.argv) - 1 :])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", nargs="?", type=int, default=200, help="of a worker and its companion (200)")
+    parser.add_argument("streams", nargs="?", type=int, default=512, help="of each worker (512)")
+    given = parser.parse_args()
+    main(given.pairs, given.streams)
