@@ -14,6 +14,8 @@ from llmexp.clients.aws_credentials import credential_problems
 from llmexp.endpoints.aws import declared
 from llmexp.metrics import prices
 
+pytestmark = pytest.mark.service
+
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = ("sonnet", "haiku", "nova", "llama", "llama_bedrock")
 LENGTHS = {"input_tokens": {"mean": 128}, "output_tokens": {"mean": 64}}

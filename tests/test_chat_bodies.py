@@ -36,7 +36,10 @@ CHAT = Request(
 ALL = ["system", "tools", "history"]
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:Item .* on TypedDict:UserWarning")  # about LiteLLM's types
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.filterwarnings("ignore:Item .* on TypedDict:UserWarning"),  # about LiteLLM's types
+]
 
 
 @pytest.fixture(autouse=True)

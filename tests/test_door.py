@@ -11,6 +11,8 @@ import pytest
 
 from llmexp import __version__
 
+pytestmark = pytest.mark.e2e
+
 SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "LLMEXP_SAGEMAKER_ENDPOINT")
 
 

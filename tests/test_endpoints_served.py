@@ -21,6 +21,8 @@ from llmexp.errors import JobError
 from llmexp.jobs.order import in_blocks
 from llmexp.jobs.spec import Spec
 
+pytestmark = pytest.mark.service
+
 PROGRAM = Path(__file__).parent / "support" / "http_server.py"
 SERVE = f"{sys.executable} {PROGRAM} --port {{port}}"
 

@@ -27,6 +27,7 @@ from llmexp.worker.pool import Exchange, Tape
 from llmexp.workload.request import Message, Request
 
 pytestmark = [
+    pytest.mark.service,
     pytest.mark.timeout(120),
     # LiteLLM's own, and those of what it imports.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -14,6 +14,7 @@ from llmexp.clients.litellm_replay import Heard
 from llmexp.config import Model
 
 pytestmark = [
+    pytest.mark.service,
     pytest.mark.timeout(120),
     # LiteLLM's own, and those of what it imports.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

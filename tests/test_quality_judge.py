@@ -21,6 +21,8 @@ from llmexp.quality.judge import Reply, filled, request, score_of, settled, verd
 from llmexp.quality.texts import without_thoughts
 from llmexp.workload.request import ToolCall
 
+pytestmark = pytest.mark.service
+
 PATTERN = Quality().judge.answer
 
 

@@ -12,6 +12,8 @@ from support.without_load import command, no_load  # noqa: F401 -- a fixture
 from llmexp.errors import FAILED, OK, ConfigError
 from llmexp.jobs import lock
 
+pytestmark = pytest.mark.service
+
 SWEEP = ("model.name=fast,slow",)
 
 

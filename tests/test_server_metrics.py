@@ -19,6 +19,8 @@ from llmexp.errors import ConfigError
 from llmexp.results.model import Curves
 from llmexp.tracking import job as tracked
 
+pytestmark = pytest.mark.service
+
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge

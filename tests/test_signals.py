@@ -10,6 +10,8 @@ import pytest
 
 from llmexp.jobs.signals import SIGNALS, shielded
 
+pytestmark = pytest.mark.service
+
 
 def send(number: int) -> None:
     """A signal, handled before this returns."""

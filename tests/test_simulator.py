@@ -17,6 +17,8 @@ from llmexp.endpoints.simulator.draws import Draws
 from llmexp.errors import ConfigError
 from llmexp.workload import words
 
+pytestmark = pytest.mark.service
+
 WIRES = list(PATHS)
 
 

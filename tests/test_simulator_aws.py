@@ -21,6 +21,8 @@ from support.simulated import PROMPT, body, simulator
 from llmexp.endpoints.simulator.sigv4 import Refused, Signed, refusal
 from llmexp.workload import words
 
+pytestmark = pytest.mark.service
+
 KEYS = ("AKIATEST", "secret", "a/session+token=")
 MODEL = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-sonnet-4:0"
 

@@ -16,6 +16,8 @@ from support.simulated import PATHS, Client, body, explain, simulator, text
 from llmexp.clients.base import Response
 from llmexp.workload import words
 
+pytestmark = pytest.mark.service
+
 WIRES = ("openai", "anthropic", "bedrock", "gemini")
 
 

@@ -22,6 +22,8 @@ from llmexp.telemetry.dcgm import Dcgm
 from llmexp.telemetry.energy import of_counter, of_power
 from llmexp.telemetry.rapl import Rapl
 
+pytestmark = pytest.mark.service
+
 WATTS = {"0": 100.0, "1": 300.0}
 Page = Callable[[float], str]
 

@@ -16,6 +16,8 @@ from llmexp.errors import ConfigError
 from llmexp.jobs import tune, tune_goal
 from llmexp.results import Result
 
+pytestmark = pytest.mark.service
+
 optuna = pytest.importorskip("optuna")
 
 

@@ -135,14 +135,14 @@ def json_text(data: bytes) -> None:
 
 
 def _file(suffix: str, read: Callable[[str], object]) -> Callable[[bytes], None]:
-    path = Path(tempfile.mkdtemp(prefix="llmexp-fuzz-")) / f"rows{suffix}"
-
     def target(data: bytes) -> None:
-        path.write_bytes(data)
-        try:
-            read(str(path))
-        except ConfigError as error:
-            assert str(path) in str(error)  # noqa: PT017
+        with tempfile.TemporaryDirectory(prefix="llmexp-fuzz-") as folder:
+            path = Path(folder) / f"rows{suffix}"
+            path.write_bytes(data)
+            try:
+                read(str(path))
+            except ConfigError as error:
+                assert str(path) in str(error)  # noqa: PT017
 
     return target
 

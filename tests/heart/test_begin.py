@@ -24,6 +24,8 @@ from llmexp.worker.actor import Worker
 from llmexp.worker.plan import Plan
 from llmexp.worker.pool import Pool
 
+pytestmark = pytest.mark.service
+
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 
 

@@ -10,6 +10,8 @@ import pytest
 from support.in_process import config, pair, run
 from support.sse_server import Script, chunk, head, serve, streamed
 
+pytestmark = pytest.mark.service
+
 EVENT = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
 GOOD = streamed(EVENT, b"data: [DONE]\n\n")
 MIB = 2**20

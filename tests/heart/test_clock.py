@@ -11,6 +11,8 @@ from support.in_process import config, pair, run
 from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.server import listening
 
+pytestmark = pytest.mark.service
+
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 
 

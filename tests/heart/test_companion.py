@@ -25,6 +25,8 @@ from llmexp.endpoints.simulator.server import listening
 from llmexp.records import Record, from_batch
 from llmexp.worker.line import SOCKET
 
+pytestmark = pytest.mark.service
+
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 SLOW = Options(ttft=Latency(30.0), inter_token=Latency(0.05))
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from support.in_process import config, pair, run
 
 from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.server import listening
 from llmexp.records import from_batch
 from llmexp.worker.journal import Journal, left
+
+pytestmark = pytest.mark.service
 
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 

@@ -13,6 +13,8 @@ from llmexp.endpoints.simulator import Latency, Options
 from llmexp.endpoints.simulator.server import listening
 from llmexp.metrics.prices import PriceList
 
+pytestmark = pytest.mark.service
+
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 PRICE = PriceList(input_usd=0.0, output_usd=0.01)
 """A request of 4 tokens costs 0.04 USD at the most."""

@@ -16,6 +16,8 @@ from llmexp.records import Record
 from llmexp.worker.arrivals import Slots
 from llmexp.workload.request import Request
 
+pytestmark = pytest.mark.service
+
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 SLOW = Options(ttft=Latency(0.1), inter_token=Latency(0.05))
 NS = 1_000_000_000

@@ -21,6 +21,8 @@ from llmexp.workload.request import Message
 from llmexp.workload.source import Source
 from llmexp.workload.tokens import Estimate
 
+pytestmark = pytest.mark.service
+
 QUICK = Options(ttft=Latency(0.004), inter_token=Latency(0.001))
 TURNS = 3
 SHORT = Tokens(mean=24)

@@ -12,6 +12,8 @@ from support.aws_server import ACCESS_KEY, SECRET_KEY, AwsServer, Reply, convers
 from support.in_process import Outcome, config, pair, run
 from support.sse_server import Script, serve, streamed
 
+pytestmark = pytest.mark.service
+
 TURNS = 20
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SCHEMA = {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]}

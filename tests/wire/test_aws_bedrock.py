@@ -38,6 +38,8 @@ from llmexp.clients.bedrock import BedrockClient, converse_body, explain
 from llmexp.errors import ConfigError, JobError
 from llmexp.workload.request import Message, Request
 
+pytestmark = pytest.mark.service
+
 TEXTS = ["Hel", "lo", " wörld"]
 ARN = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/abc.d:0"
 

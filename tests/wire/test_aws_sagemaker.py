@@ -27,6 +27,8 @@ from llmexp.clients.base import Answer, Response, Usage
 from llmexp.clients.sagemaker import SageMakerClient, chat_body, explain, text_body
 from llmexp.config import Model
 
+pytestmark = pytest.mark.service
+
 TEXTS = ["Hel", "lo", " wörld"]
 
 

@@ -11,6 +11,8 @@ from llmexp.clients.base import HttpRequest
 from llmexp.errors import ConfigError
 from llmexp.workload.request import Message, Request
 
+pytestmark = pytest.mark.service
+
 TURNS = Request(
     0,
     (Message("system", "Be brief."), Message("user", "Hi.")),

@@ -14,6 +14,7 @@ from support.streams import STREAMS, AnyStream, Bedrock, Gemini, OpenAI, Tgi, sc
 from llmexp.records import Record
 
 pytestmark = [
+    pytest.mark.service,
     pytest.mark.timeout(120),
     # LiteLLM's own, and those of what it imports.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -17,6 +17,8 @@ from llmexp.clients.base import HttpRequest, Target
 from llmexp.worker.dial import Dialer, through_proxy
 from llmexp.worker.pool import Exchange, Pool, Tape
 
+pytestmark = pytest.mark.service
+
 EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 
 
