@@ -12,6 +12,8 @@ from llmexp.metrics import summary as metrics
 from llmexp.metrics.validity import ClientFacts, judge
 from llmexp.worker.plan import Watch
 
+pytestmark = pytest.mark.service
+
 
 def count(
     rows: int, sent: int, *, asked: int | None = 8, failed: int = 0, stopped: bool = False, reason: str | None = None

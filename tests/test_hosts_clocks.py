@@ -15,6 +15,8 @@ from llmexp.benchmark.clocks import Clock, Reading
 from llmexp.metrics.validity import ClientFacts, judge
 from llmexp.records import Record, Writer
 
+pytestmark = pytest.mark.service
+
 TOKEN = b"t" * clocks.TOKEN_BYTES
 DAY_NS = 86_400 * 10**9
 

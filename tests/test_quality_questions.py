@@ -22,6 +22,8 @@ from llmexp.workload.request import Request
 from llmexp.workload.source import Source
 from llmexp.workload.tokens import Tokenizer, tokenizer_for
 
+pytestmark = pytest.mark.service
+
 KINDS = ("arithmetic", "lookup", "format")
 OPTIONS = {"input_tokens": {"mean": 300, "stddev": 40}, "output_tokens": {"dist": "fixed", "mean": 64}}
 

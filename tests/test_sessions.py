@@ -18,6 +18,8 @@ from llmexp.workload.source import Source
 from llmexp.workload.text import nonce_text
 from llmexp.workload.tokens import Estimate
 
+pytestmark = pytest.mark.service
+
 TOOL = {
     "type": "function",
     "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}},

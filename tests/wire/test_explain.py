@@ -19,6 +19,8 @@ from llmexp.companion.token_shares import allot, largest_remainder
 from llmexp.records import Record
 from llmexp.worker.pool import Tape
 
+pytestmark = pytest.mark.service
+
 MS = 1_000_000
 
 

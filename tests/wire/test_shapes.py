@@ -11,6 +11,8 @@ from wire.test_explain import DONE, event, usage
 
 from llmexp.records import Record
 
+pytestmark = pytest.mark.service
+
 PAUSE_S = 0.03
 FINISH = event(None, "stop")
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
