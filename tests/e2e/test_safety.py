@@ -57,7 +57,7 @@ def test_what_a_server_echoes_reaches_no_file_no_database_and_no_stream(
 
 
 def test_two_commands_at_once_share_nothing_and_a_second_resume_is_refused(tool: Tool) -> None:
-    sweep = ("-m", *FAST, "concurrency=1,2", "run.max_requests=40", "tracking=none", "hydra.sweep.dir=out/same")
+    sweep = ("-m", *FAST, "concurrency=4,8", "run.max_requests=40", "tracking=none", "hydra.sweep.dir=out/same")
     first, second = tool.start(*sweep), tool.start(*sweep)
     folders = {}
     for process in (first, second):
