@@ -188,7 +188,7 @@ def cautions(specs: Sequence[Spec]) -> list[str]:
 
 def _files(config: Config) -> list[str]:
     """Rows that are left out, what a trace was read as, and where it will be cut short."""
-    found = _source(config).notes() if config.workload.file is not None else []
+    found = _source(config).notes() if config.workload.kind == "file" else []
     if config.load.kind == "replay":
         from llmexp.schedule import trace
 

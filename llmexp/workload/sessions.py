@@ -213,7 +213,9 @@ class Sessions:
 
     def notes(self) -> list[str]:
         """How history is sent, and what the counts leave out."""
-        found = [f"workload.history: {self._workload.history}"]
+        live = self._workload.history == "live"
+        answers = "the model's own answers" if live else "the file's own answers"
+        found = [f"{answers} were sent as history (workload.history={self._workload.history})"]
         if any(isinstance(part, Image) for script in self._sampled for turn in script for part in _parts(turn)):
             found.append("images are not in the tokenizer's counts of the input; the server's count has them")
         return found
