@@ -230,11 +230,6 @@ def as_text(value: object) -> str:
     return "" if value is None else dumps(value)
 
 
-def is_stated(value: object) -> bool:
-    """Whether a key holds anything: servers write null, false, empty texts and `"null"` for nothing."""
-    return bool(value) and value != "null"
-
-
 _TEXT_KEYS = ("text", "thinking", "summary", "content", "reasoning", "reasoningText", "reasoning_content")
 _DEEPEST_TEXT = 6
 
