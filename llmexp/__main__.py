@@ -26,6 +26,7 @@ def main() -> None:
     if answered is not None:
         sys.exit(answered)
     secrets.guard_streams()
+    secrets.learn_overrides(arguments)
     quiet_environment()
     signal.signal(signal.SIGTERM, _terminated)
     try:

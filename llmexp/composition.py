@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmexp import command_line
+from llmexp import command_line, secrets
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -65,6 +65,7 @@ def compose_all(overrides: Sequence[str]) -> list[Composed]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
+    secrets.learn_overrides(overrides)
     parser = OverridesParser.create()
     given = parser.parse_overrides(list(overrides))
     # The first value of each: enough to read what an experiment's file sweeps over.

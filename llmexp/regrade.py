@@ -70,9 +70,9 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
         raise ConfigError("quality: must say how to grade, such as quality=number")
     runs = load_runs([directory])
     _check(runs, how, judges)
-    with lock.held(directory):
-        ledger = Ledger(how.run.max_usd, directory)
+    with lock.all_held(directory):
         for run in runs:
+            ledger = Ledger(how.run.max_usd, lock.whole(run.directory or directory))
             result = _regrade(run, how, judges, ledger)
             assert run.directory is not None
             _show(result, run.directory)

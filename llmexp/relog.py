@@ -9,14 +9,16 @@ Exit status: 0 everything is logged, 2 a directory is not one of a job or sweep,
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from llmexp import secrets
 from llmexp.config import Tracking
 from llmexp.errors import OK, ConfigError, LlmexpError, worst
-from llmexp.jobs import readers
+from llmexp.jobs import lock, readers
 from llmexp.json_types import branch, text
 from llmexp.results import RESULT, Run
 from llmexp.results.guard import Guard
@@ -59,6 +61,16 @@ def relog(directory: Path, uri: str | None = None, experiment: str | None = None
     """One directory, of a job or of a sweep."""
     if not directory.is_dir():
         raise ConfigError(f"{directory}: is not a directory")
+    with _alone(directory):
+        _relog(directory, uri, experiment)
+
+
+def _alone(directory: Path) -> AbstractContextManager[None]:
+    """A folder that somebody is at work in says half of what it will; one that nobody can write to has no owner."""
+    return lock.all_held(directory) if os.access(directory, os.W_OK) else nullcontext()
+
+
+def _relog(directory: Path, uri: str | None, experiment: str | None) -> None:
     if (directory / RESULT).is_file():
         run = Run.at(directory)
         store = _store(run, uri, experiment)

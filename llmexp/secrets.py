@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import logging
 import os
 import re
 import sys
@@ -23,6 +24,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 SHORTEST = 8
 """Characters of a value that is looked for: a shorter one would be found in innocent words."""
+LONG_LINE = 20
+"""Characters of a line of a longer secret, such as a private key's, that is looked for by itself."""
 DUMMIES = frozenset({"anything", "dummy-key", "no-key-required", "not-needed", "placeholder", "sk-no-key-required"})
 """What people set where a client insists on a key that the server does not want: words, and no secrets."""
 MASK = "***"
@@ -109,9 +112,13 @@ _PASSWORD_IN_URL = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@'\"]*):[^\s@/'\"]+@")
 
 
 def register(*values: str | None) -> None:
-    """Remember secret values; short and empty ones are left out."""
+    """Remember secret values; short and empty ones are left out. Of one with several lines, the long ones by themselves
+    too: who shows it shows it line by line.
+    """
     global _pattern  # noqa: PLW0603 -- one registry a process is the point
-    fresh = {value for value in values if value and len(value) >= SHORTEST} - _known - DUMMIES
+    whole = [value for value in values if value and len(value) >= SHORTEST]
+    lines = [line.strip() for value in whole if "\n" in value for line in value.splitlines()]
+    fresh = {*whole, *(line for line in lines if len(line) >= LONG_LINE)} - _known - DUMMIES
     if fresh:
         with _lock:
             _known.update(fresh)
@@ -126,6 +133,31 @@ def learn(environ: Mapping[str, str]) -> None:
         if "://" in value:
             for _, found in credentials_in_url(value):
                 register(found, unquote(found))
+        if value.lstrip()[:1] in ("{", "["):
+            register(*_inside(value))
+
+
+def learn_overrides(words: Iterable[str]) -> None:
+    """Remember credentials that were typed as `key=value`: they will be refused, and the refusal must not show them."""
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and is_credential_name(key.rpartition(".")[2]):
+            register(value, value.strip("'\" "))
+
+
+def _inside(document: str) -> Iterator[str]:
+    """Credentials in a variable that holds JSON, such as a service account's key."""
+    try:
+        nodes = [json.loads(document)]
+    except (ValueError, RecursionError):
+        return
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, list):
+            nodes += node
+        elif isinstance(node, dict):
+            nodes += node.values()
+            yield from (text for name, text in node.items() if isinstance(text, str) and is_credential_name(name))
 
 
 def redact(text: str) -> str:
@@ -175,6 +207,10 @@ def _forms(value: str) -> Iterator[str]:
         yield encoded
         yield re.sub(r"%[0-9A-F]{2}", lambda found: found.group().lower(), encoded)
     yield html.escape(value)
+    yield html.escape(value).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # as templates write it
+    for mark in ("'", '"'):
+        yield value.replace(mark, 2 * mark)  # YAML's and CSV's way
+    yield repr(value)[1:-1]
     yield json.dumps(value)[1:-1]
     yield json.dumps(value, ensure_ascii=False)[1:-1]
     yield from _base64(value.encode())
@@ -212,11 +248,43 @@ class _Guarded:
 
 
 def guard_streams() -> None:
-    """Put the funnel before stdout and stderr: prints, logs, tracebacks and progress of whatever library."""
+    """Put the funnel before stdout, stderr and every log: prints, tracebacks and progress of whatever library, also
+    where a user's logging writes to a file.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, _Guarded):
             setattr(sys, name, _Guarded(stream))
+    if logging.getLogRecordFactory() is logging.LogRecord:
+        logging.setLogRecordFactory(_Redacted)
+
+
+class _Redacted(logging.LogRecord):
+    """A log record whose words and traceback are redacted, whatever writes them."""
+
+    def getMessage(self) -> str:  # noqa: N802 -- logging's name
+        """The message, without secrets."""
+        self._redact_traceback()
+        return redact(super().getMessage())
+
+    def _redact_traceback(self) -> None:
+        if self.exc_info and not self.exc_text:
+            self.exc_text = redact(logging.Formatter().formatException(self.exc_info))
+
+
+class _OwnLog(logging.Filter):
+    """Our own log in a process whose logging is somebody else's, such as a notebook's."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let it pass, without secrets."""
+        if not isinstance(record, _Redacted):
+            record.msg, record.args = redact(record.getMessage()), ()
+            if record.exc_info and not record.exc_text:
+                record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        return True
+
+
+logging.getLogger("llmexp").addFilter(_OwnLog())
 
 
 # --- what a terminal shows -------------------------------------------------------------------------------------------
@@ -232,3 +300,9 @@ def printable(text: str) -> str:
 def foreign(text: str) -> str:
     """A text from outside, fit for files and terminals: without secrets, without control characters."""
     return printable(redact(text))
+
+
+def trimmed(text: str, limit: int) -> str:
+    """The beginning of a text from outside. Secrets go first: half of one, cut at the limit, would not be known."""
+    clean = redact(text)
+    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from llmexp import secrets
+
 if TYPE_CHECKING:
     from llmexp.endpoints.simulator import Options
 
@@ -24,6 +26,7 @@ WIRES = ("openai", "anthropic", "bedrock", "sagemaker", "gemini")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m llmexp.simulate`; the exit status."""
     given = _parser().parse_args(arguments)
+    secrets.guard_streams()
     from llmexp.endpoints.simulator.loop import run
     from llmexp.errors import ConfigError
 

@@ -107,8 +107,10 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _start(uri: str, host: str, port: int, log: IO[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
-    environment = {**ENVIRONMENT, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
+    # The store's address by a variable: a command line with its password shows to every user of this machine.
+    own = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**ENVIRONMENT, **os.environ, **own}
     return subprocess.Popen(
         [*command, "--workers", "1"],
         stdout=log,

@@ -64,10 +64,54 @@ def test_a_resume_goes_on_where_the_money_was_left(tmp_path: Path) -> None:
     assert Ledger(1.0, tmp_path).remaining() == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"entries": 3}', '{"entries": {"a": null}}'])
-def test_a_broken_ledger_blocks_nothing(tmp_path: Path, damage: str) -> None:
-    (tmp_path / LEDGER).write_text(damage)
+NOT_A_NUMBER = '{"entries": {"a": {"billed": NaN}}}'
+
+
+@pytest.mark.parametrize(
+    "damage", [None, "", "{", "[]", '{"entries": 3}', '{"entries": {"a": null}}', NOT_A_NUMBER], ids=str
+)
+def test_a_broken_ledger_blocks_nothing_and_forgets_nothing(tmp_path: Path, damage: str | None) -> None:
+    if damage is not None:
+        (tmp_path / LEDGER).write_text(damage)
     assert Ledger(1.0, tmp_path).remaining() == 1.0
+    job = {"job": {"id": "a", "model": "m", "name": "m", "repeat": 0, "index": 0}, "status": "failed"}
+    for place, cost in (("0", {"cost_usd": 0.25}), ("0.attempt1", {"cost_usd": 0.125, "judge": {"usd": 0.125}})):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "result.json").write_text(json.dumps({**job, "cost": cost}))
+    assert Ledger(1.0, tmp_path).remaining() == 0.5
+
+
+def test_a_name_that_is_used_again_has_spent_before(tmp_path: Path) -> None:
+    for spent in (0.25, 0.5):
+        account = Ledger(1.0, tmp_path).account("judge", PRICE, 0.0)
+        account.take(0.25)
+        account.book(0.25, 0.0, 0.0)
+        account.close()
+        assert Ledger(1.0, tmp_path).billed_usd == spent
+    ledger = Ledger(None, tmp_path)
+    ledger.add("judge", 0.25)
+    assert ledger.billed_usd == 0.75
+
+
+@pytest.mark.parametrize(
+    ("params", "tokens"),
+    [
+        ({}, 9),
+        ({"temperature": 0.0, "max_tokens": None, "n_predict": -1, "n": 1}, 9),
+        ({"max_tokens": 900}, 900),
+        ({"max_tokens": 3}, 3),
+        ({"max_completion_tokens": 900, "n": 4}, 3600),
+        ({"inferenceConfig": {"maxTokens": 900}}, 900),
+        ({"parameters": {"max_new_tokens": 900, "num_return_sequences": 2}}, 1800),
+        ({"generationConfig": {"candidateCount": 3}}, 27),
+        ({"tools": [{"n": 5}], "response_format": {"n": 5}}, 9),
+    ],
+)
+def test_what_params_allow_beyond_the_workload_is_reserved(params: dict[str, object], tokens: int) -> None:
+    allowance = Allowance(PRICE, params)
+    allowance.grant(10 * PRICE.input_usd + tokens * PRICE.output_usd, 0.0)  # type: ignore[operator]
+    assert allowance.reserve(0, request(0))
+    assert allowance.state().free == pytest.approx(0.0)
 
 
 def test_without_a_limit_it_only_counts(tmp_path: Path) -> None:

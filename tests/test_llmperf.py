@@ -294,6 +294,8 @@ def test_metadata_and_sampling_params() -> None:
     assert flags.metadata_of("") == {}
     with pytest.raises(ConfigError, match="--metadata: must be k=v"):
         flags.metadata_of("a")
+    with pytest.raises(ConfigError, match=r"--metadata\.api_key: looks like a secret"):
+        flags.metadata_of("a=1,api_key=hunter22")
     with pytest.raises(ConfigError, match="must be a JSON object"):
         flags.sampling_params_of("[1]")
     with pytest.raises(ConfigError, match="must be JSON"):

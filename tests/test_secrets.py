@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import html
 import json
+import logging
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import escape
 
 from llmexp import secrets
 from llmexp.config import credentials
+from llmexp.results import guard
 
 VALUE = 'p4ss/w+rd "ü&x='
 
@@ -53,6 +56,10 @@ def forms(value: str) -> list[str]:
         json.dumps(value),
         json.dumps(value, ensure_ascii=False),
         html.escape(value),
+        str(escape(value)),
+        value.replace('"', '""'),
+        value.replace("'", "''"),
+        repr(value),
         base64.b64encode(raw).decode(),
         base64.b64encode(b"me:" + raw).decode(),
         base64.b64encode(b"user:" + raw + b"!").decode(),
@@ -99,6 +106,53 @@ def test_an_environment_is_learned_by_names_and_urls() -> None:
     assert secrets.redact("tok-11223344 pr0xy/pass pr0xy%2Fpass plain-value") == "*** *** *** plain-value"
 
 
+KEY_FILE = {
+    "type": "service_account",
+    "private_key": "-----BEGIN PRIVATE KEY-----\nMIIEvAIBADANBgkqhkiG9w0BAQ\n-----END PRIVATE KEY-----\n",
+}
+
+
+def test_a_key_of_several_lines_is_known_line_by_line() -> None:
+    secrets.learn({"VERTEX_CREDENTIALS": json.dumps(KEY_FILE)})
+    for shown in (KEY_FILE["private_key"], "at\n  MIIEvAIBADANBgkqhkiG9w0BAQ\n", json.dumps(KEY_FILE)):
+        assert "MIIEvAIBADANBgkqhkiG9w0BAQ" not in secrets.redact(shown)
+
+
+def test_a_text_is_cut_after_its_secrets_are_gone() -> None:
+    secrets.register("cut-in-two-0123456789")
+    assert secrets.trimmed("you sent cut-in-two-0123456789, no", 20) == "you sent ***, no"
+    assert secrets.trimmed(f"{'x' * 30} cut-in-two-0123456789", 20) == f"{'x' * 19}…"
+    error = ValueError(f"{'x' * 285} cut-in-two-0123456789")
+    assert "cut-in" not in guard.one_line(error)
+
+
+def test_what_was_typed_where_a_credential_stands_is_not_shown_by_its_refusal() -> None:
+    secrets.learn_overrides(["+model.params.api_key='typed-in-7788'", "model.name=not-a-secret", "-m"])
+    assert secrets.redact("'typed-in-7788' for not-a-secret") == "*** for not-a-secret"
+
+
+@pytest.mark.parametrize("name", ["llmexp", "somebody.else"])
+def test_no_log_file_holds_one_whoever_opened_it(name: str, tmp_path: Path) -> None:
+    secrets.register("logged-secret-1", "raised-secret-2")
+    factory, log, file = logging.getLogRecordFactory(), logging.getLogger(name), tmp_path / "job.log"
+    handler = logging.FileHandler(file)
+    if name != "llmexp":  # a logger that is not ours: the command's own factory is in place then
+        logging.setLogRecordFactory(secrets._Redacted)
+    log.addHandler(handler)
+    try:
+        int("raised-secret-2")
+    except ValueError:
+        log.exception("key %s", "logged-secret-1")
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        logging.setLogRecordFactory(factory)
+    said = file.read_text()
+    assert "key ***" in said
+    assert "with base 10: '***'" in said
+    assert "-secret-" not in said
+
+
 def test_control_characters_are_shown_and_not_obeyed() -> None:
     assert secrets.printable("a\x1b[31mred\x07\u202e") == "a\\x1b[31mred\\x07\\u202e"
     assert secrets.printable("tab\tline\nümlaut") == "tab\tline\nümlaut"
@@ -126,6 +180,9 @@ REFUSED = {
     "model.deployment.env.HF_TOKEN": "hunter22",
     "hydra.job.env_set.OPENAI_API_KEY": "hunter22",
     "model.params.password": 12345678,
+    "model.params.auth.value": "hunter2222",
+    "model.params.extra_headers.X-Team": "${oc.env:S}",
+    "model.deployment.probe": "curl -H 'Authorization: Bearer abcdefgh12'",
 }
 ALLOWED = {
     "model.base_url": "http://h:8000/v1?api-version=2024-10-21",
@@ -145,6 +202,9 @@ ALLOWED = {
     "tracking.tags.team": "search",
     "model.deployment.command": "vllm serve m --max-model-len 4096 --tokenizer-mode auto --api-key $KEY",
     "workload.prefix_tokens": 5,
+    "model.params.auth.kind": "none",
+    "model.deployment.probe": 'curl -H "Authorization: Bearer $KEY"',
+    "quality.judge.rubric": "Authorization: is it granted? Token: which one?",
 }
 
 
@@ -183,6 +243,16 @@ def test_the_words_that_stand_for_no_key_are_no_secrets() -> None:
 @pytest.mark.parametrize("key", ALLOWED)
 def test_what_only_sounds_alike_is_no_credential(key: str) -> None:
     assert credentials.problems(tree_of(key, ALLOWED[key]), ENVIRON) == []
+
+
+def test_folders_names_are_part_of_a_config() -> None:
+    hydra = {"run": {"dir": "outputs/${oc.env:SOME_TOKEN}"}, "sweep": {"dir": "a"}, "job": {"name": "llmexp"}}
+    (line,) = credentials.composed_problems({"hydra": hydra}, [], {})
+    assert line.startswith("hydra.run.dir: holds the value of the environment variable SOME_TOKEN")
+    (line,) = credentials.composed_problems(
+        {"search": {"space": {"model.params.api_key": {"choices": ["hunter2222"]}}}}, [], {}
+    )
+    assert line.startswith("search.space.model.params.api_key.choices: looks like a secret")
 
 
 def test_overrides_are_checked_as_typed() -> None:

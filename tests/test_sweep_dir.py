@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +110,63 @@ def test_a_lock_that_its_owner_removed_is_not_taken_for_one(tmp_path: Path) -> N
     assert not os.path.samestat(os.fstat(descriptor), os.fstat(second.descriptor))
     second.release()
     os.close(descriptor)
+
+
+def test_nobody_takes_the_number_of_a_sweep_s_job(tmp_path: Path) -> None:
+    begun(tmp_path / "sweep", spec(0), spec(1))
+    mine = lock.claim(tmp_path / "sweep" / "1")
+    assert mine.path.name == "1-2"
+    mine.drop_if_empty()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_said_and_has_one_owner_all_the_same(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(_descriptor: int, _operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    mine = lock.claim(tmp_path / "a")
+    assert mine.path.name == "a"
+    assert "this disk knows no locks" in caplog.text
+    words = {"pid": os.getppid(), "host": socket.gethostname(), "since": "2026-01-31"}
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / lock.LOCK).write_text(json.dumps(words))
+    with pytest.raises(ConfigError, match=f"process {os.getppid()} on"):
+        lock.hold(tmp_path / "b")
+    assert lock.at_work(tmp_path / "b") is not None
+    (tmp_path / "b" / lock.LOCK).write_text(json.dumps(words | {"pid": 2**22 + 1}))
+    lock.hold(tmp_path / "b").release()
+    mine.release()
+
+
+def test_other_commands_keep_off_a_folder_that_somebody_is_at_work_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llmexp import relog
+    from llmexp.compare import __main__ as compare
+
+    monkeypatch.chdir(tmp_path)
+    other = other_process(tmp_path / "sweep")
+    assert other.stdout is not None
+    other.stdout.readline()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    parts = (tmp_path / "sweep" / "0", tmp_path / "sweep" / "0" / "probes" / "01", tmp_path / "sweep" / "1.attempt1")
+    for part in parts:
+        finished(replace(spec(), directory=part))
+    for part in (tmp_path / "sweep", *parts, tmp_path):
+        with pytest.raises(ConfigError, match=f"process {other.pid} on .* is at work"), lock.all_held(part):
+            pass
+    assert relog.main([str(parts[1])]) == 2
+    compare.main(["sweep"])
+    assert f"process {other.pid} on" in capsys.readouterr().err
+    assert not list((tmp_path / "sweep").glob("comparison*"))
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    with lock.all_held(tmp_path):
+        assert lock.at_work(parts[1]) is None
 
 
 def test_resume_keeps_what_stands_and_runs_the_rest(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from llmexp.clients.base import Answer, Failure, Response, TokenEvent, TokenKind
 from llmexp.clients.json_text import NotJson, TooLarge, dumps, mend
 from llmexp.clients.payloads import DONE, Payload, Text, payloads
 from llmexp.clients.repeats import tidy
+from llmexp.secrets import trimmed
 
 _LARGEST_COUNT = 2**60
 """Larger ones are read as this one: no stream bears it out, and sums of a few stay within 64 bits."""
@@ -179,7 +180,7 @@ def _other(draft: Draft, event: str, tree: object) -> None:
         if event == "error" or tree.is_error:
             draft.failure = failures.of_event(text)
         else:
-            raise NotJson(f"an event that is not JSON: {text[:400]}")
+            raise NotJson(f"an event that is not JSON: {trimmed(text, 400)}")
     else:
         draft.failure = failures.of_event(tree)
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
+from llmexp.secrets import trimmed
+
 DEEPEST = 64
 LARGEST = 16 * 2**20
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
@@ -61,7 +63,7 @@ def mapping(value: object) -> Mapping[str, object]:
         return {}
     if isinstance(value, dict):
         return value
-    raise TypeError(f"an object was expected, not {dumps(value)[:60]}")
+    raise TypeError(f"an object was expected, not {trimmed(dumps(value), 60)}")
 
 
 def listing(value: object) -> Sequence[object]:
@@ -70,7 +72,7 @@ def listing(value: object) -> Sequence[object]:
         return ()
     if isinstance(value, list):
         return value
-    raise TypeError(f"an array was expected, not {dumps(value)[:60]}")
+    raise TypeError(f"an array was expected, not {trimmed(dumps(value), 60)}")
 
 
 def mend(text: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from llmexp import secrets
 from llmexp.clients import address, aws, failures, litellm_replay, litellm_sdk, litellm_template, litellm_wires
 from llmexp.clients.base import Answer, Headers, HttpRequest, Response, Target
 from llmexp.clients.litellm_call import AWS, Caller, problems
@@ -182,11 +183,19 @@ class LiteLLMClient:
         dropped = _NOT_OURS | (_SIGNATURE if self._aws and self._aws.signs else frozenset())
         raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         headers = tuple((name, value) for name, value in raw if name.lower() not in dropped)
+        _remember(headers)
         http = HttpRequest(request.method, request.url.raw_path.decode("ascii"), headers, bytes(request.content))
         if self._aws:
             http = replace(http, path=self._aws.endpoint.prefix + http.path)
             return http.with_headers((*http.headers, *self._aws.headers))
         return self._caller.redirected(http)
+
+
+def _remember(headers: Headers) -> None:
+    """What LiteLLM fetched by itself, such as a cloud's token, is a secret as any other key."""
+    for name, value in headers:
+        if secrets.is_credential_name(name):
+            secrets.register(value, value.partition(" ")[2])
 
 
 # --- AWS -------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, cast
 
+from llmexp.secrets import trimmed
+
 Stream = AsyncIterator[object]
 _SETTINGS: Mapping[str, object] = {
     "suppress_debug_info": True,
@@ -203,4 +205,4 @@ def first_line(error: Exception) -> str:
     """What it says, without LiteLLM's prefix."""
     lines = str(error).strip().splitlines()
     line = lines[0] if lines else type(error).__name__
-    return re.sub(r"^litellm\.\w+: ", "", line)[:300]
+    return trimmed(re.sub(r"^litellm\.\w+: ", "", line), 300)

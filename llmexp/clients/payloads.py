@@ -16,6 +16,7 @@ from typing import NamedTuple
 from llmexp.clients.base import Response
 from llmexp.clients.json_text import NotJson, loads
 from llmexp.clients.sse import SseEvent, events
+from llmexp.secrets import trimmed
 
 DONE = "[DONE]"
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}"]', re.DOTALL)
@@ -79,7 +80,8 @@ def _from_events(response: Response) -> Iterator[Payload]:
 def _refuse_other_text(response: Response) -> None:
     body = response.content
     if body.strip() and response.complete and not _SSE_LINE.match(body):
-        raise NotJson(f"the body is neither JSON nor an event stream: {body[:200].decode('utf-8', 'replace')}")
+        said = trimmed(body[:2000].decode("utf-8", "replace"), 200)
+        raise NotJson(f"the body is neither JSON nor an event stream: {said}")
 
 
 def _stray(found: SseEvent) -> Iterator[Payload]:

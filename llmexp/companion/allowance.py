@@ -7,8 +7,10 @@ what was billed and what is reserved never passes what was granted, whatever is 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from llmexp.clients import token_limits
 from llmexp.metrics import bill
 from llmexp.metrics.prices import PriceList
 from llmexp.records import Record
@@ -36,8 +38,10 @@ class Spent(NamedTuple):
 class Allowance:
     """The money of one companion. Without a price, every request fits."""
 
-    def __init__(self, price: PriceList | None) -> None:
+    def __init__(self, price: PriceList | None, params: Mapping[str, object] | None = None) -> None:
+        """`params` are the model's: they may allow more than the workload's limit."""
         self._price = price
+        self._params = params or {}
         self._granted = self._beyond = self._billed = self._unsure = self._wanted = 0.0
         self._reserved: dict[int, float] = {}
         self._template_tokens = 0
@@ -67,7 +71,9 @@ class Allowance:
         """Set aside what the request can cost; False where that is more than there is."""
         if self._price is None:
             return True
-        usd = bill.at_most(self._price, (request.input_tokens or 0) + self._template_tokens, request.max_tokens) or 0.0
+        into = (request.input_tokens or 0) + self._template_tokens
+        out = token_limits.most(self._params, request.max_tokens)
+        usd = bill.at_most(self._price, into, out) or 0.0
         with self._lock:
             if key in self._reserved:
                 return True

@@ -63,7 +63,7 @@ class Core:
         self._tapes = Spool()
         self._journal = Journal(self._directory / journal.NAME)
         self._rows = Rows(self._journal)
-        self._allowance = Allowance(task.price)
+        self._allowance = Allowance(task.price, task.config.model.params)
         self._owed = 0
         """Requests that the worker asked for and that wait for money or for memory."""
         self._warm: list[Record] = []

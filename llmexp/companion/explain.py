@@ -17,6 +17,7 @@ from llmexp.companion.belief import believed
 from llmexp.companion.calls import calls_of
 from llmexp.companion.token_shares import Allotment, Counter, allot
 from llmexp.records import Record, Source, Status
+from llmexp.secrets import trimmed
 from llmexp.workload.request import Request
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _emptiness(response: Response, answer: Answer) -> str:
     billed = answer.usage.output_tokens
     if billed:
         return f"no token was streamed, though the server counts {billed} (reasoning that it does not show?)"
-    body = response.content[:200].decode("utf-8", "replace")
+    body = trimmed(response.content[:2000].decode("utf-8", "replace"), 200)
     return f"{response.status} without a token: {body}" if body else f"{response.status} with an empty body"
 
 

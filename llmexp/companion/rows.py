@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 from llmexp.records import Record
+from llmexp.secrets import trimmed
 from llmexp.worker.journal import Journal
 
 BATCH_RECORDS = 256
@@ -86,7 +87,7 @@ def refused(row: Record, why: str) -> Record:
         end_ns=row.end_ns,
         max_tokens=row.max_tokens,
         error_class="malformed",
-        error_message=text.encode("utf-8", "replace").decode()[:500],
+        error_message=trimmed(text.encode("utf-8", "replace").decode(), 500),
         prompt_digest=row.prompt_digest,
         session=row.session,
         turn=row.turn,

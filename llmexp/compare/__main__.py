@@ -94,6 +94,7 @@ def _run(args: argparse.Namespace) -> int:
     from llmexp import report
     from llmexp.compare.comparison import compare
     from llmexp.compare.output import write
+    from llmexp.jobs import lock
     from llmexp.results.guard import Guard
     from llmexp.results.run import load_runs
 
@@ -101,6 +102,9 @@ def _run(args: argparse.Namespace) -> int:
     comparison = compare(runs, _options(args, runs))
     # What an id names lies in MLflow's store or in our cache: neither is a place for a page.
     lone = Path(named[0]) if len(named) == 1 and Path(named[0]).is_dir() else None
+    if lone is not None and args.out is None and (owner := lock.at_work(lone)):
+        print(f"{lone}: {owner} is at work there; the comparison so far goes to ./comparison", file=sys.stderr)
+        lone = None
     out = args.out or lone or Path("comparison")
     guard, later = Guard(), f"python -m llmexp.compare {shlex.join(named)} --out ELSEWHERE"
     with guard("comparison.csv and comparison.json were not written", later, FAILED):

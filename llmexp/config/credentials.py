@@ -15,6 +15,8 @@ from llmexp.secrets import SHORTEST, credentials_in_url, is_credential_name, is_
 
 _SCHEME = re.compile(r"(?:Bearer\s+\S{8,}|(?:Basic|Token)\s+(?=\S*[\d=])\S{8,})\s*", re.IGNORECASE)
 _OPTION = re.compile(r"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+)(?![-{$])(\S+)")
+_SENT = re.compile(r"([A-Za-z][\w-]*):\s*(?:Bearer\s+|Basic\s+|Token\s+)?(?![-{$])([^\s'\"]{8,})")
+"""A header as a command line writes it: `-H 'Authorization: Bearer …'`."""
 _ASSIGNMENT = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*)=(?![-{$])(\S+)")
 _SHELL_VARIABLE = re.compile(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?")
 _IN_A_COMMAND = "put it in an environment variable and write $VARIABLE, which the shell fills in"
@@ -50,9 +52,15 @@ def composed_problems(config: Mapping[str, object], overrides: Iterable[str], en
     hydra = config.get("hydra")
     job = hydra.get("job") if isinstance(hydra, Mapping) else None
     ours = {key: value for key, value in config.items() if key != "hydra"}
-    if isinstance(job, Mapping):
-        ours["hydra"] = {"job": {"env_set": job.get("env_set")}}
+    if isinstance(hydra, Mapping) and isinstance(job, Mapping):
+        places = {part: _places(hydra.get(part)) for part in ("run", "sweep")}
+        ours["hydra"] = {"job": {"env_set": job.get("env_set"), "name": job.get("name")}, **places}
     return list(dict.fromkeys([*problems(ours, environ), *override_problems(overrides, environ)]))
+
+
+def _places(part: object) -> dict[str, object]:
+    """Folders' names, which everybody sees."""
+    return {name: part.get(name) for name in ("dir", "subdir")} if isinstance(part, Mapping) else {}
 
 
 def override_problems(overrides: Iterable[str], environ: Mapping[str, str]) -> list[str]:
@@ -112,14 +120,14 @@ def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, s
     if holder is not None:
         secrets.register(holder)
         return _exported(key, path, secret_values[holder])
-    header = path[:2] == ("model", "headers")
+    header = any(part.lower().endswith("headers") for part in path[:-1])
     variable = next((one for one in _INTERPOLATION.findall(text) if header or is_credential_name(one)), None)
     if variable is not None:
         return _exported(key, path, variable)
     for what, secret in credentials_in_url(text):
         secrets.register(secret)
         return f"{key}: this URL holds {what}; {_remedy(path, url=True)}"
-    option = next(iter(_given_in_a_command(text)), None)
+    option = next(iter(_given_in_a_command(path, text)), None)
     if option is not None:
         return f"{key}: {option} holds a credential; {_IN_A_COMMAND}"
     if _by_variable(path, text):
@@ -130,8 +138,12 @@ def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, s
     return None
 
 
-def _given_in_a_command(text: str) -> Iterator[str]:
-    """Options (`--api-key x`) and assignments (`HF_TOKEN=x serve`) of a command line that hold a credential."""
+def _given_in_a_command(path: tuple[str, ...], text: str) -> Iterator[str]:
+    """Options (`--api-key x`), headers and assignments (`HF_TOKEN=x serve`) of a command that hold a credential."""
+    if path[:2] == ("model", "deployment"):
+        for name, _ in _SENT.findall(text):
+            if is_credential_name(name):
+                yield f"'{name}:'"
     for name, value in _OPTION.findall(text):
         if is_credential_name(name) and not _is_number(value):
             yield f"--{name}"
@@ -158,7 +170,10 @@ def _is_named(path: tuple[str, ...], value: object) -> bool:
     if len(path) > 1 and path[-2] == "headers" and _HEADER.search(name):
         return "token" not in name.lower() or is_credential_name(name)
     words = name.rpartition(".")[2]
-    return is_credential_name(words) and (isinstance(value, str) or "pass" in words.lower())
+    if is_credential_name(words):
+        return isinstance(value, str) or "pass" in words.lower()
+    above = [part.rpartition(".")[2] for part in path[2:-1]]
+    return isinstance(value, str) and len(value) >= SHORTEST and any(map(is_credential_name, above))
 
 
 def _variable_problem(key: str, text: str) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmexp import secrets
 from llmexp.convert import bedrock_logs, openai_logs, otel, sagemaker_capture, sharegpt
 from llmexp.convert.exchange import Exchange, Tree, Unusable
 from llmexp.convert.grouping import Sessions
@@ -56,6 +57,7 @@ class Told:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     asked = _parser().parse_args(arguments)
+    secrets.guard_streams()
     try:
         print(convert(asked.source, asked.format, asked.to, keep_text=asked.keep_text, seed=asked.seed))
     except LlmexpError as error:
@@ -85,7 +87,7 @@ def convert(source: str, kind: str, to: str, *, keep_text: bool = False, seed: i
     try:
         with partial.open("w", encoding="utf-8") as file:
             for line in _lines(source, kind, told, keep_text=keep_text, seed=seed):
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(secrets.redact(json.dumps(line, ensure_ascii=False)) + "\n")
                 told.lines += 1
         if told.lines:
             partial.replace(target)

@@ -22,6 +22,7 @@ from llmexp.clients.sagemaker import deployment_of
 from llmexp.config import Model
 from llmexp.endpoints.cloudwatch import Dimensions, figures
 from llmexp.errors import ConfigError
+from llmexp.secrets import trimmed
 
 __all__ = ["cloudwatch", "declared", "facts"]
 
@@ -233,7 +234,7 @@ def _ask(notes: list[str], operation: Callable[..., Facts], **arguments: str) ->
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return trimmed(" ".join(str(error).split()), 300)
 
 
 def _known(found: Facts) -> Facts:

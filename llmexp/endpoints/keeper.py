@@ -262,6 +262,7 @@ def _die_with_us() -> None:
 
 def main() -> None:
     """Entry of `python -m llmexp.endpoints.keeper`."""
+    secrets.guard_streams()
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(0, 1)

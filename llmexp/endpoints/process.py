@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from llmexp.errors import JobError
+from llmexp.secrets import guard_streams, redact
 
 STOP_S = 5.0
 """How long a child may take to end by itself before it is killed."""
@@ -58,6 +59,15 @@ def serving(module: str, settings: Mapping[str, object], *, log: Path, timeout_s
         yield Child(process.pid, ready, process.poll)
     finally:
         _stop(process)
+        clean(log)
+
+
+def clean(log: Path) -> None:
+    """Take secrets out of what an ended child wrote past its guarded streams, as libraries in C do."""
+    with suppress(OSError):
+        said = log.read_text(encoding="utf-8", errors="surrogateescape")
+        if (shown := redact(said)) != said:
+            log.write_text(shown, encoding="utf-8", errors="surrogateescape")
 
 
 def start_module(module: str, log: Path) -> subprocess.Popen[bytes]:
@@ -145,6 +155,7 @@ class Lifeline:
     """The child's side: its settings, the way to say that it is ready, and the end of the parent."""
 
     def __init__(self) -> None:
+        guard_streams()
         self._answers = os.dup(1)
         os.dup2(2, 1)  # from here on, what any library prints goes to the log
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -27,6 +27,7 @@ from llmexp.endpoints import command, engine_facts
 from llmexp.endpoints.keeper import KILL_S
 from llmexp.endpoints.process import own_pid, start_module
 from llmexp.errors import ConfigError, JobError
+from llmexp.secrets import redact, trimmed
 
 LOG = "server.log"
 PORTS = range(18_000, 32_000)
@@ -197,7 +198,7 @@ def _start(model: Model, deployment: Served, log_dir: Path, host: str, port: int
     log = (log_dir / LOG).resolve()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
-        file.write(f"$ {line}\n")
+        file.write(f"$ {redact(line)}\n")
     process = start_module("llmexp.endpoints.keeper", log_dir / "endpoint.log")
     shown = command.fill(model, deployment, host=host, port=command.UNFILLED_PORT)
     server = Server(wanted, shown, f"http://{_in_url(host)}:{port}", log_dir.resolve(), process)
@@ -373,4 +374,4 @@ def _version(deployment: Served) -> Mapping[str, object]:
     except (OSError, subprocess.TimeoutExpired):
         return {}
     lines = [line.strip() for line in (done.stdout or done.stderr).splitlines() if line.strip()]
-    return {"engine_version": lines[-1][:200]} if done.returncode == 0 and lines else {}
+    return {"engine_version": trimmed(lines[-1], 200)} if done.returncode == 0 and lines else {}

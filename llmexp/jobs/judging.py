@@ -108,7 +108,7 @@ def _ask(spec: Spec, model: Model, at: int, asked: Mapping[int, Given], ledger: 
         return _Heard(errors=Counter({"not started": len(requests)}))
     _read(own, rows, heard)
     if ledger.limit_usd is None and heard.usd and not spec.config.rehearse:
-        ledger.note(own.id, kept=0.0, billed=heard.usd, unsure=0.0)
+        ledger.add(own.id, heard.usd)
     if not spec.config.run.save_text:
         _forget(own.directory)
     return heard

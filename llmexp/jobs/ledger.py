@@ -15,10 +15,13 @@ import json
 import logging
 import math
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llmexp import results
+from llmexp.errors import ResultError
+from llmexp.json_types import number
 from llmexp.metrics.prices import PriceList
 
 LEDGER = "ledger.json"
@@ -51,7 +54,7 @@ class Ledger:
         """`limit_usd` None: no limit, the ledger only keeps count."""
         self.limit_usd = limit_usd
         self._file = None if folder is None else folder / LEDGER
-        self._entries = {} if self._file is None else _read(self._file)
+        self._entries = {} if folder is None else _read(folder)
         self._lock = threading.RLock()
         self._told = False
 
@@ -112,6 +115,17 @@ class Ledger:
             entry.reserved = max(0.0, kept - entry.billed - entry.unsure)
             entry.at_risk = min(entry.reserved, entry.at_risk if at_risk is None else at_risk)
             self._save()
+
+    def add(self, what: str, billed: float) -> None:
+        """So much more was spent, as is known now that it is over."""
+        with self._lock:
+            self._entry(what).billed += billed
+            self._save()
+
+    def known(self, what: str) -> tuple[float, float]:
+        """What an entry has billed so far, and what may still be."""
+        entry = self._entries.get(what, Entry())
+        return entry.billed, entry.unsure
 
     def account(self, what: str, price: PriceList, usd_per_s: float, head_usd: float | None = None) -> Account:
         """A load's share, for a driver that takes and books while it runs.
@@ -176,7 +190,9 @@ class Account:
         self._what = what
         self._price = price
         self._usd_per_s = usd_per_s
-        self._taken = 0.0
+        # A name that was used before, as a judge's that is asked again, has spent that already.
+        self._billed, self._unsure = ledger.known(what)
+        self._taken = self._billed + self._unsure
 
     @property
     def price(self) -> PriceList:
@@ -200,6 +216,7 @@ class Account:
     def book(self, billed: float, unsure: float, at_risk: float) -> None:
         """What the load has cost so far; the rest of what was taken stays reserved."""
         self._at_risk = at_risk
+        billed, unsure = self._billed + billed, self._unsure + unsure
         self._ledger.note(self._what, kept=self._taken, billed=billed, unsure=unsure, at_risk=at_risk)
 
     def close(self) -> None:
@@ -215,14 +232,42 @@ class Account:
         return f"{ledger.state()}; another request could pass the limit"
 
 
-def _read(file: Path) -> dict[str, Entry]:
+def _read(folder: Path) -> dict[str, Entry]:
     """The entries of earlier commands; what those had reserved and never settled may have been billed."""
-    found: dict[str, Entry] = {}
-    with contextlib.suppress(OSError, ValueError):
-        tree = json.loads(file.read_text(encoding="utf-8"))
-        entries = tree.get("entries") if isinstance(tree, dict) else None
-        for what, one in (entries if isinstance(entries, dict) else {}).items():
-            with contextlib.suppress(TypeError, ValueError, AttributeError):
-                billed, unsure, at_risk = (float(one.get(name) or 0.0) for name in ("billed", "unsure", "at_risk"))
-                found[str(what)] = Entry(billed, unsure + at_risk)
+    file = folder / LEDGER
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["entries"]
+        return {str(what): _entry_of(one) for what, one in entries.items()}
+    except FileNotFoundError:
+        return _of_results(folder)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        found = _of_results(folder)
+        spent = sum(one.billed for one in found.values())
+        log.warning("%s cannot be read; its jobs say that %.4f USD were spent, which counts", file, spent)
+        return found
+
+
+def _entry_of(told: dict[str, float | None]) -> Entry:
+    billed, unsure, at_risk = (float(told.get(name) or 0.0) for name in ("billed", "unsure", "at_risk"))
+    if not all(math.isfinite(usd) and usd >= 0 for usd in (billed, unsure, at_risk)):
+        raise ValueError("no amounts of money")
+    return Entry(billed, unsure + at_risk)
+
+
+def _of_results(folder: Path) -> dict[str, Entry]:
+    """What the jobs of a folder say that they cost: all that is known where a ledger is lost, or never was."""
+    found = {}
+    for place in ("", "*/", "trials/*/"):
+        for path in sorted(folder.glob(place + results.RESULT)):
+            for usd in _costs(path.parent):
+                found[str(path.parent.relative_to(folder))] = Entry(billed=usd)
     return found
+
+
+def _costs(directory: Path) -> Iterator[float]:
+    with contextlib.suppress(ResultError, AttributeError, TypeError):
+        cost = results.read(directory).cost
+        own = cost.cost_usd if cost.search_usd is None else cost.search_usd
+        known = [own, cost.warmup_usd, number(cost.judge, "usd")]
+        if not cost.rehearsal and (total := sum(usd for usd in known if usd is not None)):
+            yield total

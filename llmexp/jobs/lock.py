@@ -1,7 +1,8 @@
 """A folder has one owner: the process that made it, or took it up again, for as long as that process runs.
 
 The operating system holds the lock (`flock` on `.lock` inside the folder), so a process that was killed leaves no
-obstacle. The file says who the owner is; nothing but that sentence depends on its content.
+obstacle. The file says who the owner is; nothing but that sentence depends on its content, except on disks that know no
+locks: there it is all there is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -21,7 +23,12 @@ from llmexp.errors import ConfigError
 LOCK = ".lock"
 OURS = ("result.json", "requests.arrows", "requests.parquet", "sweep.json", "multirun.yaml", ".hydra")
 """What a job or a sweep leaves in its folder: a folder that holds one of these is taken."""
+SWEEP = "sweep.json"
+WHOLE = (SWEEP, "result.json")
+DEPTH = 4
+"""A part lies so deep at most: SWEEP/1/probes/3, SWEEP/0/judge/1."""
 _held: dict[Path, Folder] = {}
+log = logging.getLogger("llmexp")
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,57 @@ def hold(path: Path) -> Folder:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[Folder]:
-    """The folder for as long as the block; for a job of a sweep, the sweep's, which is what its command holds."""
-    own = path.resolve()
-    folder = hold(own.parent if (own.parent / "sweep.json").exists() else own)
+    """The folder for as long as the block; for a part of a sweep or of a job, the whole, which its command holds."""
+    outermost = whole(path)
+    ours = outermost in _held
+    folder = hold(outermost)
     try:
         yield folder
     finally:
-        folder.release()
+        if not ours:
+            folder.release()
+
+
+@contextlib.contextmanager
+def all_held(path: Path) -> Iterator[None]:
+    """The folder, or each sweep and job below one that holds several, for as long as the block."""
+    with contextlib.ExitStack() as stack:
+        for one in wholes(path):
+            stack.enter_context(held(one))
+        yield
+
+
+def wholes(path: Path) -> list[Path]:
+    """What commands hold at or below a folder: sweeps, and jobs alone."""
+    found = {whole(job.parent) for job in path.glob("**/result.json")}
+    return sorted(found) or [path]
+
+
+def at_work(path: Path) -> str | None:
+    """The process that is at work in a folder, in words; None where it is nobody else, as far as can be seen."""
+    folder = whole(path)
+    if folder in _held or not (folder / LOCK).exists():
+        return None
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(folder)
+    except OSError:
+        return _owner(folder) if _signer_lives(folder) else None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def whole(path: Path) -> Path:
+    """The outermost sweep or job that a folder is a part of: what the command that made it holds."""
+    path = path.resolve()
+    above = [parent for parent in list(path.parents)[:DEPTH] if any((parent / name).exists() for name in WHOLE)]
+    return above[-1] if above else path
 
 
 def claim(wanted: Path) -> Folder:
@@ -77,6 +128,8 @@ def claim(wanted: Path) -> Folder:
     for path in _names(wanted):
         if path in _held:
             return _held[path]
+        if path.name.isdigit() and (path.parent / SWEEP).exists():
+            continue  # a sweep gives numbers to its own jobs
         made = _make(path)
         if not made and any((path / name).exists() for name in OURS):
             continue
@@ -123,9 +176,16 @@ def _lock(path: Path, made: tuple[Path, ...] = ()) -> Folder | None:
             raise ConfigError(f"{path}: cannot be written to ({error.strerror}); choose another folder") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(descriptor)
             return None
+        except OSError as error:
+            if _signer_lives(path):
+                os.close(descriptor)
+                return None
+            log.warning(
+                "%s: this disk knows no locks (%s): see to it that one command works here", path, error.strerror
+            )
         if _is_there(path / LOCK, descriptor):
             break
         os.close(descriptor)  # its owner removed it between our two calls
@@ -148,6 +208,21 @@ def _sign(descriptor: int) -> None:
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(words).encode(), 0)
+
+
+def _signer_lives(path: Path) -> bool:
+    """Whether the process that signed is another one of this machine and still there."""
+    try:
+        words = json.loads((path / LOCK).read_text(encoding="utf-8"))
+        pid, host = int(words["pid"]), words["host"]
+        if host != socket.gethostname() or pid == os.getpid():
+            return False
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
 
 
 def _owner(path: Path) -> str:

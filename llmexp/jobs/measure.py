@@ -96,7 +96,7 @@ def _booked(spec: Spec, ledger: Ledger, cost: Mapping[str, object]) -> dict[str,
     """The command's money after this load. Without a limit nobody counted while it ran: what is known is booked now."""
     known = [usd for usd in (cost["cost_usd"], cost["warmup_usd"]) if isinstance(usd, float)]
     if ledger.limit_usd is None:
-        ledger.note(spec.id, kept=0.0, billed=sum(known), unsure=0.0)
+        ledger.add(spec.id, sum(known))
     return ledger.summary()
 
 

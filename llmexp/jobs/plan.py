@@ -55,6 +55,7 @@ def estimate(specs: Sequence[Spec]) -> Estimate:
 
 
 def _expected(spec: Spec) -> Expected:
+    from llmexp.clients import token_limits
     from llmexp.metrics import prices
 
     config = spec.config
@@ -62,7 +63,8 @@ def _expected(spec: Spec) -> Expected:
     seconds = _seconds(config, mean_output)
     requests = _requests(config, mean_output)
     price = prices.price_list(config.model)
-    usd = 0.0 if config.rehearse else prices.estimate(price, requests, mean_input, mean_output)
+    billed = mean_output * token_limits.answers(config.model.params)
+    usd = 0.0 if config.rehearse else prices.estimate(price, requests, mean_input, billed)
     hourly = prices.cost_of_window(price, seconds)
     if hourly is not None and not config.rehearse:
         usd = (usd or 0.0) + hourly

@@ -116,9 +116,10 @@ def _account(spec: Spec, ledger: Ledger) -> Account | None:
 
 def _head_usd(config: Config, price: PriceList) -> float:
     """What warm-up and the first requests can cost, until the companions have told of them."""
+    from llmexp.clients import token_limits
     from llmexp.jobs import plan
     from llmexp.metrics import bill
 
-    tokens = plan.mean_tokens(config)
-    each = bill.at_most(price, *(math.ceil(count * LONGER) for count in tokens)) or 0.0
+    into, out = (math.ceil(count * LONGER) for count in plan.mean_tokens(config))
+    each = bill.at_most(price, into, token_limits.most(config.model.params, out)) or 0.0
     return each * (config.run.warmup_requests + FIRST_ROUNDS * (config.streams or FIRST_OPEN))

@@ -31,6 +31,7 @@ from llmexp.jobs.sweep_dir import SweepDir
 from llmexp.json_types import branch, items
 from llmexp.metrics.wording import digits, percent_range
 from llmexp.results import Result, Run
+from llmexp.secrets import redact
 from llmexp.terminal.out import show
 
 if TYPE_CHECKING:
@@ -343,7 +344,7 @@ class Search(CommandRun):
         page = self.folder.path / "comparison.md"
         with self.guard("the verdict was not written to comparison.md", str(page)):
             if page.exists():
-                page.write_text(f"**{self.headline}**\n\n{page.read_text(encoding='utf-8')}", encoding="utf-8")
+                page.write_text(redact(f"**{self.headline}**\n\n{page.read_text(encoding='utf-8')}"), encoding="utf-8")
 
     def _write(self) -> None:
         search, best = self.base.config.search, self._best()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping
 
 from llmexp.errors import ConfigError
@@ -112,11 +113,15 @@ def _shared(parser: argparse.ArgumentParser, max_requests: int) -> None:
 
 
 def metadata_of(text: str) -> dict[str, str]:
-    """`a=1,b=2` as a mapping."""
+    """`a=1,b=2` as a mapping; LLMPerf's files carry it."""
+    from llmexp.config import credentials
+
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     for key, sign, _ in pairs:
         if not sign or not key.strip():
             raise ConfigError(f"--metadata: must be k=v,k=v, got '{text}'")
+    if problems := credentials.problems({"--metadata": {key.strip(): value for key, _, value in pairs}}, os.environ):
+        raise ConfigError("\n".join(problems))
     return {key.strip(): value for key, _, value in pairs}
 
 

@@ -38,7 +38,7 @@ def write(run: Run, guard: Guard) -> list[Path]:
     page.write_text(redact(render("job.html.j2", plots=plots, **_data(run))), encoding="utf-8")
     words, numbers = run.directory / "report.md", run.directory / "report.csv"
     words.write_text(redact(exports.markdown(run)), encoding="utf-8")
-    numbers.write_text(exports.table(run), encoding="utf-8")
+    numbers.write_text(redact(exports.table(run)), encoding="utf-8")
     return [page, words, numbers, *(plot.save(run.directory) for plot in plots)]
 
 

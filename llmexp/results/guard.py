@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmexp.errors import INTERRUPTED, OK, LlmexpError
+from llmexp.secrets import trimmed
 
 log = logging.getLogger("llmexp")
 LONGEST_REASON = 300
@@ -52,7 +53,7 @@ def one_line(error: BaseException) -> str:
     said = " ".join(str(error).split())
     if not isinstance(error, LlmexpError | OSError) or not said:
         said = f"{type(error).__name__}: {said}".removesuffix(": ")
-    return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}…"
+    return trimmed(said, LONGEST_REASON)
 
 
 # --- what makes up for a reader --------------------------------------------------------------------------------------

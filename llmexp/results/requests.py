@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from llmexp import records
 from llmexp.errors import ResultError
+from llmexp.secrets import trimmed
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -115,7 +116,7 @@ def load_requests(directory: Path) -> Requests:
             table = records.schema().empty_table()
         return from_table(table)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        why = " ".join(str(error).split())[:200]
+        why = trimmed(" ".join(str(error).split()), 200)
         raise ResultError(f"{directory}: its requests cannot be read ({why})") from None
 
 
