@@ -6,12 +6,13 @@ Each try is a job of its own on kept workers, against the simulator on the same 
 tokens). A try during which other programs used more than a tenth of the CPU says nothing about the client and is
 marked. Exit status 1 when fewer than nine in ten of the undisturbed tries are valid.
 
-Where late turns come from, as profiled at 1,024 streams on two cores: neither from bursts of endings (at most 3 ms at
-once), nor from handing tapes over (0.1 ms a turn), nor from the collector (1 to 2 ms, a few times a run). In every late
-turn the worker had waited for a core that the simulator or another program held for the rest of its slice. Asking for
-short slices (`llmexp/worker/scheduling.py`) brought the p99 of one worker's lag from 9 to 11 ms down to 6 on a busy
-machine, and of two workers from 2.8 to 1.7 ms where others had to give way. What then still made runs `degraded` was
-the start: a pause of 6 ms held up sixty streams, which followed in a burst; now those behind keep their distance.
+Where late turns come from, as profiled at 1,024 streams on two cores: not from bursts of endings (3 ms at once was the
+most seen), nor from handing tapes over (0.1 ms a turn), nor from the collector (1 to 2 ms, a few times a run). In the
+late turns that were looked at, the worker had waited for a core that the simulator or another program held for the
+rest of its slice. Asking for short slices (`llmexp/worker/scheduling.py`) brought the p99 of one worker's lag from 9
+to 11 ms down to 6 on a busy machine, and of two workers from 2.8 to 1.7 ms where others had to give way. What then
+still made runs `degraded` was the start: a pause of 6 ms held up sixty streams, which followed in a burst; now those
+behind keep their distance.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 
 FIRST_S, FURTHER_S = 10.0, 1.5
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""Python keeps what it compiled, as it does for users."""
 JOBS = 5
 
 
@@ -54,7 +56,7 @@ def _sweep(directory: Path, url: str) -> None:
             *("model.name=simulated", f"concurrency={levels}", "run.max_requests=32", f"hydra.sweep.dir={directory}/s"),
         ],
         cwd=directory,
-        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db"},
+        env={**ENVIRONMENT, "MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db"},
         stdout=subprocess.DEVNULL,
         check=True,
     )

@@ -7,9 +7,12 @@ import logging
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from support.without_load import command, no_load  # noqa: F401 -- a fixture
 from llmexp import records, results
 from llmexp.config import Tracking
 from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, UNRECORDED, ConfigError
+from llmexp.jobs.reading import Reading
+from llmexp.jobs.sweep import CommandRun
 from llmexp.results import Run
 from llmexp.results.guard import Guard
 from llmexp.tracking import open_store
@@ -158,18 +163,50 @@ def test_a_demanded_comparison_that_could_not_be_made_is_missed(demand: str, mon
     assert command(*SWEEP, "slo.ttft_s=9", *demand.split()).status == MISSED
 
 
-def test_ctrl_c_ends_one_reader_and_keeps_the_rest(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_while_the_last_job_is_read(
+    times: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def pressed(*_: object) -> None:
-        raise KeyboardInterrupt
+    """The first one waits for the readers, the second one does not; the sweep is ended and compared both times."""
+    from llmexp.llmperf import files
+
+    genuine, waits, ended = files.write_job, threading.Event(), threading.Event()
+    monkeypatch.setattr(Reading, "finish", _inside(Reading.finish, waits))
+    monkeypatch.setattr(CommandRun, "_end", _after(CommandRun._end, ended))
+
+    def pressed(run: Run) -> None:
+        if [*Path("out").glob("*/report.html")]:
+            assert waits.wait(10), "the command waits for this reader, and nothing else is to be done"
+            for heard in range(1, times + 1):
+                os.kill(os.getpid(), signal.SIGINT)
+                while sum("what is under way" in said for said in caplog.messages) + ended.is_set() < heard:
+                    time.sleep(0.01)
+        genuine(run)
 
     monkeypatch.setattr("llmexp.llmperf.files.write_job", pressed)
     assert command(*SWEEP).status == INTERRUPTED
-    assert (Path("out/0/report.html").exists(), Path("out/1").exists()) == (
-        (True, False) if Path("out/0").exists() else (False, True)
-    )
-    assert "LLMPerf's files were not written: interrupted; later: python -m llmexp.relog" in errors(caplog)[0]
+    for folder in ("out/0", "out/1"):
+        whole(folder)
+    assert {path.name for path in Path("out").iterdir()} >= FILES
+    said = "the last job's files may not be complete: interrupted; later: python -m llmexp.relog out"
+    assert [line for line in errors(caplog) if line.startswith("the last job")] == [said] * (times - 1)
+
+
+def _inside(method: Callable[[Reading, float | None], None], inside: threading.Event) -> Callable[..., None]:
+    def run(self: Reading, limit_s: float | None = None) -> None:
+        inside.set()
+        method(self, limit_s)
+        inside.clear()
+
+    return run
+
+
+def _after(method: Callable[[CommandRun], None], ended: threading.Event) -> Callable[[CommandRun], None]:
+    def run(self: CommandRun) -> None:
+        method(self)
+        ended.set()
+
+    return run
 
 
 def test_cloudwatch_is_waited_for_once_the_numbers_are_safe(

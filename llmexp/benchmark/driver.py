@@ -163,6 +163,7 @@ class Benchmark:
     # -- the clock ----------------------------------------------------------------------------------------------------
 
     def _measure(self, gathering: Gathering) -> None:
+        self._job.before_load()
         hosts.read_clocks(self._hosts)
         with self._job.beside:
             end_ns = self._load(gathering)

@@ -39,6 +39,8 @@ class Job:
     enough: Callable[[Counter[str]], str | None] = lambda _progress: None
     """Told the counts so far; returns why no more can be learnt: ends the load and what is in flight, is no failure."""
     progress: Callable[[Counter[str], float], None] = lambda _progress, _elapsed_s: None
+    before_load: Callable[[], None] = lambda: None
+    """Called when the warm-up is over: it ends what this process was still doing for an earlier job."""
     beside: AbstractContextManager[object] = field(default_factory=nullcontext)
     """Open while the load runs, in this process: entered after the warm-up, left when the wire is silent."""
 

@@ -67,9 +67,17 @@ class Probe:
     verdict: Verdict
 
 
-def run(spec: Spec, running: Running, ledger: Ledger, progress: Progress, started: datetime, guard: Guard) -> Run:
+def run(
+    spec: Spec,
+    running: Running,
+    ledger: Ledger,
+    progress: Progress,
+    started: datetime,
+    guard: Guard,
+    before_load: Callable[[], None] = lambda: None,
+) -> Run:
     """Search, and write the job's numbers."""
-    job = _Job(spec, running, ledger, progress, guard)
+    job = _Job(spec, running, ledger, progress, guard, before_load)
     job.search_all()
     return job.conclude(started)
 
@@ -81,6 +89,7 @@ class _Job:
     ledger: Ledger
     progress: Progress
     guard: Guard
+    before_load: Callable[[], None]
     done: list[Probe] = field(default_factory=list)
     status: Status = "finished"
 
@@ -117,7 +126,12 @@ class _Job:
         self.progress.begin(spec.config, spec.name)
         began = datetime.now(UTC)
         job, measured, watch = sending.send(
-            spec, self.running, self.ledger, self.progress, enough=_enough(self.config.slo, requests)
+            spec,
+            self.running,
+            self.ledger,
+            self.progress,
+            enough=_enough(self.config.slo, requests),
+            before_load=self.before_load,
         )
         run = experiment.conclude(spec, measured, self.running, began, job.nonce, self.ledger, watch)
         observed = metrics.observe(spec.directory) if records.exists(spec.directory) else metrics.observe([])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,14 +33,16 @@ def run(
     quiet: bool = False,
     servers: Servers | None = None,
     guard: Guard | None = None,
+    before_load: Callable[[], None] = lambda: None,
 ) -> Run:
     """Measure one job into `spec.directory`; its numbers are on disk then.
 
     `servers` keeps a server that a command starts for the jobs that follow. `guard` notes what came after the numbers.
+    `before_load` is called when the warm-up is over: it ends what is still being done for an earlier job.
     Raises `ConfigError` or `JobError` when nothing could be measured.
     """
     try:
-        run = _run(spec, ledger, requests, servers, guard or Guard(), quiet=quiet)
+        run = _run(spec, ledger, requests, servers, guard or Guard(), before_load, quiet=quiet)
     except BaseException:
         _let_go(servers)
         raise
@@ -61,6 +63,7 @@ def _run(
     requests: tuple[Request, ...] | None,
     servers: Servers | None,
     guard: Guard,
+    before_load: Callable[[], None],
     *,
     quiet: bool,
 ) -> Run:
@@ -87,8 +90,8 @@ def _run(
         ) as running:
             progress.say("warming up")
             if config.capacity.enabled:
-                return capacity_job.run(spec, running, ledger, progress, started, guard)
-            job, measurement, watch = send(spec, running, ledger, progress, requests=requests)
+                return capacity_job.run(spec, running, ledger, progress, started, guard, before_load)
+            job, measurement, watch = send(spec, running, ledger, progress, requests=requests, before_load=before_load)
     measured = conclude(spec, measurement, running, started, job.nonce, ledger, watch, requests)
     with guard("CloudWatch's figures were not fetched", "look at its console"):
         return cloudwatch(spec, measured, measurement)

@@ -48,6 +48,7 @@ def send(
     *,
     requests: tuple[Request, ...] | None = None,
     enough: Callable[[Counter[str]], str | None] = lambda _counts: None,
+    before_load: Callable[[], None] = lambda: None,
 ) -> tuple[Job, Measurement, Seen]:
     """The load itself, on an endpoint that answers: its `benchmark.Job`, what it left, and what others saw of it."""
     from llmexp import telemetry
@@ -57,7 +58,7 @@ def send(
     watch = Watch(source_of(spec.config, running.base_url, running.metrics_url), spec.config.model.name)
     account = _account(spec, ledger)
     job = _job(spec, running, progress, requests, watch)
-    job = replace(job, enough=enough, spend=_while_it_serves(running), purse=account)
+    job = replace(job, enough=enough, spend=_while_it_serves(running), purse=account, before_load=before_load)
     gpu, cpu = telemetry.choose(spec.config)
     try:
         with gpu, cpu:

@@ -20,12 +20,13 @@ from llmexp.jobs import demands, lock, readers, sweep_dir
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.lock import Folder
+from llmexp.jobs.reading import Reading
 from llmexp.jobs.recorder import Recorder
 from llmexp.jobs.signals import shielded
 from llmexp.jobs.spec import Composed, Spec
 from llmexp.jobs.sweep_dir import SweepDir
 from llmexp.results import Result, Run
-from llmexp.results.guard import Guard, compare_command, one_line, shown
+from llmexp.results.guard import Guard, compare_command, one_line, relog_command, shown
 from llmexp.secrets import redact
 from llmexp.terminal.out import show
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from llmexp.endpoints.served import Servers
 
+LEFT_S = 5.0
+"""Readers that two signals did not wait for get so much longer: a process that ends around them may crash."""
 log = logging.getLogger("llmexp")
 
 
@@ -129,6 +132,7 @@ class CommandRun:
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.guard)
+        self.reading = Reading()
 
     def run(self) -> Outcome:
         """All of it, from the plan to the comparison."""
@@ -158,9 +162,12 @@ class CommandRun:
 
         try:
             with self._to_the_end():
+                with self.guard("the last job's files may not be complete", relog_command(self.folder.path)):
+                    self.reading.finish()
                 self._end()
         finally:
             benchmark.stop_ray()
+            self.reading.finish(LEFT_S)
 
     @contextlib.contextmanager
     def _to_the_end(self) -> Iterator[None]:
@@ -216,7 +223,7 @@ class CommandRun:
             self._set_aside(spec)
             spec.directory.mkdir(parents=True, exist_ok=True)
             _save_hydra(spec)
-            run = job.run(spec, ledger, servers=self.servers, guard=self.guard)
+            run = job.run(spec, ledger, servers=self.servers, guard=self.guard, before_load=self.reading.finish)
         except KeyboardInterrupt:
             return self._interrupted(spec)
         except ConfigError as error:
@@ -248,11 +255,14 @@ class CommandRun:
         return INTERRUPTED
 
     def _read(self, run: Run) -> None:
-        """What is made of a job whose numbers are on disk."""
+        """What is made of a job whose numbers are on disk: its line now, the rest while the next job starts."""
         from llmexp.terminal import glance, line
 
         with self.guard("the job's table could not be shown", f"see {run.directory}"):
             show(glance.render(run.result, run.directory) if self.sweep is None else line.render(run.result))
+        self.reading.start(lambda: self._write_and_record(run))
+
+    def _write_and_record(self, run: Run) -> None:
         readers.write_files(run, self.guard)
         self.recorder.job(run)
 
@@ -262,6 +272,7 @@ class CommandRun:
 
         if self.sweep is None or not spec.directory.exists():
             return
+        self.reading.finish()
         old = experiment.salvage(spec.directory)
         kept = sweep_dir.set_aside(spec.directory)
         if old is not None:
