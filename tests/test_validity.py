@@ -50,6 +50,7 @@ def test_limits(fact: str, fine: list[float], degraded: list[float], invalid: li
         {"workers_lost": 1},
         {"litellm_own_stream": True},
         {"token_counts_estimated": True},
+        {"contradicted_counts": 1},
         {"undeclared_cache_hits": 0.2},
         {"other_load_share": 0.5},
     ],

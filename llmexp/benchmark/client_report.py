@@ -102,6 +102,7 @@ def facts(
         litellm_own_stream=bool(seen["own_stream"]),
         token_counts_estimated=bool(estimated - {"chunk_tokens"}),
         chunk_tokens_estimated="chunk_tokens" in estimated,
+        contradicted_counts=observed.contradicted,
         undeclared_cache_hits=metrics.cached_beyond(observed, declared),
         other_load_share=seen["other_load_share"],
         endpoint_on_this_machine=seen["endpoint_cpu_share"] is not None,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 from llmexp.clients import address, chat_anthropic, failures
 from llmexp.clients.base import TokenKind, Usage
-from llmexp.clients.decoding import Draft, Wire, as_text, count, text_inside
+from llmexp.clients.decoding import Draft, Wire, as_text, count, text_inside, total
 from llmexp.clients.json_text import listing, mapping
 from llmexp.clients.openai import merged
 from llmexp.clients.unsigned import UnsignedClient
 from llmexp.config import Model
+from llmexp.json_types import branch
 from llmexp.workload.request import Request
 
 DEFAULT_BASE_URL = "https://api.anthropic.com/v1"
@@ -50,13 +50,7 @@ _DELTAS: dict[str, tuple[TokenKind, str]] = {
     "thinking_delta": ("reasoning", "thinking"),
     "input_json_delta": ("tool", "partial_json"),
 }
-_BLOCKS: dict[str, tuple[TokenKind, tuple[str, ...]]] = {
-    "text": ("answer", ("text",)),
-    "thinking": ("reasoning", ("thinking",)),
-    "tool_use": ("tool", ("name", "input")),
-    "server_tool_use": ("tool", ("name", "input")),
-    "mcp_tool_use": ("tool", ("name", "input")),
-}
+_BLOCKS: dict[str, tuple[TokenKind, str]] = {"text": ("answer", "text"), "thinking": ("reasoning", "thinking")}
 _ENVELOPES = ("message_start", "message_delta", "message", "message_stop")
 _KNOWN = (*_ENVELOPES, "content_block_start", "content_block_delta", "content_block_stop")
 
@@ -89,6 +83,8 @@ WIRE = Wire(_is_chunk, _take)
 def _delta(draft: Draft, at_ns: int, delta: Mapping[str, object], block: int) -> None:
     name = delta.get("type")
     known = _DELTAS.get(name) if isinstance(name, str) else None
+    if known is None and not name:
+        known = next((kind for kind in _DELTAS.values() if kind[1] in delta), None)
     if known is not None:
         draft.say(at_ns, known[0], as_text(delta.get(known[1])), block)
     elif isinstance(name, str) and ("thinking" in name or "reasoning" in name):
@@ -101,8 +97,11 @@ def _block(draft: Draft, at_ns: int, block: Mapping[str, object], index: int) ->
     if "thinking" in name:
         # Thinking is billed in full and shown as a summary, or not at all.
         draft.reasoning_summarised = True
-    kind, keys = _BLOCKS.get(name, ("answer", ()))
-    draft.say(at_ns, kind, "".join([as_text(block[key]) for key in keys if block.get(key)]), index)
+    if name.endswith("tool_use"):
+        draft.call(at_ns, as_text(block.get("name")), as_text(block.get("input") or None), index)
+        return
+    kind, key = _BLOCKS.get(name, ("answer", "text"))
+    draft.say(at_ns, kind, as_text(block.get(key)), index)
 
 
 def _envelope(draft: Draft, at_ns: int, tree: Mapping[str, object]) -> None:
@@ -116,10 +115,11 @@ def _envelope(draft: Draft, at_ns: int, tree: Mapping[str, object]) -> None:
             _block(draft, at_ns, mapping(block), at)
     usage = message.get("usage") or tree.get("usage")
     if isinstance(usage, dict):
-        stated = usage_of(usage)
+        # A later event may state a part alone, with zeros for the rest.
+        draft.stated |= {key: value for key, value in usage.items() if value or key not in draft.stated}
         if tree["type"] == "message_start":
-            stated = replace(stated, output_tokens=None)  # only a beginning; a stream that is cut later has no count
-        draft.count(stated)
+            draft.stated.pop("output_tokens", None)  # only a beginning; a stream that is cut later has no count
+        draft.count(usage_of(draft.stated))
     delta = mapping(tree.get("delta")) or message
     draft.end(delta.get("stop_reason"), delta.get("stop_details"))
     draft.finished = draft.finished or tree["type"] == "message_stop"
@@ -127,8 +127,8 @@ def _envelope(draft: Draft, at_ns: int, tree: Mapping[str, object]) -> None:
 
 def usage_of(raw: Mapping[str, object]) -> Usage:
     """Anthropic's usage object; its `input_tokens` leaves out what a prompt cache gave or took."""
-    fresh, cached = count(raw.get("input_tokens")), count(raw.get("cache_read_input_tokens"))
+    fresh, cached = total(raw.get("input_tokens")), count(raw.get("cache_read_input_tokens"))
     created = count(raw.get("cache_creation_input_tokens"))
     read = None if fresh is None else fresh + (cached or 0) + (created or 0)
-    thinking = count(mapping(raw.get("output_tokens_details")).get("thinking_tokens"))
-    return Usage(read, count(raw.get("output_tokens")), thinking, cached, created)
+    thinking = count(branch(raw, "output_tokens_details").get("thinking_tokens"))
+    return Usage(read, total(raw.get("output_tokens")), thinking, cached, created)

@@ -71,10 +71,13 @@ def http_failure(response: Response) -> Failure:
 def stream_failure(message: EventMessage) -> Failure | None:
     """The failure that a frame after status 200 carries, if it is one."""
     kind = message.headers.get(":message-type", "event")
+    named = message.headers.get(":event-type", "")
+    if kind == "event" and named.lower().endswith(("exception", "error")):
+        kind = "exception"
     if kind == "error":
         name, text = message.headers.get(":error-code"), message.headers.get(":error-message", "")
     elif kind == "exception":
-        name, body = message.headers.get(":exception-type"), _json(message.payload)
+        name, body = message.headers.get(":exception-type", named), _json(message.payload)
         text = str(body.get("message") or body.get("Message") or message.payload[:2000].decode(errors="replace"))
         detail = body.get("ErrorCode") or body.get("originalStatusCode")
         text = f"{detail}: {text}" if detail else text

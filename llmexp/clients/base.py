@@ -33,6 +33,8 @@ TokenKind = Literal["answer", "reasoning", "tool"]
 Headers = tuple[tuple[str, str], ...]
 MESSAGE_LIMIT = 500
 CODE_LIMIT = 100
+_LOOKED_AT = 2000
+"""Characters of a message in which secrets are looked for; what stands behind them is never shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +132,10 @@ class Failure:
     @classmethod
     def of(cls, error_class: ErrorClass, code: object, message: str) -> Failure:
         """A failure with its message on one line, without secrets, trimmed to `MESSAGE_LIMIT` characters after that."""
-        text = foreign(mend(" ".join(message.split())))
+        text = foreign(mend(" ".join(message[:_LOOKED_AT].split())))
         trimmed = text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
-        return cls(error_class, None if code is None else foreign(mend(str(code)))[:CODE_LIMIT], trimmed)
+        said = None if code is None else foreign(mend(str(code)[:_LOOKED_AT]))[:CODE_LIMIT]
+        return cls(error_class, said, trimmed)
 
 
 @dataclass(frozen=True, slots=True)

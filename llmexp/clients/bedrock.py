@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 
-from llmexp.clients import address, aws, aws_failures, chat_bedrock
+from llmexp.clients import address, aws, aws_failures, chat_bedrock, failures
 from llmexp.clients.base import Answer, HttpRequest, Response, Target, Usage
-from llmexp.clients.decoding import Draft, Wire, as_text, count, decode_payloads, text_inside
+from llmexp.clients.decoding import Draft, Wire, as_text, count, decode_payloads, text_inside, total
 from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
-from llmexp.clients.json_text import loads, mapping
+from llmexp.clients.json_text import NotJson, loads, mapping
 from llmexp.clients.payloads import Payload
 from llmexp.config import Model
+from llmexp.json_types import branch
 from llmexp.workload.request import Request
 
 _TOP_LEVEL = frozenset(
@@ -113,6 +114,7 @@ def _with_choice(parts: dict[str, object], params: Mapping[str, object]) -> dict
 
 _EVENTS = frozenset({"contentBlockStart", "contentBlockDelta", "messageStop", "metadata"})
 _PASSED = frozenset({"messageStart", "contentBlockStop"})
+_UNKNOWN = "unknown"
 
 
 def explain(response: Response) -> Answer:
@@ -134,24 +136,37 @@ def _payloads(draft: Draft, response: Response) -> Iterator[Payload]:
                 draft.failure = failure
                 return
             elif kind not in _PASSED:
-                draft.noise += 1
+                yield Payload(message.at_ns, _UNKNOWN, _object_or_none(message.payload))
     except Malformed as error:
         draft.failure = aws_failures.unframed(error)
 
 
+def _object_or_none(payload: bytes) -> object:
+    """What an event of an unknown kind holds, where that is an error; None: it is passed over."""
+    try:
+        tree = loads(payload)
+    except NotJson:
+        return None
+    return tree if isinstance(tree, dict) and failures.is_error(tree) else None
+
+
 def _take(draft: Draft, at_ns: int, event: str, tree: Mapping[str, object]) -> None:
+    if event == _UNKNOWN:
+        draft.failure = failures.of_event(tree)
+        return
     index = tree.get("contentBlockIndex")
     block = index if isinstance(index, int) else 0
     if event == "contentBlockDelta":
         _delta(draft, at_ns, mapping(tree["delta"]), block)
     elif event == "contentBlockStart":
         # A tool call begins with its name, as on the other wires.
-        draft.say(at_ns, "tool", as_text(mapping(mapping(tree.get("start")).get("toolUse")).get("name")), block)
+        draft.call(at_ns, as_text(mapping(mapping(tree.get("start")).get("toolUse")).get("name")), "", block)
     elif event == "messageStop":
-        draft.end(tree["stopReason"])
+        draft.finished = True
+        draft.end(tree.get("stopReason"))
     else:
-        draft.count(_usage(mapping(tree.get("usage"))))
-        draft.took(mapping(tree.get("metrics")).get("latencyMs"), per_second=1000)
+        draft.count(_usage(branch(tree, "usage")))
+        draft.took(branch(tree, "metrics").get("latencyMs"), per_second=1000)
 
 
 WIRE = Wire(lambda _: True, _take)
@@ -170,7 +185,7 @@ def _delta(draft: Draft, at_ns: int, delta: Mapping[str, object], block: int) ->
 
 def _usage(usage: Mapping[str, object]) -> Usage:
     """Bedrock counts tokens read from or written to the cache beside `inputTokens`; here they are part of the input."""
-    names = ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
-    plain, read, written = (count(usage.get(name)) for name in names)
+    plain = total(usage.get("inputTokens"))
+    read, written = count(usage.get("cacheReadInputTokens")), count(usage.get("cacheWriteInputTokens"))
     whole = None if plain is None else plain + (read or 0) + (written or 0)
-    return Usage(whole, count(usage.get("outputTokens")), cached_tokens=read, cache_write_tokens=written)
+    return Usage(whole, total(usage.get("outputTokens")), cached_tokens=read, cache_write_tokens=written)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,25 +20,30 @@ from llmexp.clients.payloads import DONE, Payload, Text, payloads
 from llmexp.clients.repeats import tidy
 from llmexp.secrets import trimmed
 
-_LARGEST_COUNT = 2**60
+BEYOND_BELIEF = 2**60
 """Larger ones are read as this one: no stream bears it out, and sums of a few stay within 64 bits."""
+_MOST_TOKENS = 2**31
 _LONGEST_S = 1e6
-_BEAT = re.compile(
-    r"\W*(?:ping|pong|heart[ _-]?beat|keep[ _-]?alive|hb|beat|no-?op|ok|alive|waiting|queued|[\w :]*processing|"
-    r"connected|open|null|none|undefined)?\W*",
-    re.IGNORECASE,
-)
-_TIME = re.compile(
-    r"(?:(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[\s,.]*"
-    r"|[\d:.,/+\-\s]|T(?=\d)|Z\b|UTC|GMT|AM|PM)+",
-    re.IGNORECASE,
-)
+_LONGEST_BEAT = 200
+_WORD = re.compile(r"[^\W\d_]+")
+_BEAT_WORDS = """
+    ping pong heartbeat heart beat keepalive keep alive hb noop tick ok waiting queued processing loading still your
+    request openrouter connected open opened start started begin init stream null none undefined nan
+"""
+_TIME_WORDS = """
+    mon tue wed thu fri sat sun monday tuesday wednesday thursday friday saturday sunday
+    jan feb mar apr may jun jul aug sep sept oct nov dec
+    january february march april june july august september october november december
+    t z utc gmt am pm cet cest bst est edt cst cdt mst mdt pst pdt ist jst time date timestamp ts 年 月 日
+"""
+_PASSED_WORDS = frozenset((_BEAT_WORDS + _TIME_WORDS).split())
 _BEATING_KEYS = ("type", "event", "object", "status", "message", "msg")
-_BEATS = frozenset({"ping", "pong", "heartbeat", "keepalive", "keep_alive"})
+_BEATS = frozenset({"ping", "pong", "heartbeat", "keepalive", "keepAlive", "keep_alive"})
 _DESCRIBING = """
-    id object created model type event system_fingerprint service_tier provider usage choices request_id requestId
+    id object created model type event system_fingerprint service_tier provider usage request_id requestId
     x_request_id trace_id timestamp ts time status seed obfuscation sequence_number citations search_results nonce
-    code message msg success
+    code message msg success ok error_code errcode errno status_code
+    state progress position queue_position queue_size eta
 """
 _ABOUT = frozenset(_DESCRIBING.split())
 """Keys of objects that only describe an answer, or say that all is well."""
@@ -64,6 +69,12 @@ class Draft:
     """Text came in pieces, so that a whole answer behind them is the same text again."""
     repeated: bool = False
     """A closing frame held the whole answer again."""
+    calls: dict[tuple[int, int], tuple[object, str]] = field(default_factory=dict)
+    """Where a call of a tool stands → its id and its name, for servers that repeat the name in every event."""
+    ends_with_body: bool = False
+    """The format has no end mark of its own (LMI's lines of outputs)."""
+    stated: dict[str, object] = field(default_factory=dict)
+    """The latest of each figure of a usage that comes in parts."""
 
     def say(self, at_ns: int, kind: TokenKind, text: str, stream: int = 0) -> None:
         """Generated text has arrived."""
@@ -71,23 +82,27 @@ class Draft:
             self.events.append(TokenEvent(at_ns, kind, text))
             self.streams.append(stream)
 
+    def call(self, at_ns: int, name: str, arguments: str, stream: int = 0) -> None:
+        """A call of a tool, from its name on; a name is never compared with the texts around it."""
+        self.say(at_ns, "tool", name + arguments, ~len(self.events) if name else stream)
+
     def end(self, reason: object, words: object = None) -> None:
         """The wire's finish reason; of several the one that is no good end counts."""
         inner = reason.get("type") if isinstance(reason, dict) else reason
         if isinstance(reason, dict):
             words = words or reason.get("message")
-        if not inner or inner == "null":
+        text = mend(as_text(inner)) if inner else ""
+        if endings.is_open(text):
             return
-        text = mend(as_text(inner))
         known = self.finish_reason
         if known is None or endings.failure(known, "", has_text=False) is None:
             self.finish_reason, self.finish_words = text, mend(as_text(words))
         self.finished = True
 
     def count(self, usage: Usage) -> None:
-        """A further statement of usage: a later count replaces an earlier one, but no zero a figure."""
+        """A further statement of usage: a later count replaces an earlier one, but no zero or nonsense a figure."""
         pairs = zip(_counts(self.usage), _counts(usage), strict=True)
-        self.usage = Usage(*[old if new is None or (new == 0 and old) else new for old, new in pairs])
+        self.usage = Usage(*[old if old and not _is_figure(new) else old if new is None else new for old, new in pairs])
 
     def took(self, seconds: object, per_second: float = 1) -> None:
         """The server's own figure for the whole request."""
@@ -97,7 +112,8 @@ class Draft:
 
     def answer(self) -> Answer:
         """The finished type."""
-        tidied, remarks = tidy(self.events, self.streams)
+        tidied, remarks = tidy(self.events, self.streams, self.usage.output_tokens)
+        has_text = any(event.kind != "reasoning" and event.text.strip() for event in tidied)
         if self.repeated:
             remarks.append("repeated_text")
         if self.noise:
@@ -108,7 +124,7 @@ class Draft:
             tidied,
             self.usage,
             self.finish_reason,
-            self.failure or endings.failure(self.finish_reason, self.finish_words, has_text=bool(tidied)),
+            self.failure or endings.failure(self.finish_reason, self.finish_words, has_text=has_text),
             self.server_latency_s,
             self.finished,
             self.reasoning_summarised,
@@ -125,6 +141,11 @@ def _counts(usage: Usage) -> tuple[int | None, ...]:
         usage.cached_tokens,
         usage.cache_write_tokens,
     )
+
+
+def _is_figure(count: int | None) -> bool:
+    """Whether a count says something that could be true."""
+    return count is not None and 0 < count < _MOST_TOKENS
 
 
 class Wire(NamedTuple):
@@ -173,8 +194,10 @@ def _read(draft: Draft, found: Iterable[Payload], wire: Wire) -> None:
 
 def _other(draft: Draft, event: str, tree: object) -> None:
     """What is no chunk: noise is counted, the rest is an error."""
-    if event != "error" and _is_noise(tree):
+    if event != "error" and (_is_noise(tree) or (event and is_noise(event) and not _is_error(tree))):
         draft.noise += 1
+    elif event != "error" and isinstance(tree, dict) and _says_again(draft, tree):
+        draft.repeated = True
     elif isinstance(tree, Text):
         text = tree.text or "an error event without a message"
         if event == "error" or tree.is_error:
@@ -185,23 +208,50 @@ def _other(draft: Draft, event: str, tree: object) -> None:
         draft.failure = failures.of_event(tree)
 
 
+def _is_error(tree: object) -> bool:
+    """Whether it says itself that it is one."""
+    return tree.is_error if isinstance(tree, Text) else isinstance(tree, dict) and failures.is_error(tree)
+
+
 def _is_noise(tree: object) -> bool:
+    if _is_error(tree):
+        return False
     if isinstance(tree, Text):
-        return not tree.is_error and is_noise(tree.text)
+        return is_noise(tree.text)
     if isinstance(tree, str):
         return is_noise(tree)
     if not isinstance(tree, dict):
         return True  # null, numbers, truth values, empty lists
-    if failures.is_error(tree):
-        return False
     words = (tree.get(key) for key in _BEATING_KEYS)
-    beats = any(isinstance(word, str) and is_noise(word) for word in words)
-    return beats or not tree.keys().isdisjoint(_BEATS) or tree.keys() <= _ABOUT
+    beats = any(isinstance(word, str) and word and is_noise(word) for word in words)
+    return beats or not tree.keys().isdisjoint(_BEATS) or {key for key in tree if not _is_empty(tree[key])} <= _ABOUT
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value is False or value in ("", [])
+
+
+def _says_again(draft: Draft, tree: Mapping[str, object]) -> bool:
+    """Whether an object of no known kind holds just the text that was streamed, as some closing events do."""
+    said = "".join([event.text for event in draft.events if event.kind == "answer"]).strip()
+    return bool(said) and not failures.is_error(tree) and any(text.strip() == said for text in _texts_in(tree))
+
+
+def _texts_in(value: object, depth: int = 0) -> Iterator[str]:
+    """Every text of a tree."""
+    if isinstance(value, str):
+        yield value
+    elif depth < _DEEPEST_TEXT and isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(inner, depth + 1)
 
 
 def is_noise(text: str) -> bool:
-    """Whether a text is a heartbeat or a time."""
-    return len(text) < 200 and (_BEAT.fullmatch(text) is not None or _TIME.fullmatch(text) is not None)
+    """Whether a text is a heartbeat or a time: figures, marks, and words of these alone."""
+    if len(text) >= _LONGEST_BEAT:
+        return False
+    words = _WORD.findall(text.lower().replace("no-op", "noop"))
+    return all(word in _PASSED_WORDS for word in words)
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -209,19 +259,39 @@ def is_noise(text: str) -> bool:
 
 def count(value: object) -> int | None:
     """A token count as some server wrote it; None for anything that is no whole number."""
-    if isinstance(value, str) and value.isdecimal() and len(value) < 19:
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return min(value, _LARGEST_COUNT) if value >= 0 else None
+    if isinstance(value, str):
+        value = _as_figure(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return min(value, BEYOND_BELIEF)
     figure = number(value)
-    return min(int(figure), _LARGEST_COUNT) if figure is not None and figure == figure // 1 and figure >= 0 else None
+    if figure is None or figure < 0 or figure != figure // 1:
+        return None
+    return min(int(figure), BEYOND_BELIEF)
+
+
+def total(value: object) -> int | None:
+    """The same for a main count: what is there and is no count becomes one that nothing bears out, so that it shows."""
+    counted = count(value)
+    return counted if counted is not None or value is None or value == "" else BEYOND_BELIEF
+
+
+def _as_figure(text: str) -> object:
+    """The number that a text holds."""
+    try:
+        return float(text) if len(text) < 40 else None
+    except ValueError:
+        return None
 
 
 def number(value: object) -> float | None:
     """A figure as some server wrote it; None for anything that is no finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        figure = float(value)
+    except OverflowError:
+        return None
+    return figure if math.isfinite(figure) else None
 
 
 def as_text(value: object) -> str:

@@ -12,6 +12,7 @@ _MESSAGE_KEYS = (
     "message",
     "Message",
     "msg",
+    "faultstring",
     "detail",
     "details",
     "errorMessage",
@@ -23,12 +24,26 @@ _MESSAGE_KEYS = (
     "error_description",
     "reason",
     "title",
+    "status_msg",
+    "exception",
+    "err",
 )
-_CODE_KEYS = ("code", "status", "status_code", "type", "error_type", "__type", "ErrorCode", "errorType", "error_code")
+_NUMBER_KEYS = ("code", "status", "status_code", "statusCode", "error_code", "errcode", "errno", "http_status")
+_CODE_KEYS = (*_NUMBER_KEYS, "type", "error_type", "__type", "ErrorCode", "errorType")
 _WORDS = frozenset(_MESSAGE_KEYS) - {"reason", "title", "details"}
 """Keys that make an object an error where it is nothing else."""
-_THROTTLED = re.compile(r"throttl|too_?many_?requests|rate_?limit|resource_?exhausted|^429$", re.IGNORECASE)
-_WELL = re.compile(r"\s*(ok|success|succeeded|done|processing|pending|running|queued|)\W*", re.IGNORECASE)
+_INNER = ("base_resp", "response", "result", "data", "output", "fault", "status")
+"""Objects inside which some servers say how it went."""
+_BAD = frozenset({"error", "errors", "failed", "failure", "exception", "fatal"})
+_THROTTLED = re.compile(
+    r"throttl|too[ _-]?many[ _-]?requests|rate[ _-]?limit|resource[ _]?exhausted|^429$", re.IGNORECASE
+)
+_WELL = re.compile(
+    r"\s*(ok|okay|success|successful|succeeded|done|processing|pending|running|queued|in[ _]progress|completed|"
+    r"finished|started|streaming|ping|pong|heartbeat|keep[-_ ]?alive|connected|)\W*",
+    re.IGNORECASE,
+)
+_LONGEST_WELL = 60
 _BODY_LIMIT = 20_000
 
 
@@ -50,23 +65,43 @@ def of_event(payload: object) -> Failure:
     inner = _first(payload)
     stated = [inner, _first(inner.get("error"))] if isinstance(inner, dict) else []
     is_429 = any(isinstance(one, dict) and str(one.get(key)) == "429" for one in stated for key in _CODE_KEYS)
-    error_class: ErrorClass = "throttled" if is_429 else _throttled(code) or "in_stream"
+    error_class: ErrorClass = "throttled" if is_429 else _throttled(code) or _throttled(message) or "in_stream"
     return Failure.of(error_class, code, message or "an error event without a message")
 
 
 def is_error(tree: Mapping[str, object]) -> bool:
     """Whether an object that is no part of an answer says that something went wrong."""
+    return _is_bad(tree) or _inner_error(tree) is not None
+
+
+def _is_bad(tree: Mapping[str, object]) -> bool:
     if tree.get("error") or tree.get("errors") or tree.get("Error"):
         return True
-    if "error" in (tree.get("object"), tree.get("type"), tree.get("event"), tree.get("status")):
+    if tree.get("success") is False or tree.get("ok") is False:
         return True
-    if any(_is_bad_code(tree.get(key)) for key in ("code", "status", "status_code")):
+    if any(_is_bad_word(tree.get(key)) for key in ("object", "type", "event", "status", "state")):
+        return True
+    if any(is_bad_code(tree.get(key)) for key in _NUMBER_KEYS):
         return True
     said = [value for key, value in tree.items() if key in _WORDS and value]
-    return any(not isinstance(value, str) or not _WELL.fullmatch(value) for value in said)
+    return any(not isinstance(value, str) or not _is_well(value) for value in said)
 
 
-def _is_bad_code(code: object) -> bool:
+def _is_well(words: str) -> bool:
+    return len(words) < _LONGEST_WELL and _WELL.fullmatch(words) is not None
+
+
+def _inner_error(tree: Mapping[str, object]) -> Mapping[str, object] | None:
+    """The object inside that says that something went wrong."""
+    inner = (tree.get(key) for key in _INNER)
+    return next((found for found in inner if isinstance(found, dict) and _is_bad(found)), None)
+
+
+def _is_bad_word(word: object) -> bool:
+    return isinstance(word, str) and word.rpartition(".")[2].lower() in _BAD
+
+
+def is_bad_code(code: object) -> bool:
     """Whether a number says that something went wrong; names alone say nothing."""
     if isinstance(code, str) and code.lstrip("-").isdecimal():
         code = int(code)
@@ -102,6 +137,9 @@ def _read(payload: object) -> tuple[str | None, str]:
     if not isinstance(outer, dict):
         return None, outer if isinstance(outer, str) else dumps(outer)
     inner = _first(outer.get("error") or outer.get("Error") or outer.get("errors"))
+    if not inner and not _message(outer):
+        within = _inner_error(outer)
+        inner = within and (within.get("error") or within)
     if isinstance(inner, dict):
         return _code(inner) or _code(outer), _message(inner) or dumps(inner)
     message = inner if isinstance(inner, str) else _message(outer)

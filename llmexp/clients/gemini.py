@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 from llmexp.clients import failures
 from llmexp.clients.base import Answer, Response, Usage
-from llmexp.clients.decoding import Draft, Wire, as_text, count, decode, text_inside
+from llmexp.clients.decoding import Draft, Wire, as_text, count, decode, text_inside, total
 from llmexp.clients.json_text import listing, mapping
+from llmexp.json_types import branch
 
 _CHUNK_KEYS = frozenset({"candidates", "usageMetadata", "promptFeedback", "modelVersion", "responseId", "createTime"})
-_UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
 
 
 def explain(response: Response) -> Answer:
@@ -29,7 +29,7 @@ def _take(draft: Draft, at_ns: int, _event: str, tree: Mapping[str, object]) -> 
     """One partial response of a stream, or a whole response."""
     for candidate in listing(tree.get("candidates")):
         _candidate(draft, at_ns, mapping(candidate))
-    usage = mapping(tree.get("usageMetadata"))
+    usage = branch(tree, "usageMetadata")
     if usage:
         draft.count(usage_of(usage))
     blocked = mapping(tree.get("promptFeedback")).get("blockReason")
@@ -44,16 +44,14 @@ def _candidate(draft: Draft, at_ns: int, candidate: Mapping[str, object]) -> Non
     index = candidate.get("index")
     for part in listing(mapping(candidate.get("content")).get("parts")):
         _part(draft, at_ns, mapping(part), index if isinstance(index, int) else 0)
-    reason = candidate.get("finishReason")
-    if reason != _UNSPECIFIED:
-        draft.end(reason, candidate.get("finishMessage"))
+    draft.end(candidate.get("finishReason"), candidate.get("finishMessage"))
 
 
 def _part(draft: Draft, at_ns: int, part: Mapping[str, object], stream: int) -> None:
     call = mapping(part.get("functionCall"))
     if call:
         arguments = call.get("args") or call.get("partialArgs")
-        draft.say(at_ns, "tool", as_text(call.get("name")) + as_text(arguments), stream)
+        draft.call(at_ns, as_text(call.get("name")), as_text(arguments), stream)
     text = text_inside(part.get("text")) or as_text(mapping(part.get("executableCode")).get("code"))
     if text and part.get("thought"):
         draft.reasoning_summarised = True
@@ -64,8 +62,8 @@ def _part(draft: Draft, at_ns: int, part: Mapping[str, object], stream: int) -> 
 
 def usage_of(raw: Mapping[str, object]) -> Usage:
     """Gemini's usage: thoughts are billed as output and counted beside the candidates."""
-    read, tools = count(raw.get("promptTokenCount")), count(raw.get("toolUsePromptTokenCount"))
-    written, thoughts = count(raw.get("candidatesTokenCount")), count(raw.get("thoughtsTokenCount"))
+    read, tools = total(raw.get("promptTokenCount")), count(raw.get("toolUsePromptTokenCount"))
+    written, thoughts = total(raw.get("candidatesTokenCount")), count(raw.get("thoughtsTokenCount"))
     output = None if written is None and thoughts is None else (written or 0) + (thoughts or 0)
     given = None if read is None else read + (tools or 0)
     return Usage(given, output, thoughts, count(raw.get("cachedContentTokenCount")))

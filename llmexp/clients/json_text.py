@@ -23,6 +23,8 @@ LARGEST = 16 * 2**20
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_END = "[DONE]"
+_LETTER = re.compile(r"\S")
 _FIRST_HALVES = re.compile("^[\ud800-\udfff]+")
 
 
@@ -41,8 +43,42 @@ def loads(data: bytes) -> object:
     try:
         value: object = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return _kindly(data.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
+        return _kindly(_decoded(data))
     return value
+
+
+def _decoded(data: bytes) -> str:
+    """Text without the marks that stand around it; halves of characters, written as bytes, stay what they are."""
+    bare = data.strip(b"\x00 \t\r\n")
+    try:
+        text = bare.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        text = bare.decode("utf-8", "surrogateescape")
+    return text.removeprefix("\ufeff")
+
+
+def several(data: bytes) -> list[bytes]:
+    """The objects in data that holds more than one, line by line or one after the other; empty where it does not.
+
+    Servers that leave out the empty line between two events write such data.
+    """
+    lines = [line for line in data.splitlines() if line.strip()]
+    if len(lines) > 1 and all(line.lstrip()[:1] in b"{[" for line in lines):
+        return lines
+    text = data.decode("latin-1")  # a letter a byte: what divides JSON is ASCII
+    found: list[bytes] = []
+    at = 0
+    try:
+        while text[at : at + 1] in ("{", "["):
+            if text[at : at + len(_END)] == _END:
+                return [*found, data[at:]]
+            _, end = _READER.raw_decode(text, at)
+            found.append(data[at:end])
+            following = _LETTER.search(text, end)
+            at = following.start() if following else len(text)
+    except (RecursionError, ValueError):
+        return []
+    return found if at == len(text) and len(found) > 1 else []
 
 
 def dumps(value: object) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache, partial
 
 from llmexp.clients import address, chat_openai, failures
 from llmexp.clients.base import Usage
-from llmexp.clients.decoding import Draft, Wire, as_text, count, number, text_inside
+from llmexp.clients.decoding import Draft, Wire, as_text, count, number, text_inside, total
 from llmexp.clients.json_text import listing, mapping
 from llmexp.clients.unsigned import UnsignedClient
 from llmexp.config import Model
+from llmexp.json_types import branch
 from llmexp.workload.request import Request
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -79,8 +81,15 @@ _REASONING = (
     "thoughts",
 )
 """Names of reasoning in a delta. Some servers send the same text under two of them: the first with text counts."""
-_REASONING_PARTS = ("thinking", "reasoning", "reasoning_content", "summary", "summary_text", "thought")
+_OTHER_REASONING = re.compile(r"reason|think|thought|^cot$|chain.?of.?thought|^analysis$", re.IGNORECASE)
+_NO_REASONING = re.compile(r"finish|stop|signature|token|effort|time|duration", re.IGNORECASE)
+_EXTRA = ("provider_specific_fields", "model_extra")
+"""Where gateways put fields that they do not know."""
+_REASONING_PARTS = ("thinking", "reasoning", "reasoning_content", "summary", "summary_text", "thought", "analysis")
 _HIDDEN = ("encrypted", "redacted", "summary")
+_MOST_CALLS = 1000
+_MOST_HIDDEN = 200_000
+"""More reasoning than this beside a shorter answer is no count."""
 
 
 def _is_chunk(tree: Mapping[str, object]) -> bool:
@@ -91,7 +100,7 @@ def _is_chunk(tree: Mapping[str, object]) -> bool:
 
 def _take(draft: Draft, at_ns: int, _event: str, tree: Mapping[str, object]) -> None:
     """A chunk of a stream, or one whole completion."""
-    if tree.get("error") or tree.get("object") == "error":
+    if tree.get("error") or tree.get("object") == "error" or failures.is_bad_code(tree.get("code")):
         draft.failure = failures.of_event(tree)
         return
     for choice in listing(tree.get("choices")):
@@ -108,7 +117,10 @@ def _choice(draft: Draft, at_ns: int, choice: Mapping[str, object]) -> None:
     stream = index if isinstance(index, int) else 0
     delta = choice.get("delta")
     if delta is not None:
-        _say(draft, at_ns, mapping(delta), stream)
+        fields = mapping(delta)
+        _say(draft, at_ns, fields, stream)
+        if fields.get("error"):
+            draft.failure = failures.of_event(fields)
         draft.in_pieces = draft.in_pieces or bool(draft.events)
     elif "message" in choice:
         draft.finished = True
@@ -128,16 +140,18 @@ def _choice(draft: Draft, at_ns: int, choice: Mapping[str, object]) -> None:
 def _say(draft: Draft, at_ns: int, delta: Mapping[str, object], stream: int) -> None:
     """The generated text of a delta (or of a whole message), in the order in which models write."""
     content = delta.get("content")
+    thought = False
     if len(delta) > 1 or content is None:
         _say_reasoning(draft, at_ns, delta, stream)
+        thought = _is_thought(delta)
     if isinstance(content, str):
-        draft.say(at_ns, "answer", content, stream)
+        draft.say(at_ns, "reasoning" if thought else "answer", content, stream)
     elif content:
         _say_parts(draft, at_ns, content, stream)
     if len(delta) == 1 and content is not None:
         return
     text = delta.get("text") or delta.get("refusal") or mapping(delta.get("audio") or None).get("transcript")
-    if text:
+    if text and text != content:  # some servers send it under both names
         draft.say(at_ns, "answer", as_text(text), stream)
     calls = delta.get("tool_calls") or delta.get("function_call")
     if calls:
@@ -146,7 +160,7 @@ def _say(draft: Draft, at_ns: int, delta: Mapping[str, object], stream: int) -> 
 
 
 def _say_reasoning(draft: Draft, at_ns: int, delta: Mapping[str, object], stream: int) -> None:
-    for name in _REASONING:
+    for name in (*_REASONING, *_other_names(frozenset(delta))):
         stated = delta.get(name)
         if not stated:
             continue
@@ -156,6 +170,26 @@ def _say_reasoning(draft: Draft, at_ns: int, delta: Mapping[str, object], stream
         if text:
             draft.say(at_ns, "reasoning", text, stream)
             return
+    for name in _EXTRA:
+        extra = delta.get(name)
+        if isinstance(extra, dict):
+            _say_reasoning(draft, at_ns, {key: extra[key] for key in extra if key not in _EXTRA}, stream)
+
+
+@lru_cache(maxsize=256)
+def _other_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Those that mean reasoning, of names that are not in the list."""
+    unlisted = [name for name in sorted(names) if name not in _REASONING and len(name) < 40]
+    return tuple(name for name in unlisted if _OTHER_REASONING.search(name) and not _NO_REASONING.search(name))
+
+
+def _is_thought(delta: Mapping[str, object]) -> bool:
+    """Whether a mark beside the content says that it is reasoning."""
+    if delta.get("thought") is True or delta.get("is_thinking") is True or delta.get("reasoning") is True:
+        return True
+    if any(delta.get(key) in _REASONING_PARTS for key in ("type", "channel", "role")):
+        return True
+    return branch(delta, "extra_content", "google").get("thought") is True
 
 
 def _is_hidden(part: object) -> bool:
@@ -166,12 +200,21 @@ def _is_hidden(part: object) -> bool:
 
 def _say_call(draft: Draft, at_ns: int, call: Mapping[str, object], stream: int) -> None:
     function = mapping(call.get("function") or call.get("custom") or call)
-    draft.say(
-        at_ns,
-        "tool",
-        as_text(function.get("name")) + as_text(function.get("arguments") or function.get("input")),
-        stream,
-    )
+    index = call.get("index")
+    place = (stream, index if isinstance(index, int) else -1)
+    name = as_text(function.get("name"))
+    if name and _is_named(draft, place, call.get("id") or None, name):
+        name = ""
+    arguments = as_text(function.get("arguments") or function.get("input"))
+    draft.call(at_ns, name, arguments, stream * _MOST_CALLS + place[1] + 1)
+
+
+def _is_named(draft: Draft, place: tuple[int, int], ident: object, name: str) -> bool:
+    """Whether this call has its name already: some servers name it in every event."""
+    known_ident, known_name = draft.calls.get(place, (None, ""))
+    draft.calls[place] = (ident or known_ident, name)
+    is_told = ident is not None or place[1] >= 0  # else two calls of one tool look the same
+    return is_told and name == known_name and (ident is None or ident == known_ident)
 
 
 def _say_parts(draft: Draft, at_ns: int, parts: object, stream: int) -> None:
@@ -187,7 +230,7 @@ def _say_parts(draft: Draft, at_ns: int, parts: object, stream: int) -> None:
 
 def _closing(draft: Draft, tree: Mapping[str, object]) -> None:
     """Usage and the server's own clock: OpenAI's, llama.cpp's `timings`, Groq's."""
-    usage = tree.get("usage") or mapping(tree.get("x_groq")).get("usage")
+    usage = tree.get("usage") or branch(tree, "x_groq").get("usage")
     if isinstance(usage, dict):
         draft.count(usage_of(usage))
         draft.took(usage.get("total_time"))
@@ -202,22 +245,26 @@ def _closing(draft: Draft, tree: Mapping[str, object]) -> None:
 
 def usage_of(raw: Mapping[str, object]) -> Usage:
     """OpenAI's usage object; some providers count reasoning beside `completion_tokens`, which only the total tells."""
-    read, written = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))
-    reasoning = count(mapping(raw.get("completion_tokens_details")).get("reasoning_tokens"))
-    if reasoning is None:
-        reasoning = count(raw.get("reasoning_tokens"))
-    cached = count(mapping(raw.get("prompt_tokens_details")).get("cached_tokens"))
-    if cached is None:
-        cached = count(raw.get("prompt_cache_hit_tokens"))
+    read = total(_first(raw.get("prompt_tokens"), raw.get("input_tokens")))
+    written = total(_first(raw.get("completion_tokens"), raw.get("output_tokens")))
+    details = branch(raw, "completion_tokens_details") or branch(raw, "output_tokens_details")
+    reasoning = count(_first(details.get("reasoning_tokens"), raw.get("reasoning_tokens")))
+    details = branch(raw, "prompt_tokens_details") or branch(raw, "input_tokens_details")
+    cached = count(_first(details.get("cached_tokens"), raw.get("prompt_cache_hit_tokens")))
     if written is not None and reasoning:
         beside = count(raw.get("total_tokens")) == (read or 0) + written + reasoning
-        if beside or reasoning > written:
+        if beside or written < reasoning <= _MOST_HIDDEN:
             written += reasoning
     return Usage(read, written, reasoning, cached)
+
+
+def _first(*figures: object) -> object:
+    """The first that is there."""
+    return next((figure for figure in figures if figure is not None), None)
 
 
 def _usage_of_timings(timings: Mapping[str, object]) -> Usage:
     cached = count(timings.get("cache_n"))
     fresh = count(timings.get("prompt_n"))
     read = None if fresh is None else fresh + (cached or 0)
-    return Usage(read, count(timings.get("predicted_n")), None, cached)
+    return Usage(read, total(timings.get("predicted_n")), None, cached)

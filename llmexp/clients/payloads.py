@@ -14,11 +14,12 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from llmexp.clients.base import Response
-from llmexp.clients.json_text import NotJson, loads
+from llmexp.clients.json_text import NotJson, loads, several
 from llmexp.clients.sse import SseEvent, events
 from llmexp.secrets import trimmed
 
 DONE = "[DONE]"
+_DONES = (b"[DONE]", b"DONE")
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}"]', re.DOTALL)
 _SSE_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?::|data|event|id|retry)")
 _BETWEEN = b" \t\r\n,[]"
@@ -63,18 +64,24 @@ def _from_events(response: Response) -> Iterator[Payload]:
             continue
         nothing_framed = False
         try:
-            tree = loads(data)
+            trees = [loads(data)]
         except NotJson:
-            text = data.decode("utf-8", "replace").strip()
-            if text.upper() in (DONE, "DONE"):
-                tree = DONE
-            elif not whole and event != "error":
+            if not whole and event != "error" and data.strip().upper() not in _DONES:
                 return  # half an event: the connection was cut, which is told from the framing
-            else:
-                tree = Text(text, _ERROR_FIELD.match(text) is not None)
-        yield Payload(at_ns, event, tree)
+            trees = [_read_kindly(part) for part in several(data) or [data]]
+        for tree in trees:
+            yield Payload(at_ns, event, tree)
     if nothing_framed:
         _refuse_other_text(response)
+
+
+def _read_kindly(data: bytes) -> object:
+    """JSON, the end mark, or the text itself."""
+    try:
+        return loads(data)
+    except NotJson:
+        text = data.decode("utf-8", "replace").strip("\ufeff\x00 \t\r\n")
+        return DONE if text.upper().encode() in _DONES else Text(text, _says_trouble(text))
 
 
 def _refuse_other_text(response: Response) -> None:
@@ -102,6 +109,11 @@ def _stray(found: SseEvent) -> Iterator[Payload]:
         tree = Text(text, _TROUBLE.search(text) is not None)
     if tree is not None:
         yield Payload(found.at_ns, found.event, tree)
+
+
+def _says_trouble(text: str) -> bool:
+    """Whether a text that is no JSON, nor half of it, is an error in a server's own words."""
+    return text[:1] not in "{<" and text[:2] not in ("[{", '["') and _TROUBLE.search(text) is not None
 
 
 def _json_or_none(text: str) -> object:

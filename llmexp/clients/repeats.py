@@ -15,12 +15,19 @@ from llmexp.clients.json_text import borrow, is_whole, mend
 _PLAIN = 8
 """So many letters that come again are no chance; fewer may be a model that stutters."""
 _PLAIN_TWICE = 16
-"""The same where only one text stands before."""
+"""The same where only one text stands before, or where the last one stands in another block."""
 
 
-def tidy(events: list[TokenEvent], streams: Sequence[int]) -> tuple[list[TokenEvent], list[str]]:
-    """The events without repetitions, and remarks on them; `streams` says which answer or block each is of."""
+def tidy(
+    events: list[TokenEvent], streams: Sequence[int], stated: int | None = None
+) -> tuple[list[TokenEvent], list[str]]:
+    """The events without repetitions, and remarks on them.
+
+    `streams` says which answer or block each is of; `stated` is the server's own count of tokens, which tells where a
+    text that comes again is too short to tell by itself.
+    """
     remarks: list[str] = []
+    too_many = stated is not None and 0 < stated < len(events)
     if not is_whole("".join([event.text for event in events])):
         events = _mended(events)
     if len(events) < 2:
@@ -34,9 +41,13 @@ def tidy(events: list[TokenEvent], streams: Sequence[int]) -> tuple[list[TokenEv
             remarks.append("cumulative_text")
             for at, before, text in reversed(list(zip(places[1:], texts, texts[1:], strict=False))):
                 events[at] = events[at]._replace(text=text[len(before) :])
-        elif _closes(texts):
+        elif _closes(texts, least=1 if too_many else _PLAIN if len(texts) > 2 else _PLAIN_TWICE):
             remarks.append("repeated_text")
             events[places[-1]] = events[places[-1]]._replace(text="")
+    answers = [at for at, event in enumerate(events) if event.kind == "answer"]
+    if not remarks and _stands_apart(answers, streams) and _closes([events[at].text for at in answers], _PLAIN_TWICE):
+        remarks.append("repeated_text")
+        events[answers[-1]] = events[answers[-1]]._replace(text="")
     if remarks:
         events = [event for event in events if event.text]
     return events, remarks
@@ -55,11 +66,17 @@ def _grows(texts: Sequence[str]) -> bool:
     return enough and 2 * longer >= len(texts) - 1
 
 
-def _closes(texts: Sequence[str]) -> bool:
-    """Whether the last text is all the others together."""
-    last = texts[-1].strip()
-    least = _PLAIN if len(texts) > 2 else _PLAIN_TWICE
-    return len(texts) > 1 and len(last) >= least and last == "".join(texts[:-1]).strip()
+def _closes(texts: Sequence[str], least: int) -> bool:
+    """Whether the last text is all the others together, maybe behind the prompt."""
+    last, before = texts[-1].strip(), "".join(texts[:-1]).strip()
+    if len(texts) < 2 or len(before) < least:
+        return False
+    return last == before or (len(texts) > 3 and len(before) >= _PLAIN_TWICE and last.endswith(before))
+
+
+def _stands_apart(answers: Sequence[int], streams: Sequence[int]) -> bool:
+    """Whether the last event is the only one of its block."""
+    return len(answers) > 2 and streams[answers[-1]] not in [streams[at] for at in answers[:-1]]
 
 
 def _mended(events: Sequence[TokenEvent]) -> list[TokenEvent]:

@@ -22,7 +22,7 @@ import orjson
 
 from llmexp.clients import address, aws, aws_failures, chat_openai, failures, openai
 from llmexp.clients.base import Answer, Failure, Headers, HttpRequest, Response, Target, Usage
-from llmexp.clients.decoding import Draft, Wire, as_text, count, decode_payloads, text_inside
+from llmexp.clients.decoding import Draft, Wire, as_text, decode_payloads, text_inside, total
 from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
 from llmexp.clients.json_text import listing, mapping
@@ -115,13 +115,15 @@ def explain(response: Response) -> Answer:
     # What a failed stream left half written is no fault of its own.
     inner = Response(200, {}, body, complete=response.complete and failure is None)
     draft = Draft()
-    return decode_payloads(_then(payloads(inner), draft, failure), WIRE, draft)
+    return decode_payloads(_then(inner, draft, failure), WIRE, draft)
 
 
-def _then(found: Iterator[Payload], draft: Draft, failure: Failure | None) -> Iterator[Payload]:
+def _then(inner: Response, draft: Draft, failure: Failure | None) -> Iterator[Payload]:
     """The payloads, and then the failure that ended the stream; what the container itself said counts first."""
-    yield from found
+    yield from payloads(inner)
     draft.failure = draft.failure or failure
+    if draft.ends_with_body and inner.complete:
+        draft.finished = True
 
 
 def _container_stream(response: Response) -> tuple[list[tuple[int, bytes]], Failure | None]:
@@ -161,10 +163,11 @@ def _token(draft: Draft, at_ns: int, tree: Mapping[str, object]) -> None:
     special = token.get("special") or token.get("special_token")
     text = "" if special else as_text(token.get("text")) or text_inside(list(listing(tree.get("outputs"))))
     whole = tree.get("generated_text")
+    draft.ends_with_body = draft.ends_with_body or "outputs" in tree
     draft.say(at_ns, "answer", text or ("" if draft.events else as_text(whole)))
     reason = details.get("finish_reason")
     if details:
-        draft.count(Usage(count(details.get("input_length")), count(details.get("generated_tokens"))))
+        draft.count(Usage(total(details.get("input_length")), total(details.get("generated_tokens"))))
     if whole is not None or reason:
         draft.end(reason or "stop", token.get("error_msg"))
     if token.get("error_msg"):

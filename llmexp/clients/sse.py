@@ -2,8 +2,10 @@
 
 The grammar is WHATWG's: lines end with LF, CR or CRLF; an empty line dispatches; comments are skipped; one space after
 the colon is dropped; `data:` lines are joined with LF. An event's stamp is the read that carried its dispatching empty
-line (its first byte, where that is CRLF). What stands after the last empty line is handed over too, marked as not
-whole: some servers close without a last blank line, and a cut connection leaves half an event.
+line (its first byte, where that is CRLF). Where a server leaves that line out, an object behind a whole object is an
+event of its own, since no JSON goes on like that; its stamp is the read that ended its line. What stands after the last
+empty line is handed over too, marked as not whole: some servers close without a last blank line, and a cut connection
+leaves half an event.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\x00"
 
 
 class SseEvent(NamedTuple):
@@ -67,13 +70,14 @@ def _without_bom(body: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes
 class _Reading:
     """Lines and fields between two dispatches."""
 
-    __slots__ = ("_data", "_event", "_partial", "_skip_lf", "_strays")
+    __slots__ = ("_at_ns", "_data", "_event", "_partial", "_skip_lf", "_strays")
 
     def __init__(self) -> None:
         self._partial: list[bytes] = []
         self._data: list[bytes] = []
         self._strays: list[bytes] = []
         self._event = ""
+        self._at_ns = 0
         self._skip_lf = False
 
     @property
@@ -96,7 +100,10 @@ class _Reading:
         for line in lines:
             text = line.rstrip(b"\r\n")
             if text:
+                if self._data and self._is_next(text):
+                    yield from self._dispatch(self._at_ns, whole=True)
                 self._field(text)
+                self._at_ns = at_ns
             elif self._data or self._event or self._strays:
                 yield from self._dispatch(at_ns, whole=True)
 
@@ -105,6 +112,13 @@ class _Reading:
         if self._partial:
             self._field(b"".join(self._partial))
         yield from self._dispatch(at_ns, whole=False)
+
+    def _is_next(self, line: bytes) -> bool:
+        """Whether the line begins an event though no empty line ended the one before."""
+        value = line[5:].lstrip() if line[:5] == b"data:" else b""
+        if value[:1] != b"{" and value[:6] != b"[DONE]":
+            return False
+        return self._data[0].lstrip()[:1] == b"{" and self._data[-1].rstrip()[-1:] == b"}"
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
@@ -119,9 +133,9 @@ class _Reading:
 
     def _other(self, line: bytes, name: bytes, value: bytes) -> None:
         """`Data:` and ` data:` are meant as data; what else stands there is kept as it is."""
-        if name.strip().lower() == b"data":
+        if name.strip(_BLANK).lower() == b"data":
             self._data.append(value)
-        elif line.strip():
+        elif line.strip(_BLANK):
             self._strays.append(line)
 
     def _dispatch(self, at_ns: int, *, whole: bool) -> Iterator[SseEvent]:

@@ -8,6 +8,7 @@ limit. Refused counts are left out of the usage, so that everything that follows
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ HIDDEN_PROMPT_TOKENS = 100_000
 _OVER_LIMIT = 2
 """The end of the answer may count."""
 _NEAR, _FEWER = 1.5, 1.25
+_WORDS_PER_TOKEN = 2
+"""Hardly a token holds two words, so that a text of many more than the tokens that are stated contradicts them."""
 
 
 class Believed(NamedTuple):
@@ -41,7 +44,7 @@ def believed(answer: Answer, request: Request, tokenizer: Counter) -> Believed:
     if usage.output_tokens is not None and not _output_holds(answer, request, tokenizer):
         usage = replace(usage, output_tokens=None, reasoning_tokens=None)
         remarks.append("output_tokens_refused")
-    elif not _reasoning_holds(usage, answer.events):
+    elif not _reasoning_holds(usage, answer.events, tokenizer):
         usage = replace(usage, reasoning_tokens=None)
         remarks.append("reasoning_tokens_refused")
     if usage.input_tokens is not None and not _input_holds(usage, request):
@@ -66,11 +69,18 @@ def _output_holds(answer: Answer, request: Request, tokenizer: Counter) -> bool:
         events = [event for event in events if event.kind != "reasoning"] or events[:1]
     if stated < len(events):
         return stated > 0 and _cut_anew(stated, events, tokenizer)
+    if _words([event.text for event in events]) > _WORDS_PER_TOKEN * stated:
+        return False
     if not events or may_hide:
         return stated <= request.max_tokens + HIDDEN_TOKENS
     if stated > request.max_tokens + _OVER_LIMIT or stated > _room(events):
         return stated <= _NEAR * text_tokens(events, tokenizer) + _OVER_LIMIT
     return True
+
+
+def _words(texts: Iterable[str]) -> int:
+    """Words of texts in scripts that divide them."""
+    return len("".join(texts).split())
 
 
 def _cut_anew(stated: int, events: list[TokenEvent], tokenizer: Counter) -> bool:
@@ -79,20 +89,21 @@ def _cut_anew(stated: int, events: list[TokenEvent], tokenizer: Counter) -> bool
     return counted <= _FEWER * stated and counted < len(events) / _FEWER
 
 
-def _reasoning_holds(usage: Usage, events: list[TokenEvent]) -> bool:
+def _reasoning_holds(usage: Usage, events: list[TokenEvent], tokenizer: Counter) -> bool:
     """Whether what is not reasoning is enough for the answer's pieces."""
     if usage.output_tokens is None or not usage.reasoning_tokens:
         return True
-    answered = sum(event.kind != "reasoning" for event in events)
-    return usage.reasoning_tokens <= usage.output_tokens and (
-        answered <= 1 or usage.output_tokens - usage.reasoning_tokens >= answered / 2
-    )
+    answered = [event for event in events if event.kind != "reasoning"]
+    left = usage.output_tokens - usage.reasoning_tokens
+    return left >= 0 and (len(answered) <= max(1, left) or _cut_anew(left, answered, tokenizer))
 
 
 def _input_holds(usage: Usage, request: Request) -> bool:
     stated = usage.input_tokens or 0
     if stated == 0:
         return request.input_tokens == 0
+    if _WORDS_PER_TOKEN * stated < request.input_tokens and _WORDS_PER_TOKEN * stated < _words(request.texts):
+        return False
     return stated <= HIDDEN_PROMPT_TOKENS or stated <= HIDDEN_PROMPT_TOKENS + sum(
         len(text.encode("utf-8", "replace")) for text in (*request.texts, *request.image_data)
     )

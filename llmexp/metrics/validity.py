@@ -44,6 +44,8 @@ class ClientFacts:
     """True when LiteLLM did not let its request be taken, so that its own stream had to be timed."""
     token_counts_estimated: bool = False
     """Of whole prompts or answers."""
+    contradicted_counts: int = 0
+    """Completed requests whose streams do not bear out what the server counts."""
     chunk_tokens_estimated: bool = False
     """The answers' counts are the server's, how they fall on the chunks is not known."""
     undeclared_cache_hits: float | None = None
@@ -276,6 +278,17 @@ def _inexact(facts: ClientFacts) -> Iterator[Reason]:
             "token counts were estimated",
             "neither the server's usage nor the model's tokenizer was at hand, so every number per token is rough",
             "Ask the server for usage, or set model.tokenizer.",
+        )
+    if facts.contradicted_counts:
+        yield Reason(
+            "token_counts_contradicted",
+            "degraded",
+            facts.contradicted_counts,
+            0,
+            f"the server's token counts contradict the streams of {facts.contradicted_counts} of "
+            f"{facts.requests_completed} answers",
+            "those were counted here instead, so that tokens and costs of the run rest on two ways of counting",
+            "Correct the usage that the server or its gateway sends; `remarks` in requests.parquet names the rows.",
         )
 
 

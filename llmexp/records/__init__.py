@@ -18,11 +18,12 @@ from llmexp.records.file import (
     to_batch,
     to_parquet,
 )
-from llmexp.records.record import REMARKS, GradeStatus, Record, Source, Status
+from llmexp.records.record import REFUSED, REMARKS, GradeStatus, Record, Source, Status
 
 __all__ = [
     "ARROWS",
     "PARQUET",
+    "REFUSED",
     "REMARKS",
     "SCHEMA_VERSION",
     "GradeStatus",

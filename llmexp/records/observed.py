@@ -163,6 +163,8 @@ class Observed:
     finish_reasons: Counter[str]
     remarks: Counter[str]
     """Remark on a stream → how many requests have it."""
+    contradicted: int
+    """Completed requests with a count of the server's that their streams do not bear out."""
 
     def __len__(self) -> int:
         return len(self.completed)
@@ -207,6 +209,7 @@ class _Reader:
         self._sources: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
         self._reasons: Counter[str] = Counter()
         self._remarks: Counter[str] = Counter()
+        self._contradicted = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
         for name in _INTEGERS:
@@ -256,7 +259,10 @@ class _Reader:
         for name, counter in self._sources.items():
             counter.update(value for value in done.column(f"{name}_source").to_pylist() if value is not None)
         if "remarks" in batch.schema.names:
-            self._remarks.update(batch.column("remarks").flatten().to_pylist())
+            remarks = batch.column("remarks")
+            self._remarks.update(remarks.flatten().to_pylist())
+            of_completed = remarks.filter(_mask(status == "completed")).to_pylist()
+            self._contradicted += sum(not records.REFUSED.isdisjoint(row or ()) for row in of_completed)
         self._reasons.update(value or "none" for value in done.column("finish_reason").to_pylist())
 
     def done(self) -> Observed:
@@ -269,6 +275,7 @@ class _Reader:
             sources=self._sources,
             finish_reasons=self._reasons,
             remarks=self._remarks,
+            contradicted=self._contradicted,
         )
 
     def _whole(self, name: str) -> Column:

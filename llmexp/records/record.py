@@ -22,6 +22,8 @@ REMARKS = {
     "noise": "the stream held events that are no part of an answer (times, pings, null); they were passed over",
 }
 """Remark on a stream → what it says, in words that follow a number of answers."""
+REFUSED = frozenset(name for name in REMARKS if name.endswith("_refused"))
+"""Remarks that say that a count of the server's was not believed."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from wire.test_http import cut, cuts
 
 from llmexp.clients import anthropic, gemini, openai
 from llmexp.clients.base import Answer, Failure, Response, Usage
-from llmexp.clients.decoding import Wire, decode
+from llmexp.clients.decoding import BEYOND_BELIEF, Wire, decode, is_noise
 
 FOLDS = {"openai": openai.WIRE, "anthropic": anthropic.WIRE, "gemini": gemini.WIRE}
 
@@ -89,7 +89,8 @@ def test_openai_text_completions() -> None:
             Usage(5, 7, 6),
         ),
         ({"prompt_tokens": None, "completion_tokens": "7", "prompt_tokens_details": None}, Usage(None, 7)),
-        ({"prompt_tokens": True, "completion_tokens": -1}, Usage()),
+        ({"prompt_tokens": True, "completion_tokens": -1}, Usage(BEYOND_BELIEF, BEYOND_BELIEF)),
+        ({"input_tokens": " 5 ", "output_tokens": 7.0, "input_tokens_details": []}, Usage(5, 7)),
     ],
 )
 def test_openai_usage(raw: dict[str, object], expected: Usage) -> None:
@@ -405,3 +406,23 @@ def test_openai_stamps_are_those_of_the_completing_reads(points: list[int], word
     completed = list(accumulate(map(len, parts)))
     expected = [next(at for at, end in enumerate(ends) if end >= offset) for offset in completed]
     assert [(event.at_ns, event.text) for event in answer.events] == list(zip(expected, words, strict=True))
+
+
+@pytest.mark.parametrize("text", ["mon, " * 39 + "!x", "mon" * 66 + "x", " " * 199 + "x", "ping " * 39 + "x"])
+def test_what_looks_like_a_time_for_long_takes_no_time(text: str) -> None:
+    assert not is_noise(text)
+
+
+@pytest.mark.parametrize("text", ["ping - 2024-04-07 20:20:50.551012", "heartbeat 12", "no-op", "2024年4月7日", ""])
+def test_heartbeats_and_times(text: str) -> None:
+    assert is_noise(text)
+
+
+@pytest.mark.parametrize("text", ["no", "error while processing", "not ok", "5 tokens", "connection closed"])
+def test_other_words_are_no_heartbeat(text: str) -> None:
+    assert not is_noise(text)
+
+
+def test_a_long_message_is_cut_before_it_is_searched_for_secrets() -> None:
+    failure = Failure.of("in_stream", None, "http://u:" + "a" * 1_000_000)
+    assert len(failure.message) <= 500
