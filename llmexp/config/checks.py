@@ -146,7 +146,7 @@ def _check_pattern(key: str, pattern: str | None, *, groups: bool) -> Iterator[s
         return
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         yield f"{key}: must be a regular expression ({error}), got '{pattern}'"
         return
     if groups and not compiled.groups:

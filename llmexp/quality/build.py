@@ -11,6 +11,7 @@ from llmexp.errors import ConfigError
 from llmexp.quality import rules, structured
 from llmexp.quality.function import function, load_function
 from llmexp.quality.grade import Given, Grader
+from llmexp.quality.patience import patient
 
 _SCHEMA = "quality.schema"
 
@@ -27,11 +28,13 @@ def build(quality: Quality) -> Grader:
     if quality.kind == "number":
         return rules.number(threshold, quality.tolerance)
     if quality.kind == "regex":
-        return rules.regex(threshold, quality.pattern or "")
+        return patient(rules.regex(threshold, quality.pattern or ""), "the pattern")
     if quality.kind == "overlap":
         return rules.overlap(threshold)
     if quality.kind == "json":
-        return structured.json_grader(threshold, None if quality.schema_ is None else compiled(quality.schema_))
+        if quality.schema_ is None:
+            return structured.json_grader(threshold, None)
+        return patient(structured.json_grader(threshold, compiled(quality.schema_)), "the schema")
     if quality.kind == "tool_call":
         return structured.tool_call(threshold)
     if quality.kind == "function":
@@ -40,16 +43,17 @@ def build(quality: Quality) -> Grader:
 
 
 def compiled(schema: Mapping[str, object] | str) -> structured.Schema:
-    """A JSON Schema, from a mapping or a file, ready to check with."""
+    """A JSON Schema, from a mapping or a file, ready to check with. What it refers to must be inside it."""
     from jsonschema import exceptions, validators
+    from jsonschema_specifications import REGISTRY
 
     tree: object = schema
     if isinstance(schema, str):
         try:
-            tree = json.loads(Path(schema).read_text(encoding="utf-8"))
+            tree = json.loads(Path(schema).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ConfigError(f"{_SCHEMA}: cannot be read, got '{schema}' ({error.strerror})") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{_SCHEMA}: '{schema}' does not parse as JSON ({error})") from None
     if not isinstance(tree, Mapping | bool):
         raise ConfigError(f"{_SCHEMA}: must be a JSON Schema, an object, got {json.dumps(tree)}")
@@ -58,8 +62,31 @@ def compiled(schema: Mapping[str, object] | str) -> structured.Schema:
         made.check_schema(tree)
     except exceptions.SchemaError as error:
         raise ConfigError(f"{_SCHEMA}: is no JSON Schema ({error.message})") from None
-    checker: structured.Schema = made(tree)
+    if isinstance(tree, Mapping) and (missing := _unresolved(tree)) is not None:
+        raise ConfigError(
+            f"{_SCHEMA}: refers to '{missing}', which is not inside it; put it under $defs and refer to #/$defs/…"
+        )
+    checker: structured.Schema = made(tree, registry=REGISTRY)  # which asks no network for what is missing
     return checker
+
+
+def _unresolved(tree: Mapping[str, object]) -> str | None:
+    """The first reference of a schema that leads nowhere; None where all lead somewhere."""
+    from jsonschema_specifications import REGISTRY
+    from referencing import Resource, exceptions
+    from referencing.jsonschema import DRAFT202012, SchemaResource
+
+    whole: SchemaResource = Resource.from_contents(dict(tree), default_specification=DRAFT202012)
+    left = [(whole, REGISTRY.resolver_with_root(whole))]
+    while left:
+        part, resolver = left.pop()
+        if isinstance(part.contents, Mapping) and isinstance(reference := part.contents.get("$ref"), str):
+            try:
+                resolver.lookup(reference)
+            except exceptions.Unresolvable:
+                return reference
+        left += [(inner, resolver.in_subresource(inner)) for inner in part.subresources()]
+    return None
 
 
 def needs_expected(quality: Quality) -> bool:

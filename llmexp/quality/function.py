@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import SupportsFloat
 
 from llmexp.errors import ConfigError
 from llmexp.quality.grade import Given, Grade, Grader, graded, ungraded, unparsed
@@ -30,11 +32,25 @@ def load_function(name: str) -> Callable[..., object]:
         found: object = importlib.import_module(module)
         for part in inside.split("."):
             found = getattr(found, part)
-    except Exception as error:  # noqa: BLE001 -- a module of the user's may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- a module of the user's may raise anything
         raise ConfigError(f"{KEY}: '{name}' cannot be imported ({type(error).__name__}: {error})") from None
     if not callable(found):
         raise ConfigError(f"{KEY}: '{name}' is no function")
+    if inspect.iscoroutinefunction(found):
+        raise ConfigError(f"{KEY}: '{name}' is async; give a plain function")
+    if not _takes_three(found):
+        raise ConfigError(f"{KEY}: '{name}' must take three arguments: answer, expected, request")
     return found
+
+
+def _takes_three(call: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(call).bind("", None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a function of C without a signature
+        return True
+    return True
 
 
 def function(threshold: float, call: Callable[..., object]) -> Grader:
@@ -45,12 +61,24 @@ def function(threshold: float, call: Callable[..., object]) -> Grader:
             return unparsed("the answer is empty")
         try:
             score = call(given.text, given.expected, given.request)
-        except Exception as error:  # noqa: BLE001 -- one answer's grade is lost, not the job's
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- one answer's grade is lost, not the job's
             return ungraded(f"the function raised {type(error).__name__}: {error}", quotes=True)
         if score is None:
             return ungraded("the function gave no score")
-        if not isinstance(score, int | float) or math.isnan(score) or not 0 <= score <= 1:
-            return ungraded(f"the function must give a score from 0 to 1, gave {score!r}")
-        return graded(float(score), threshold)
+        share = _share(score)
+        if share is None:
+            return ungraded(f"the function must give a score from 0 to 1, gave {score!r}", quotes=True)
+        return graded(share, threshold)
 
     return grade
+
+
+def _share(score: object) -> float | None:
+    """A number from 0 to 1, of numpy's kinds too; None where it is none."""
+    if isinstance(score, str | bytes) or not isinstance(score, SupportsFloat):
+        return None
+    try:
+        share = float(score)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return share if not math.isnan(share) and 0 <= share <= 1 else None

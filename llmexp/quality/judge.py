@@ -11,6 +11,7 @@ from statistics import median
 from llmexp.config import Quality
 from llmexp.quality.grade import Given, Grade, graded, ungraded, unparsed
 from llmexp.quality.numbers import final_number
+from llmexp.quality.patience import TooLong, within
 from llmexp.quality.rules import NOTHING_EXPECTED, group_of
 from llmexp.quality.texts import plain, without_thoughts, wordless
 from llmexp.workload.kit import digest, user
@@ -72,7 +73,11 @@ def _shown(expected: object) -> str:
 
 def score_of(text: str, pattern: str) -> float | None:
     """The grade that a reply names, from 0 to 1; None where it names none."""
-    held = group_of(re.compile(pattern, re.MULTILINE), without_thoughts(text))
+    try:
+        with within():
+            held = group_of(re.compile(pattern, re.MULTILINE), without_thoughts(text))
+    except TooLong:
+        return None
     if held is None:
         return None
     word = plain(held)

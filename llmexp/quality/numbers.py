@@ -1,7 +1,8 @@
-r"""Numbers in prose: `$1,234.50`, `−5`, `3/4`, `1 1/2`, `45 %`, `6.02e23`, `2 million`, `\frac{1}{2}`, `42.`.
+r"""Numbers in prose: `$1,234.50`, `1.234,50`, `−5`, `3/4`, `1½`, `45 %`, `6.02e23`, `2^10`, `2 million`, `\frac{1}{2}`.
 
-A number's value is exact (a fraction), so that `0.1` is a tenth and 40 digits are 40 digits. A percentage and a number
-of millions have two readings: `45 %` is 45 and 0.45.
+A number's value is exact (a fraction), so that `0.1` is a tenth and 40 digits are 40 digits. What people write in more
+than one sense has more than one reading: `45 %` is 45 and 0.45, `$12k` is 12 and 12,000, `0,5` is a half and, as the end
+of a list, 5.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from unicodedata import normalize
 
 from llmexp.quality.texts import boxed, unmarked
 
@@ -21,7 +23,14 @@ _FRAC = re.compile(r"\\[dt]?frac\s*\{\s*([^{}]+?)\s*\}\s*\{\s*([^{}]+?)\s*\}")
 _FRAC_SHORT = re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)(?!\d)")
 _MARKED = re.compile(r"####[ \t]*([^\n]+)")
 _UNIT = re.compile(r"[\s.*]*|\s*[^\W\d]+[\s.*]*")
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+_DIGITS = r"""
+      \d{1,3}(?:\.\d{3})+,\d+(?![\d,]) | \d{1,3}(?:\.\d{3}){2,}(?![\d.])  # 1.234,5 and 1.234.567
+    | \d{1,3}(?:['’_]\d{3})+(?!\d)(?:\.\d+)?                           # 1'234 and 1_234
+    | (?<!\d,)\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])                       # 12,34,567
+    | \d{1,3}(?:[ ]\d{3})+(?![\d,/])(?:\.\d+)?                         # 1 234
+    | \d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?                              # 1,234.5
+    | (?<!\d,)\d+,\d+(?![\d,])                                        # 0,5
+    | \d+(?:\.\d+)? | \.\d+"""
 _NUMBER = re.compile(
     rf"""
     (?<![\w.])                                     # not inside a word or another number
@@ -30,13 +39,20 @@ _NUMBER = re.compile(
     (?P<inner> [-−–] )?
     (?P<whole> {_DIGITS})
     (?: [eE](?P<exp>[-+−]?\d{{1,4}})(?!\w)
-      | \s?(?:×|x|\*|\\times|\\cdot)\s?10\s?\^\s?\{{?(?P<power>[-+−]?\d{{1,4}})\}}? )?
+      | \s?(?:×|x|\*|\\times|\\cdot)\s?10\s?\^\s?\{{?(?P<power>[-+−]?\d{{1,4}})\}}?
+      | \s?\^\s?\{{?(?P<raised>[-+−]?\d{{1,3}})\}}? )?
     (?: \s?/\s?(?P<under> \d+)(?![\d/]) | [ ](?P<top>\d+)/(?P<bottom>\d+)(?![\d/]) )?
-    (?: \s?(?P<percent>%|percent\b|per\ cent\b) | \s?(?P<scale>thousand|million|billion|trillion)\b )?
+    (?: \s?(?P<percent>%|percent\b|per\ cent\b) | \s?(?P<scale>thousand|million|billion|trillion)\b
+      | (?-i:(?P<short>[kKMB]|bn))\b )?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_GROUPED = r"(?!0,)(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?:\.\d+)?"
+_SHORT = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9}
+_VULGAR = re.compile("[¼-¾⅐-⅞]")
+_RAISED = re.compile(r"(?<=\d)[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_LISTED = re.compile(r"^[ \t]*(\d{1,2})[.)][ \t]+(?=[^\W\d])", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +61,14 @@ class Number:
 
     text: str
     readings: tuple[Fraction, ...]
+    alone: Fraction | None = None
+    """What stands behind its last comma or space, where that may be a number of its own: the 5 of `0,5`."""
 
     def near(self, other: Number, tolerance: float) -> bool:
-        """Whether any two readings differ by no more than `tolerance`."""
+        """Whether any reading is within `tolerance` of one of the expected number's."""
         allowed = Fraction(repr(tolerance))  # as it was written: 0.3, not the float that is a little less
-        return any(abs(one - two) <= allowed for one in self.readings for two in other.readings)
+        mine = self.readings if self.alone is None else (*self.readings, self.alone)
+        return any(abs(one - two) <= allowed for one in mine for two in other.readings)
 
 
 def final_number(text: str) -> Number | None:
@@ -69,8 +88,15 @@ def _alone(line: str) -> Number | None:
 
 
 def last_number(text: str) -> Number | None:
-    """The last number of a text."""
-    return _last_of(_tail(text)) or _last_of(text)
+    """The last number of a text; the numbering of a list counts only where nothing else is there."""
+    bare = _unlisted(text)
+    return _last_of(_tail(bare)) or _last_of(bare) or _last_of(text)
+
+
+def _unlisted(text: str) -> str:
+    """The text without `1.`, `2.`, … at the head of its lines."""
+    at = [int(number) for number in _LISTED.findall(text)]
+    return _LISTED.sub("", text) if len(at) > 1 and at == list(range(at[0], at[0] + len(at))) else text
 
 
 def _tail(text: str) -> str:
@@ -91,6 +117,8 @@ def _last_of(text: str) -> Number | None:
 
 def _tidy(text: str) -> str:
     text = _FRAC_SHORT.sub(r"\1/\2", _FRAC.sub(r"\1/\2", text))
+    text = _VULGAR.sub(lambda found: " " + normalize("NFKC", found.group()).replace("⁄", "/"), text)
+    text = _RAISED.sub(lambda found: "^" + normalize("NFKC", found.group()), text)
     text = re.sub(rf"(?<=\d)[{_SPACES}](?=\d{{3}}(?!\d))", ",", text)
     text = re.sub(r"(?<=\d)\\[,!](?=\d{3}(?!\d))", ",", text)
     return unmarked(text).replace("\\", " ")
@@ -98,13 +126,12 @@ def _tidy(text: str) -> str:
 
 def _number(found: re.Match[str]) -> Number | None:
     part = found.groupdict()
-    exponent = int((part["exp"] or part["power"] or "0").replace("−", "-"))
-    if len(part["whole"]) > _MOST_DIGITS or abs(exponent) > _MOST_DIGITS:
+    digits, exponent, raised = part["whole"], _power(part["exp"] or part["power"]), _power(part["raised"] or "1")
+    if len(digits) * max(1, abs(raised)) > _MOST_DIGITS or abs(exponent) > _MOST_DIGITS:
         return None
-    value = Fraction(part["whole"].replace(",", "")) * Fraction(10) ** exponent
+    value, alone = _whole(digits)
     try:
-        if part["under"]:
-            value /= int(part["under"])
+        value = (value * Fraction(10) ** exponent) ** raised / int(part["under"] or 1)
         if part["top"]:
             value += Fraction(int(part["top"]), int(part["bottom"]))
     except (ZeroDivisionError, ValueError):
@@ -116,4 +143,23 @@ def _number(found: re.Match[str]) -> Number | None:
         readings.append(value / 100)
     if part["scale"]:
         readings.append(value * _SCALES[part["scale"].lower()])
-    return Number(found.group().strip(), tuple(readings))
+    if part["short"]:
+        readings.append(value * _SHORT[part["short"]])
+    return Number(found.group().strip(), tuple(readings), alone)
+
+
+def _power(text: str | None) -> int:
+    return int((text or "0").replace("−", "-"))
+
+
+def _whole(digits: str) -> tuple[Fraction, Fraction | None]:
+    """What digits with their marks most likely mean, and the number that stands alone behind the last mark, if one may."""
+    bare = re.sub("['’_]", "", digits)
+    if " " in bare:
+        return Fraction(bare.replace(" ", "")), Fraction(bare.rpartition(" ")[2])
+    if bare.count(".") > 1 or 0 <= bare.find(".") < bare.find(","):
+        return Fraction(bare.replace(".", "").replace(",", ".")), None
+    if re.fullmatch(_GROUPED, bare):
+        return Fraction(bare.replace(",", "")), None
+    head, comma, tail = bare.partition(",")
+    return (Fraction(f"{head}.{tail}"), Fraction(tail)) if comma else (Fraction(head), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from llmexp.quality.choices import letter_of
+from llmexp.quality.choices import choice_in, letter_of
 from llmexp.quality.grade import Given, Grade, Grader, graded, ungraded, unparsed
 from llmexp.quality.numbers import final_number
 from llmexp.quality.overlap import rouge_l
@@ -18,20 +18,29 @@ NOTHING_EXPECTED = "nothing is expected of this answer"
 EMPTY = "the answer is empty"
 
 
+_SOLVED = re.compile(r"(?:\A|\n)[ \t]*####[ \t]*([^\n]+?)\s*\Z")
+_UNSPACED = re.compile(r"[\u0e00-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Scripts that write words without spaces between them, or endings behind them."""
+
+
 def accepted(expected: object) -> list[str]:
-    """The texts that will do: of a text itself, of a list each of its entries; numbers as they are written."""
-    if expected is None:
-        return []
+    """The texts that will do: of a text itself, of a list each of its entries.
+
+    Numbers do as they are written and true as "yes"; of a solution that ends in `#### 72`, what stands there.
+    """
     entries = expected if isinstance(expected, list | tuple) else [expected]
-    return [text for entry in entries if (text := _text(entry)) is not None]
+    return [text for entry in entries for text in _texts(entry) if text.strip()]
 
 
-def _text(entry: object) -> str | None:
+def _texts(entry: object) -> list[str]:
     if isinstance(entry, bool):
-        return "true" if entry else "false"
-    if isinstance(entry, str | int | float):
-        return str(entry)
-    return None
+        return ["true", "yes"] if entry else ["false", "no"]
+    if isinstance(entry, float) and entry.is_integer():
+        return [str(entry), str(int(entry))]  # tables with a gap write 3 as 3.0
+    if isinstance(entry, str):
+        solved = _SOLVED.search(entry)
+        return [solved.group(1) if solved else entry]
+    return [str(entry)] if isinstance(entry, int | float) else []
 
 
 def against_texts(score: Callable[[str, str], tuple[float, str]], threshold: float) -> Grader:
@@ -41,7 +50,7 @@ def against_texts(score: Callable[[str, str], tuple[float, str]], threshold: flo
         wanted = accepted(given.expected)
         if not wanted:
             return ungraded(NOTHING_EXPECTED)
-        if wordless(given.text):
+        if given.blank or (wordless(given.text) and not any(map(wordless, wanted))):
             return unparsed(EMPTY)
         best, note = max((score(given.text, text) for text in wanted), key=lambda found: found[0])
         return graded(best, threshold, note, quotes=True)
@@ -60,13 +69,17 @@ def contains(threshold: float) -> Grader:
 
 
 def _contains(answer: str, wanted: str) -> tuple[float, str]:
-    needle = plain(wanted)
-    if not needle:
-        return 0.0, "the expected text is empty"
-    # A number inside a longer one ("3" in "3.5" or "1,300") is another number.
-    pattern = rf"(?<!\w)(?<!\d[.,]){re.escape(needle)}(?!\w)(?![.,]\d)"
-    found = re.search(pattern, plain(answer)) is not None
+    found = re.search(_as_words(plain(wanted)), plain(answer)) is not None
     return float(found), f"{'found' if found else 'not found'}: {wanted}"
+
+
+def _as_words(needle: str) -> str:
+    """A pattern of whole words. A number inside another one ("3" in "3.5", "1,300" or "-3") is none."""
+    before = "" if _UNSPACED.match(needle[0]) else r"(?<!\w)(?<!\d[.,])"
+    after = "" if _UNSPACED.match(needle[-1]) else r"(?!\w)(?![.,]\d)"
+    if needle[0].isdigit():
+        before += r"(?<!\A-)(?<![^\w)\]]-)"
+    return f"{before}{re.escape(needle)}{after}"
 
 
 def overlap(threshold: float) -> Grader:
@@ -90,18 +103,22 @@ def number(threshold: float, tolerance: float) -> Grader:
 
 
 def choice(threshold: float) -> Grader:
-    """The letter that was chosen."""
+    """The letter that was chosen, or the choice that was named in the question's own words."""
 
     def grade(given: Given) -> Grade:
-        wanted = [found for text in accepted(given.expected) if (found := letter_of(text))]
+        wanted = [found for text in accepted(given.expected) if (found := _chosen(given.question, text))]
         if not wanted:
             return ungraded("the expected text holds no letter")
-        found = letter_of(given.text)
+        found = _chosen(given.question, given.text)
         if found is None:
             return unparsed("no letter in the answer")
         return graded(float(found in wanted), threshold, f"read: {found}")
 
     return grade
+
+
+def _chosen(question: str, text: str) -> str | None:
+    return letter_of(text) or choice_in(question, text)
 
 
 def regex(threshold: float, pattern: str) -> Grader:

@@ -11,6 +11,8 @@ from typing import Protocol
 from llmexp.quality.grade import Given, Grade, Grader, graded, ungraded, unparsed
 
 _MOST_STARTS = 100
+_NAMES = ("name", "tool", "function", "tool_name")
+_ARGUMENTS = ("arguments", "args", "parameters", "input")
 _FENCED = re.compile(r"```[\w+-]*[ \t]*\n(.*?)```", re.DOTALL)
 
 
@@ -26,7 +28,7 @@ class Schema(Protocol):
 
 
 def json_grader(threshold: float, schema: Schema | None) -> Grader:
-    """The answer is JSON, keeps the schema, and holds the fields of `expected` (further ones do not matter).
+    """The answer is JSON, keeps the schema, and holds the fields of `expected` (further ones, at any depth, do not matter).
 
     The score is the share of expected fields that are as they should be; 0 where the schema is broken.
     """
@@ -35,7 +37,11 @@ def json_grader(threshold: float, schema: Schema | None) -> Grader:
         found = find_json(given.text)
         if found is None:
             return unparsed("no JSON in the answer")
-        if schema is not None and (broken := _broken(schema, found.value)):
+        try:
+            broken = None if schema is None else _broken(schema, found.value)
+        except Exception as error:  # noqa: BLE001 -- one answer's grade is lost, not the job's
+            return ungraded(f"the schema could not be applied: {type(error).__name__}: {error}", quotes=True)
+        if broken is not None:
             return graded(0.0, threshold, f"breaks the schema: {broken}", quotes=True)
         wanted = _wanted(given.expected)
         if not wanted:
@@ -54,15 +60,19 @@ class Found:
 
 
 def find_json(text: str) -> Found | None:
-    """The JSON of an answer: the whole text, else the last code fence with some, else the longest object or list."""
+    """The JSON of an answer: the whole text, else the last code fence with some, else the last object or list.
+
+    Of those that stand among words, one less than half as long as the longest is taken for a remark, such as `[1]`.
+    """
+    text = text.removeprefix("\ufeff")
     for candidate in (text, *reversed(_FENCED.findall(text))):
         if (found := _parsed(candidate)) is not None:
             return found
-    return _longest(text)
+    return _last(text)
 
 
-def _longest(text: str) -> Found | None:
-    decoder, best, length, end = json.JSONDecoder(parse_constant=_refused), None, 0, 0
+def _last(text: str) -> Found | None:
+    decoder, best, longest, end = json.JSONDecoder(parse_constant=_refused), None, 0, 0
     for start in [found.start() for found in re.finditer(r"[{\[]", text)][:_MOST_STARTS]:
         if start < end:
             continue
@@ -70,8 +80,9 @@ def _longest(text: str) -> Found | None:
             value, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
             continue
-        if end - start > length:
-            best, length = Found(value), end - start
+        longest = max(longest, end - start)
+        if 2 * (end - start) >= longest:
+            best = Found(value)
     return best
 
 
@@ -93,26 +104,35 @@ def _broken(schema: Schema, value: object) -> str | None:
 
 
 def _wanted(expected: object) -> list[object]:
-    """The values that will do. A text that holds JSON stands for it; a list of objects means any of them."""
+    """The values that will do. A text that holds JSON stands for it; a list of objects means any of them, or itself."""
     if expected is None:
         return []
     if isinstance(expected, str):
         found = _parsed(expected)
         return [expected if found is None else found.value]
     if isinstance(expected, list) and expected and all(isinstance(one, Mapping) for one in expected):
-        return list(expected)
+        return [*expected, expected]
     return [expected]
 
 
 def _fields(value: object, wanted: object) -> tuple[float, str | None]:
     """Share of the wanted fields that the value holds, and the first that it does not."""
-    if not isinstance(wanted, Mapping) or not wanted:
-        return (1.0, None) if same(value, wanted) else (0.0, f"read: {_brief(value)}")
+    if not isinstance(wanted, Mapping):
+        return (1.0, None) if _holds(value, wanted) else (0.0, f"read: {_brief(value)}")
     if not isinstance(value, Mapping):
         return 0.0, f"not an object: {_brief(value)}"
-    wrong = [name for name, one in wanted.items() if name not in value or not same(value[name], one)]
-    held = 1 - len(wrong) / len(wanted)
+    wrong = [name for name, one in wanted.items() if name not in value or not _holds(value[name], one)]
+    held = 1 - len(wrong) / max(1, len(wanted))
     return held, None if not wrong else f"{wrong[0]}: {_brief(value.get(wrong[0], 'missing'))}"
+
+
+def _holds(value: object, wanted: object) -> bool:
+    """Whether a value is the wanted one, further fields of objects aside."""
+    if isinstance(value, Mapping) and isinstance(wanted, Mapping):
+        return all(name in value and _holds(value[name], one) for name, one in wanted.items())
+    if isinstance(value, list) and isinstance(wanted, list):
+        return len(value) == len(wanted) and all(map(_holds, value, wanted))
+    return same(value, wanted)
 
 
 def same(one: object, two: object) -> bool:
@@ -154,12 +174,23 @@ def tool_call(threshold: float) -> Grader:
         if not given.tool_calls:
             return unparsed("the answer calls no tool")
         made = [_Made(call.name, _arguments(call.arguments)) for call in given.tool_calls]
-        if any(all(any(each.fits(one) for each in made) for one in calls) for calls in wanted):
+        if any(_all_made(calls, made) for calls in wanted):
             return graded(1.0, threshold, f"called: {given.tool_calls[0].name}", quotes=True)
         shown = "; ".join(f"{call.name}({call.arguments})" for call in given.tool_calls)
         return graded(0.0, threshold, f"called: {shown}", quotes=True)
 
     return grade
+
+
+def _all_made(wanted: list[_Wanted], made: list[_Made]) -> bool:
+    """Whether each wanted call was made, two alike twice; further calls do not matter."""
+    left = list(made)
+    for one in sorted(wanted, key=lambda call: call.arguments is None):
+        fitting = next((each for each in left if each.fits(one)), None)
+        if fitting is None:
+            return False
+        left.remove(fitting)
+    return True
 
 
 class _Made:
@@ -193,15 +224,17 @@ def _alternatives(expected: object) -> list[list[_Wanted]]:
 
 
 def _call(entry: object) -> _Wanted | None:
-    """`{"name": …, "arguments": …}`, OpenAI's `{"function": {…}}`, or a name alone."""
+    """`{"name": …, "arguments": …}` under the names that APIs give them, OpenAI's `{"function": {…}}`, or a name alone."""
     if isinstance(entry, str) and entry.strip():
         found = _parsed(entry)
         return _call(found.value) if found and isinstance(found.value, Mapping) else _Wanted(entry.strip(), None)
     if not isinstance(entry, Mapping):
         return None
-    if isinstance(entry.get("function"), Mapping):
-        return _call(entry["function"])
-    name, arguments = entry.get("name"), entry.get("arguments", entry.get("input"))
+    for outer in ("function", "function_call", "toolUse"):
+        if isinstance(entry.get(outer), Mapping):
+            return _call(entry[outer])
+    name = next((entry[key] for key in _NAMES if key in entry), None)
+    arguments = next((entry[key] for key in _ARGUMENTS if key in entry), None)
     if not isinstance(name, str):
         return None
     if isinstance(arguments, str):
@@ -211,5 +244,5 @@ def _call(entry: object) -> _Wanted | None:
 
 
 def _arguments(text: str) -> Found | None:
-    """Arguments as they came: JSON, and no text at all for none."""
-    return _parsed(text if text.strip() else "{}")
+    """Arguments as they came: JSON; no text at all, and null, for none."""
+    return _parsed("{}" if text.strip() in ("", "null") else text)

@@ -16,10 +16,13 @@ _SAME = str.maketrans({"“": '"', "”": '"', "„": '"', "’": "'", "‘": "'
 _FENCE = re.compile(r"\A\s*```[\w+-]*[ \t]*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathsf|operatorname)\s*\{([^{}]*)\}")
 _LATEX_SPACE = re.compile(r"\\[,;:!]|\\\s|~")
-_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3}|_{2,3})(?=\S)(.+?)(?<=\S)\1(?![\w*])", re.DOTALL)
-_ITALIC = re.compile(r"(?<!\w)_(?=\S)(.+?)(?<=\S)_(?!\w)")
+_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3}|_{2,3})(?=\S)(.{1,1000}?)(?<=\S)\1(?![\w*])", re.DOTALL)
+_ITALIC = re.compile(r"(?<!\w)_(?=\S)(.{1,1000}?)(?<=\S)_(?!\w)")
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(?=\D)", re.MULTILINE)
-_ENDS = " \t\r\n\"'.,;:!*_"
+_WHOLE_LATEX = re.compile(r"\A\s*(\${1,2})(?!\d)([^$]+)\1\s*\Z")
+_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+_STARTS = " \"'*「『«"
+_ENDS = " \t\r\n\"'.,;:!?*_。、」』»"
 
 
 _THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -50,9 +53,10 @@ def unmarked(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """What two texts that mean the same letter by letter have in common."""
-    text = unicodedata.normalize("NFKC", unmarked(text)).translate(_SAME).casefold()
-    return " ".join(text.split()).lstrip(" \"'*").rstrip(_ENDS)
+    """What two texts that mean the same letter by letter have in common; of a text of marks alone, the marks."""
+    text = _WHOLE_LATEX.sub(r"\2", unmarked(text).translate(_UNSEEN))
+    text = " ".join(unicodedata.normalize("NFKC", text).translate(_SAME).casefold().split())
+    return text.lstrip(_STARTS).rstrip(_ENDS) or text
 
 
 def wordless(text: str) -> bool:
