@@ -5,16 +5,19 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given as forall
 from hypothesis import strategies as st
 
 from llmexp.config import Quality, load
 from llmexp.errors import ConfigError
+from llmexp.quality import patience
 from llmexp.quality.build import build, compiled, needs_expected, problem_of
 from llmexp.quality.choices import letter_of
 from llmexp.quality.function import load_function
 from llmexp.quality.grade import Given, Grade
+from llmexp.quality.judge import score_of
 from llmexp.quality.numbers import final_number
 from llmexp.quality.overlap import longest_common, rouge_l
 from llmexp.quality.structured import find_json
@@ -59,6 +62,25 @@ def verdict(*arguments: Any, **options: Any) -> str:
         ("42 apples", 42, "right"),
         ("43", "42", "wrong"),
         ("41 or 42", ["40", "42"], "right"),
+        ("€1.234,50", "1234.5", "right"),
+        ("1.000.000", "1000000", "right"),
+        ("0,5", "0.5", "right"),
+        ("5", "0,5", "wrong"),
+        ("1,2,3", "3", "right"),
+        ("(3,4)", "4", "right"),
+        ("1 234", "1234", "right"),
+        ("rooms 1 234", "234", "right"),
+        ("12,34,567", "1234567", "right"),
+        ("1½", "1.5", "right"),
+        ("3 × 10⁸ m/s", "3e8", "right"),
+        ("2^10", "1024", "right"),
+        ("2^10", "10", "wrong"),
+        ("10^9999", "1", "unparsed"),
+        ("$12k", "12000", "right"),
+        ("He came 42nd.", "42", "right"),
+        ("So 42.\n\n1. Add them\n2. Check", "42", "right"),
+        ("1. Add them\n2. Check", "2", "right"),
+        ("on 2024-05-06", "6", "right"),
         ("I do not know.", "42", "unparsed"),
         ("H2O", "2", "unparsed"),
         ("", "42", "unparsed"),
@@ -104,6 +126,19 @@ def test_no_text_breaks_a_grader(text: str) -> None:
         ("Paris", ["London", "Paris"], "right"),
         ("5", 5, "right"),
         ("True", True, "right"),
+        ("Yes.", True, "right"),
+        ("No", False, "right"),
+        ("3", 3.0, "right"),
+        ("72", "6*12=72\n#### 72", "right"),
+        ("12*6=72\n#### 72", "6*12=72\n#### 72", "right"),
+        ("ｐａｒｉｓ", "Paris", "right"),
+        ("Cafe\u0301", "Café", "right"),
+        ("\u200bParis", "Paris", "right"),
+        ("東京。", "東京", "right"),
+        ("+", "+", "right"),
+        ("👍", ["👍"], "right"),
+        ("Paris", "", "ungraded"),
+        ("Paris", {"city": "Paris"}, "ungraded"),
         ("…", "Paris", "unparsed"),
         ("  \n", "Paris", "unparsed"),
     ],
@@ -122,6 +157,10 @@ def test_exact(answer: str, expected: object, seen: str) -> None:
         ("1,300", "300", "wrong"),
         ("either of Rome or Oslo", ["Bern", "Oslo"], "right"),
         ("New\nYork", "New York", "right"),
+        ("日本の東京です", "東京", "right"),
+        ("It is -5.", "5", "wrong"),
+        ("3-5", "5", "right"),
+        ("Yes, it is", True, "right"),
         ("", "x", "unparsed"),
     ],
 )
@@ -147,6 +186,16 @@ def test_contains(answer: str, expected: object, seen: str) -> None:
         ("The answer is not B, it is D", "D"),
         ("B is correct", "B"),
         ("The best choice is option B because it rains", "B"),
+        ("b) paris", "B"),
+        ("Ｂ", "B"),
+        ("答案是B", "B"),
+        ("B\n\nA is not right because C is.", "B"),
+        ("I think B fits best", "B"),
+        ("Answer: B and that is that", "B"),
+        ("I think it's b", "B"),
+        ("Among A, B, C or D, the answer is J", "J"),
+        ("A or B?", None),
+        ("The answer is A or B", None),
         ("the answer is a good one", None),
         ("A cat sat", None),
         ("I don't know", None),
@@ -162,6 +211,10 @@ def test_a_choice_is_compared_by_letter() -> None:
     assert verdict("choice", "C", ["A", "B"]) == "wrong"
     assert verdict("choice", "no idea", "B") == "unparsed"
     assert verdict("choice", "B", "Paris") == "ungraded"
+    question = "Which?\nA. Rome\nB. Paris\nC. New Paris"
+    for answer, status in (("It is Paris.", True), ("New Paris", False), ("Rome or Paris", None), ("Berlin", None)):
+        found = build(Quality(kind="choice"))(Given(answer, "B", question=question))
+        assert (found.right if found.status == "graded" else None) is status, answer
 
 
 def test_regular_expressions() -> None:
@@ -200,6 +253,12 @@ def test_json_is_graded_by_fields_and_schema() -> None:
     assert verdict("json", '{"age": 3}', None, schema=schema) == "right"
     assert verdict("json", '{"age": NaN}', {"age": 3}) == "unparsed"
     assert verdict("json", '{"age": 3', {"age": 3}) == "unparsed"
+    assert verdict("json", '{"of": {"age": 3, "more": [1]}}', {"of": {"age": 3.0}}) == "right"
+    assert verdict("json", '{"of": [{"age": 3, "more": 1}]}', {"of": [{"age": 4}]}) == "wrong"
+    assert verdict("json", '[{"age": 3}, {"age": 4}]', [{"age": 3}, {"age": 4}]) == "right"
+    assert verdict("json", 'First {"age": 3}. At last {"age": 4} [1].', {"age": 4}) == "right"
+    assert verdict("json", '{"age": 1, "age": 2}', {"age": 2}) == "right"
+    assert verdict("json", "{}", {}) == "right"
     assert "integer" in str(grade("json", '{"age": "3"}', None, schema=schema).note)
 
 
@@ -215,6 +274,11 @@ def test_tool_calls() -> None:
     both = {"tool_calls": [wanted, {"name": "time"}]}
     assert verdict("tool_call", "", both, called) == "wrong"
     assert verdict("tool_call", "", both, (*called, ToolCall("2", "time", ""))) == "right"
+    twice = {"tool_calls": [{"name": "weather"}, wanted]}
+    assert verdict("tool_call", "", twice, called) == "wrong"
+    assert verdict("tool_call", "Let me look.", twice, (*called, ToolCall("2", "weather", "null"))) == "right"
+    for name in ("args", "parameters", "input"):
+        assert verdict("tool_call", "", {"name": "weather", name: {"city": "Bergen", "days": 2}}, called) == "wrong"
     assert verdict("tool_call", "I would call weather.", wanted) == "unparsed"
     assert verdict("tool_call", "", wanted, (ToolCall("1", "weather", "{half"),)) == "wrong"
 
@@ -241,18 +305,29 @@ def test_overlap_by_hand() -> None:
 def by_length(answer: str, expected: object, request: object) -> float | None:
     if answer == "raise":
         raise RuntimeError("no")
+    if answer == "exit":
+        raise SystemExit
+    if answer == "numpy":
+        return np.float32(0.5)  # type: ignore[return-value]
     return {"none": None, "much": 2.0, "nan": float("nan")}.get(answer, 0.5)
+
+
+async def awaited(answer: str, expected: object, request: object) -> float:
+    return 1.0
 
 
 def test_functions() -> None:
     name = f"{__name__}:by_length"
     assert verdict("function", "half", None, function=name) == "right"
     assert verdict("function", "half", None, function=name, threshold=0.6) == "wrong"
-    for answer in ("none", "much", "nan", "raise"):
+    assert verdict("function", "numpy", None, function=name) == "right"
+    for answer in ("none", "much", "nan", "raise", "exit"):
         assert verdict("function", answer, None, function=name) == "ungraded"
 
 
-@pytest.mark.parametrize("name", ["nothing", "no.such.module:f", "math:pi", "math:no_such"])
+@pytest.mark.parametrize(
+    "name", ["nothing", "no.such.module:f", "math:pi", "math:no_such", "math:sqrt", f"{__name__}:awaited"]
+)
 def test_a_function_that_is_none_is_told(name: str) -> None:
     with pytest.raises(ConfigError, match=r"quality\.function: .*"):
         load_function(name)
@@ -267,6 +342,34 @@ def test_what_no_row_can_be_graded_by_is_told() -> None:
     assert not needs_expected(Quality(kind="regex", pattern="yes"))
     with pytest.raises(ConfigError, match=r"quality\.schema: is no JSON Schema"):
         compiled({"type": "nonsense"})
+    for reference in ("http://127.0.0.1:1/x.json", "#/$defs/nothing"):
+        with pytest.raises(ConfigError, match=r"quality\.schema: refers to"):
+            compiled({"properties": {"a": {"$ref": reference}}})
+
+
+def test_a_schema_may_refer_to_itself() -> None:
+    schema = {"properties": {"a": {"$ref": "#/$defs/n"}, "b": {"$ref": "#"}}, "$defs": {"n": {"type": "integer"}}}
+    assert verdict("json", '{"a": 1, "b": {"a": 2}}', None, schema=schema) == "right"
+    assert verdict("json", '{"a": 1, "b": {"a": "x"}}', None, schema=schema) == "wrong"
+
+
+def test_patterns_that_never_end_leave_answers_ungraded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "SECONDS", 0.05)
+    grader, endless = build(Quality(kind="regex", pattern="^(a+)+$")), Given("a" * 40 + "b", "a")
+    assert grader(Given("aa", "aa")).right
+    assert [grader(endless).status for _ in range(patience.MOST + 2)] == ["ungraded"] * (patience.MOST + 2)
+    assert score_of("a" * 40 + "b", "^(a+)+$") is None
+
+
+def test_no_text_takes_long() -> None:
+    from time import process_time
+
+    pieces = ("(", "A, ", "A or ", "answer ", "*a ", "__a ", "1,", "1 234 ", "{", "\\frac{", "\n", "#### ", "1^")
+    before = process_time()
+    for piece in pieces:
+        for kind in ("exact", "contains", "number", "choice", "overlap", "json"):
+            build(Quality.model_validate({"kind": kind}))(Given(piece * 1000, "B 42", question=piece * 1000))
+    assert process_time() - before < 10
 
 
 def test_ten_thousand_answers_take_seconds() -> None:

@@ -127,6 +127,22 @@ LAYOUTS: list[tuple[dict[str, Any], object, str]] = [
     ({"question": "Q", "answer": {"value": "x", "aliases": ["y"]}}, ["x", "y"], "Q"),
     ({"context": "C", "question": "Q", "answers": {"text": []}}, None, "C\n\nQ"),
     ({"prompt": "Q"}, None, "Q"),
+    ({"prompt": "Q", "expected": []}, None, "Q"),
+    ({"ctx": "Q", "endings": ["x", "y"], "label": "1"}, "B", "Q\nA. x\nB. y"),
+    ({"ctx": "Q", "endings": ["x", "y"], "label": ""}, None, "Q"),
+    ({"question": "Q", "choices": ["x", "y"], "answer": 1.0}, "B", "Q\nA. x\nB. y"),
+    ({"question": "Q", "choices": ["x", "y"], "answer": -1}, None, "Q\nA. x\nB. y"),
+    ({"question": "Q", "choices": ["x", "y"], "answer": ["y"]}, ["B"], "Q\nA. x\nB. y"),
+    ({"question": "Q", "options": ["A) x", "B) y"], "answer": "(B)"}, "B", "Q\nA. x\nB. y"),
+    (
+        {"question": "Q", "choices": [{"text": "x", "label": "1"}, {"text": "y", "label": "2"}], "answerKey": "2"},
+        "B",
+        "Q\nA. x",
+    ),
+    ({"question": "Q", "opa": "x", "opb": "y", "cop": 1}, "B", "Q\nA. x\nB. y"),
+    ({"sentence": "Q", "option1": "x", "option2": "y", "answer": "2"}, "B", "Q\nA. x\nB. y"),
+    ({"passage": "P", "question": "Q", "answer": False}, False, "P\n\nQ"),
+    ({"question": "Q", "answer": {"Value": "x", "Aliases": ["y"]}}, ["x", "y"], "Q"),
 ]
 
 
@@ -138,11 +154,16 @@ def test_layouts_that_people_have(row: dict[str, Any], expected: object, asked: 
 
 def test_expected_travels_with_a_file_s_requests(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
-    rows = [{"question": "1+1?", "answer": "#### 2", "output_tokens": 8}, {"prompt": "Hi", "output_tokens": 8}]
+    rows: list[dict[str, Any]] = [
+        {"question": "1+1?", "answer": "#### 2", "output_tokens": 8},
+        {"prompt": "Hi", "output_tokens": 8},
+        {"question": {"stem": "Q", "choices": [{"text": "x", "label": "A"}]}, "answerKey": "A", "output_tokens": 8},
+    ]
     file.write_text("\n".join(map(json.dumps, rows)))
     workload = Workload(kind="file", file=str(file))
     made = Source(workload, tokenizer_for(Model(name="m", tokenizer="estimate"), None), seed=1, nonce="n")
-    assert [made.request(index).expected for index in range(3)] == ["#### 2", None, "#### 2"]
+    assert [made.request(index).expected for index in range(4)] == ["#### 2", None, "A", "#### 2"]
+    assert "Q\nA. x" in made.request(2).messages[-1].text
     assert key_of([made.request(0)]) == {bare_digest("1+1?"): "2"}
 
 

@@ -32,14 +32,18 @@ def build(quality: Quality) -> Grader:
     if quality.kind == "overlap":
         return rules.overlap(threshold)
     if quality.kind == "json":
-        if quality.schema_ is None:
-            return structured.json_grader(threshold, None)
-        return patient(structured.json_grader(threshold, compiled(quality.schema_)), "the schema")
+        return _json(threshold, quality.schema_)
     if quality.kind == "tool_call":
         return structured.tool_call(threshold)
     if quality.kind == "function":
         return function(threshold, load_function(quality.function or ""))
     raise ValueError(f"quality '{quality.kind}' grades nothing by itself")
+
+
+def _json(threshold: float, schema: Mapping[str, object] | str | None) -> Grader:
+    if schema is None:
+        return structured.json_grader(threshold, None)
+    return patient(structured.json_grader(threshold, compiled(schema)), "the schema")
 
 
 def compiled(schema: Mapping[str, object] | str) -> structured.Schema:

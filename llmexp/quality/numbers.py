@@ -1,8 +1,8 @@
 r"""Numbers in prose: `$1,234.50`, `1.234,50`, `−5`, `3/4`, `1½`, `45 %`, `6.02e23`, `2^10`, `2 million`, `\frac{1}{2}`.
 
-A number's value is exact (a fraction), so that `0.1` is a tenth and 40 digits are 40 digits. What people write in more
-than one sense has more than one reading: `45 %` is 45 and 0.45, `$12k` is 12 and 12,000, `0,5` is a half and, as the end
-of a list, 5.
+A number's value is exact (a fraction), so that `0.1` is a tenth and 40 digits are 40 digits. What has more than
+one sense has more than one reading: `45 %` is 45 and 0.45, `$12k` is 12 and 12,000, `0,5` is a half and, as the end of
+a list, 5.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _power(text: str | None) -> int:
 
 
 def _whole(digits: str) -> tuple[Fraction, Fraction | None]:
-    """What digits with their marks most likely mean, and the number that stands alone behind the last mark, if one may."""
+    """What digits with their marks most likely mean, and what may stand alone behind the last mark."""
     bare = re.sub("['’_]", "", digits)
     if " " in bare:
         return Fraction(bare.replace(" ", "")), Fraction(bare.rpartition(" ")[2])

@@ -20,8 +20,8 @@ class TooLong(BaseException):
 
 
 @contextmanager
-def within(seconds: float = SECONDS) -> Iterator[None]:
-    """Raises `TooLong` in the main thread once the time is over; another thread cannot be interrupted and goes on."""
+def within() -> Iterator[None]:
+    """Raises `TooLong` in the main thread after `SECONDS`; another thread cannot be interrupted and goes on."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -30,7 +30,7 @@ def within(seconds: float = SECONDS) -> Iterator[None]:
         raise TooLong
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
     finally:

@@ -38,9 +38,14 @@ def _texts(entry: object) -> list[str]:
     if isinstance(entry, float) and entry.is_integer():
         return [str(entry), str(int(entry))]  # tables with a gap write 3 as 3.0
     if isinstance(entry, str):
-        solved = _SOLVED.search(entry)
-        return [solved.group(1) if solved else entry]
+        return [_solved(entry)]
     return [str(entry)] if isinstance(entry, int | float) else []
+
+
+def _solved(text: str) -> str:
+    """What stands behind `####` in the last line, as GSM8K's solutions end; else the text."""
+    found = _SOLVED.search(text)
+    return found.group(1) if found else text
 
 
 def against_texts(score: Callable[[str, str], tuple[float, str]], threshold: float) -> Grader:
@@ -59,8 +64,13 @@ def against_texts(score: Callable[[str, str], tuple[float, str]], threshold: flo
 
 
 def exact(threshold: float) -> Grader:
-    """The same text, formatting and letter case aside."""
-    return against_texts(lambda answer, wanted: (float(plain(answer) == plain(wanted)), f"read: {answer}"), threshold)
+    """The same text, formatting and letter case aside; of a solution that ends in `#### 72`, what stands there."""
+    return against_texts(_exact, threshold)
+
+
+def _exact(answer: str, wanted: str) -> tuple[float, str]:
+    read = _solved(answer)
+    return float(plain(wanted) in (plain(read), plain(answer))), f"read: {read}"
 
 
 def contains(threshold: float) -> Grader:

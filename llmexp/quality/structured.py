@@ -28,7 +28,7 @@ class Schema(Protocol):
 
 
 def json_grader(threshold: float, schema: Schema | None) -> Grader:
-    """The answer is JSON, keeps the schema, and holds the fields of `expected` (further ones, at any depth, do not matter).
+    """The answer is JSON, keeps the schema, holds the fields of `expected`; further ones do not matter, at any depth.
 
     The score is the share of expected fields that are as they should be; 0 where the schema is broken.
     """
@@ -224,7 +224,7 @@ def _alternatives(expected: object) -> list[list[_Wanted]]:
 
 
 def _call(entry: object) -> _Wanted | None:
-    """`{"name": …, "arguments": …}` under the names that APIs give them, OpenAI's `{"function": {…}}`, or a name alone."""
+    """`{"name": …, "arguments": …}`, in the names of any API, OpenAI's `{"function": {…}}`, or a name alone."""
     if isinstance(entry, str) and entry.strip():
         found = _parsed(entry)
         return _call(found.value) if found and isinstance(found.value, Mapping) else _Wanted(entry.strip(), None)

@@ -4,7 +4,7 @@ A row is known by the names of its columns, whatever their case, spaces and unde
 
 | a row has | names | is |
 | --- | --- | --- |
-| prompt | prompt, question, input, text, query | one user message; a list of messages is a chat |
+| prompt | prompt, question, input, inputs, query, problem, ctx, goal, sentence, text | one user message; a list of messages is a chat |
 | instruction | instruction, with input or context (Alpaca, Dolly) | one user message of both |
 | messages | messages, conversations, conversation; a row that is itself a list of messages | a chat: OpenAI's or ShareGPT's |
 | turns | turns (MT-bench) | what the user says, turn by turn |
@@ -39,7 +39,7 @@ from llmexp.workload.tables import column, entries, normal
 
 __all__ = ["Row", "Rows", "Unusable", "column", "is_usable", "normal", "read_rows", "row_of"]
 
-_PROMPT = ("prompt", "question", "input", "query", "text")
+_PROMPT = ("prompt", "question", "input", "inputs", "query", "problem", "ctx", "goal", "sentence", "text")
 _INSTRUCTION, _ABOUT = ("instruction",), ("input", "context")
 _MESSAGES = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "systemprompt", "systemmessage")
@@ -218,7 +218,7 @@ def _asked(record: Mapping[str, object], folder: Path) -> Row:
         about = column(record, _ABOUT)
         asked = str(instruction) if about is None else f"{instruction}\n\n{about}"
         return Row((Message("user", asked),))
-    prompt = column(record, _PROMPT)
+    prompt = _stem(column(record, _PROMPT))
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         prompt = prompt[0]
     if isinstance(prompt, list):
@@ -231,6 +231,11 @@ def _asked(record: Mapping[str, object], folder: Path) -> Row:
     if wanted is None:
         raise ValueError("it has neither a prompt, nor messages, nor input_tokens")
     return Row(input_tokens=wanted)
+
+
+def _stem(prompt: object) -> object:
+    """The words of a question that ARC's own files hold beside its choices."""
+    return prompt.get("stem", prompt) if isinstance(prompt, Mapping) else prompt
 
 
 def _listed(values: list[object], folder: Path) -> Row:
