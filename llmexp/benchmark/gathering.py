@@ -16,6 +16,7 @@ from llmexp.benchmark.measurement import Job, Measurement
 from llmexp.benchmark.pairs import Pair
 from llmexp.benchmark.purse import End, Spending
 from llmexp.errors import ConfigError, JobError
+from llmexp.metrics.so_far import SoFar, Steps
 from llmexp.records import Record, Writer
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class Gathering:
             self._bury(pair, f"the companion of {pair} died ({first_line(error)})")
             return
         self._heard_s[pair] = time.monotonic()
-        pair.counts, pair.flying = Counter(told.counts), told.flying
+        pair.counts, pair.ttft, pair.flying = Counter(told.counts), told.ttft, told.flying
         self._spending.heard(pair.number, told.spent)
         pair.received += len(told.batches)
         for batch in told.batches:
@@ -210,7 +211,10 @@ class Gathering:
         if self._result.reason is None and self._result.enough is None and (enough := self._job.enough(total)):
             self._result.enough = enough
             self.stop(cut=True)
-        self._job.progress(total, max(0.0, (monotonic_ns() - self._start_ns) / 1e9))
+        ttft: Steps = Counter()
+        for pair in self._pairs:
+            ttft.update(pair.ttft)
+        self._job.progress(SoFar(total, max(0.0, (monotonic_ns() - self._start_ns) / 1e9), ttft))
 
     def _counts(self) -> Counter[str]:
         return sum((pair.counts for pair in self._pairs), Counter())

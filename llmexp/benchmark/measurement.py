@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmexp.config import Config
+from llmexp.metrics.so_far import SoFar
 from llmexp.records import Record
 from llmexp.workload.request import Request
 
@@ -38,7 +39,7 @@ class Job:
     """Money that requests are paid from before they are sent; None: they cost nothing, or there is no limit."""
     enough: Callable[[Counter[str]], str | None] = lambda _progress: None
     """Told the counts so far; returns why no more can be learnt: ends the load and what is in flight, is no failure."""
-    progress: Callable[[Counter[str], float], None] = lambda _progress, _elapsed_s: None
+    progress: Callable[[SoFar], None] = lambda _so_far: None
     before_load: Callable[[], None] = lambda: None
     """Called when the warm-up is over: it ends what this process was still doing for an earlier job."""
     beside: AbstractContextManager[object] = field(default_factory=nullcontext)

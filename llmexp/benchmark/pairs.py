@@ -17,6 +17,7 @@ from llmexp.benchmark.hosts import Host
 from llmexp.benchmark.nodes import Node
 from llmexp.config import Config
 from llmexp.errors import ConfigError, JobError
+from llmexp.metrics.so_far import Steps
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -62,6 +63,7 @@ class Pair:
         self.built: Built
         self.worker_lives = self.companion_lives = True
         self.counts: Counter[str] = Counter()
+        self.ttft: Steps = Counter()
         """Of its requests so far."""
         self.flying: list[int] = []
         """Requests on the wire when it was last heard of."""

@@ -347,7 +347,7 @@ class Core:
         if self._supply.turns.skipped:
             counts["turns_skipped"] = self._supply.turns.skipped
         flying = self._supply.on_the_wire(max(0, self._odometer.read() - self._tally.done))
-        return Drained(self._rows.take(), counts, problem, flying, self._allowance.state())
+        return Drained(self._rows.take(), counts, problem, flying, self._tally.ttft, self._allowance.state())
 
     def grant(self, usd: float, beyond: float) -> None:
         """More money; `beyond` is what could still follow."""

@@ -6,6 +6,7 @@ from collections import Counter
 
 from llmexp.config import Config
 from llmexp.metrics.service_level import kept
+from llmexp.metrics.so_far import Steps, step
 from llmexp.records import Record
 
 HOPELESS = ("auth", "not_found", "bad_request")
@@ -21,6 +22,7 @@ class Tally:
         self._config = config
         self._due = due
         self._counts: Counter[str] = Counter()
+        self._ttft: Steps = Counter()
         self._first_errors: list[str | None] = []
         self.reason: str | None = None
 
@@ -28,6 +30,11 @@ class Tally:
     def counts(self) -> dict[str, int]:
         """Requests by status, their tokens, missed service levels."""
         return dict(self._counts)
+
+    @property
+    def ttft(self) -> Steps:
+        """Times to first token of completed requests."""
+        return self._ttft.copy()
 
     @property
     def done(self) -> int:
@@ -42,6 +49,8 @@ class Tally:
         counts["input_tokens"] += row.input_tokens or 0
         counts["cached_tokens"] += row.cached_tokens or 0
         counts["slo_missed"] += self._missed(row)
+        if row.status == "completed" and row.first_token_ns is not None and row.sent_ns is not None:
+            self._ttft[step((row.first_token_ns - row.sent_ns) / 1e9)] += 1
         if self.reason is not None or len(self._first_errors) >= 4 * FIRST:
             return False
         self._first_errors.append(row.error_class)

@@ -11,6 +11,7 @@ from llmexp.clients.base import Target
 from llmexp.companion.allowance import Spent
 from llmexp.config import Config
 from llmexp.metrics.prices import PriceList
+from llmexp.metrics.so_far import Steps
 from llmexp.workload.request import Request
 
 
@@ -71,6 +72,8 @@ class Drained(NamedTuple):
     """A reason to stop the job, or a fault of our own."""
     flying: list[int]
     """Indexes of the requests on the wire: lost, should this host die now."""
+    ttft: Steps
+    """Times to first token so far, of completed requests."""
     spent: Spent = Spent()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from llmexp.config import Config
+from llmexp.metrics.distributions import carries
+from llmexp.metrics.so_far import SoFar, percentile
+from llmexp.metrics.wording import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmexp")
 LINE_EVERY_S = 15.0
+READY = "getting ready"
+LONGEST_NAME, SHORTEST_BAR, WITHOUT_BAR = 24, 8, 98
+"""Columns of the terminal: for the job's name at most, for the bar at least, and what all but the bar take."""
 
 
 class Progress:
-    """A context for one job; `update` takes the counts so far."""
+    """A context for one job; `update` takes what is known so far."""
 
     def __init__(self, config: Config, name: str, *, quiet: bool = False) -> None:
         self._most = config.max_requests
@@ -35,7 +40,7 @@ class Progress:
         if not self._quiet and sys.stderr.isatty():
             self._bar = _bar()
             self._bar.start()
-            self._task = self._bar.add_task(self._name, total=self._most or self._timeout_s, state="getting ready")
+            self._task = self._bar.add_task(self._name, total=self._most or self._timeout_s, state=READY, done="")
         return self
 
     def __exit__(
@@ -49,43 +54,57 @@ class Progress:
         self._most, self._timeout_s, self._name = config.max_requests, config.run.timeout_s, name
         if self._bar is not None and self._task is not None:
             total = self._most or self._timeout_s
-            self._bar.reset(self._task, total=total, description=name, state="getting ready")
+            self._bar.reset(self._task, total=total, description=name, state=READY, done="")
 
     def say(self, state: str) -> None:
         """What goes on before the clock."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, state=state)
 
-    def update(self, counts: Counter[str], elapsed_s: float) -> None:
-        """Counts of requests and tokens after `elapsed_s` of load."""
+    def update(self, seen: SoFar) -> None:
+        """Requests, tokens and times to first token of the load until now."""
+        counts, elapsed_s = seen.counts, seen.elapsed_s
         ended = counts["completed"] + counts["failed"] + counts["unfinished"]
-        state = _state(counts, elapsed_s)
+        state = so_far(seen)
         if self._bar is not None and self._task is not None:
             done = ended if self._most is not None else min(elapsed_s, self._timeout_s)
-            self._bar.update(self._task, completed=done, state=state)
+            counted = f"{ended:,}/{self._most:,}" if self._most else f"{ended:,} requests"
+            self._bar.update(self._task, completed=done, done=counted, state=state)
         elif not self._quiet and time.monotonic() - self._said > LINE_EVERY_S:
             self._said = time.monotonic()
             of = f" of {self._most}" if self._most else ""
             log.info("%s: %d%s requests after %.0f s, %s", self._name, ended, of, elapsed_s, state)
 
 
-def _state(counts: Counter[str], elapsed_s: float) -> str:
-    rate = counts["output_tokens"] / elapsed_s if elapsed_s > 0 else 0.0
-    failed = f"  {counts['failed']} failed" if counts["failed"] else ""
-    return f"{rate:,.0f} tok/s{failed}"
+def so_far(seen: SoFar) -> str:
+    """`3 failed · TTFT p50 201 ms, p95 ~250 ms · 163 tokens/s`, of what there is."""
+    parts = [f"{seen.counts['failed']:,} failed"] if seen.counts["failed"] else []
+    count = seen.ttft.total()
+    p50, p95 = percentile(seen.ttft, 0.5), percentile(seen.ttft, 0.95)
+    if p50 is not None and p95 is not None:
+        marks = ["" if carries(count, name) else "~" for name in ("p50", "p95")]
+        parts.append(f"TTFT p50 {marks[0]}{duration(p50)}, p95 {marks[1]}{duration(p95)}")
+    rate = seen.counts["output_tokens"] / seen.elapsed_s if seen.elapsed_s > 0 else 0.0
+    return " · ".join([*parts, f"{rate:,.0f} tokens/s"])
 
 
 def _bar() -> RichProgress:
+    """Name, bar, counts, time and numbers; in a narrow terminal without the bar, and the numbers take a second line."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
+    console = Console(stderr=True)
+    width = min(28, console.width - WITHOUT_BAR)
+    bar: list[ProgressColumn] = [BarColumn(bar_width=width)] if width >= SHORTEST_BAR else []
+    name = Column(no_wrap=True, overflow="ellipsis", max_width=LONGEST_NAME)
     return Progress(
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[state]}", style="cyan", markup=False),
-        console=Console(stderr=True),
+        TextColumn("{task.description}", style="bold", markup=False, table_column=name),
+        *bar,
+        TextColumn("{task.fields[done]}", style="green", markup=False, table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[state]}", style="cyan", markup=False, table_column=Column(no_wrap=False)),
+        console=console,
         transient=True,
         refresh_per_second=4,
     )

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -272,7 +273,7 @@ def test_what_a_driver_is_told_of_a_pair() -> None:
             assert both.built.target == Target("http", "127.0.0.1", port)
             assert (both.built.signed, both.built.own_stream, both.built.due) == (False, False, 8)
             # Asked before anything was sent: nothing yet, no problem.
-            assert both.companion.drain() == ([], {}, None, [], Spent())
+            assert both.companion.drain() == ([], {}, None, [], Counter(), Spent())
             await both.measure()
             assert (await both.finish()).problem is None
 
