@@ -102,7 +102,7 @@ def test_markdown_holds_the_table_the_verdicts_and_survives_odd_names(tmp_path: 
     odd = [replace(truth, model=f"{truth.model}_*[x]|<b>") for truth in (EARLY, STEADY)]
     text = markdown.render(compare(sweep(*odd)))
     lines = text.splitlines()
-    assert lines[0].startswith("**early\\_\\*\\[x\\]|\\<b>'s mean TTFT is ")
+    assert lines[0].startswith("**early\\_\\*\\[x\\]\\|\\<b>'s mean TTFT is ")
     head = next(line for line in lines if line.startswith("| load | stack | mean TTFT | interval |"))
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 4

@@ -100,7 +100,8 @@ def test_the_comparison_page_holds_all_there_is(sweep):
         )
     ]
     assert order == sorted(order)
-    assert [attributes["href"] for attributes in page.attributes("a")] == ["1/report.html"]
+    assert [attributes["href"] for attributes in page.attributes("a")] == ["#reading", "1/report.html"]
+    assert 'id="reading"' in text
 
 
 def test_every_plot_is_in_the_page_and_beside_it(sweep):

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,7 +24,8 @@ from llmexp.results import Run, parse
 from llmexp.tracking import MlflowStore, NoStore, download, open_store, store_uri
 from llmexp.tracking.connection import created_alone, shown_uri
 from llmexp.tracking.job import job_entry, metrics_of
-from llmexp.tracking.names import PARAM_LIMIT, as_params, clean_name
+from llmexp.tracking.names import PARAM_LIMIT, TAG_LIMIT, as_params, clean_name
+from llmexp.tracking.pages import with_links
 from llmexp.tracking.sweep import sweep_of
 
 pytestmark = pytest.mark.service
@@ -222,7 +224,11 @@ def test_a_sweep_is_a_parent_with_children_and_a_verdict(module_store: MlflowSto
 
     run = client.get_run(parent)
     assert (run.info.run_name, run.info.status) == ("sonnet against llama", "FAILED")
-    assert run.data.tags["mlflow.note.content"] == "sonnet's TTFT is **lower**"
+    note, place = run.data.tags["mlflow.note.content"], f"#/experiments/{module_store.experiment_id}/runs"
+    assert note.startswith("sonnet's TTFT is **lower**\n\nEach job's page: [sonnet c=4](")
+    assert [f"({place}/{child}/artifacts/report.html)" in note for child in children] == [True, True]
+    page = Path(client.download_artifacts(parent, "comparison.html", str(tmp_path))).read_text()
+    assert page == '<h1 id="top">sonnet is faster</h1><a href="#top">up</a> sonnet c=4'
     assert run.data.params["load.kind"] == "closed"
     assert {item.path for item in client.list_artifacts(parent)} == {
         "comparison.csv",
@@ -232,6 +238,18 @@ def test_a_sweep_is_a_parent_with_children_and_a_verdict(module_store: MlflowSto
     for child in children:
         assert client.get_run(child).data.tags["mlflow.parentRunId"] == parent
         assert client.get_run(child).data.tags["llmexp.sweep"] == "sweep-1"
+
+
+def test_a_long_description_keeps_its_words_and_as_many_links_as_there_is_room_for() -> None:
+    jobs = [(f"vllm_a · c{at}", f"{at:032}") for at in range(100)]
+    note = with_links("x" * 5000, "123", jobs)
+    assert note.startswith("x" * 5000)
+    assert 7800 < len(note) <= TAG_LIMIT
+    assert re.search(
+        r"\[vllm\\_a · c0\]\(#/experiments/123/runs/0+/artifacts/report\.html\), .* and \d\d more below$", note
+    )
+    assert with_links("x" * 9000, "123", jobs) == "x" * (TAG_LIMIT - 1) + "…"
+    assert with_links("said", "123", []) == "said"
 
 
 def test_a_sweep_without_a_verdict_says_what_became_of_its_jobs(module_store: MlflowStore, tmp_path: Path) -> None:

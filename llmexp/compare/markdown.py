@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from llmexp.compare import rows
 from llmexp.compare.model import Comparison
+from llmexp.metrics.wording import escaped
 
 
 def render(comparison: Comparison) -> str:
@@ -37,11 +38,4 @@ def table(shown: rows.Rows) -> Iterator[str]:
 
 
 def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(escaped(cell).replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown and HTML show as it is, names like `a_b*c` and `<x>` included."""
-    for mark in ("\\", "`", "*", "_", "[", "]", "<"):
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
+    return f"| {' | '.join(escaped(cell) for cell in cells)} |"

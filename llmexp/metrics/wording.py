@@ -73,3 +73,10 @@ def capacity_headline(capacity: Tree) -> str:
     else:
         said = "not found"
     return said
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown and HTML show as it is, names like `a_b*c` and `<x>` included, in tables too."""
+    for mark in ("\\", "`", "*", "_", "[", "]", "<", "|"):
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())

@@ -24,6 +24,7 @@ from llmexp.secrets import redact
 
 PAGE = "comparison.html"
 TIMELINES = 8
+WITHIN = "within these runs"
 _BADGES = {
     "lower": "different",
     "higher": "different",
@@ -32,7 +33,6 @@ _BADGES = {
     "refused": "no verdict",
     "withheld": "no verdict",
 }
-_BASES = {"blocks": "paired repeats", "groups": "unpaired runs", "within": "within these runs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _sections(compared: Comparison) -> list[tuple[str, str, list[Plot]]]:
 
 def _interval_words(compared: Comparison) -> str:
     bases = {value.basis for value in compared.values.values() if value.basis}
-    where = "over repeats" if "blocks" in bases else "within these runs"
+    where = "over repeats" if "blocks" in bases else WITHIN
     return f"{100 * compared.options.confidence:g} % intervals {where}"
 
 
@@ -113,6 +113,7 @@ def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], dir
         right_margin=digits(100 * (compared.rights or compared.load_effects)[0].margin, 2) if graded else "",
         right_plots=next((drawn for title, _, drawn in sections if title == "right"), []),
         wrong=list(_wrong(compared)),
+        within=any(contrast.gap.basis == "within" for contrast in compared.verdicts),
         forest=next((drawn for title, _, drawn in sections if title == "verdicts"), []),
         sections=[section for section in sections if section[0] not in ("verdicts", "right")],
         metrics=[{"label": metric.label, "better": metric.better} for metric in compared.metrics],
@@ -175,9 +176,21 @@ def _verdict(compared: Comparison, contrast: Contrast) -> dict[str, object]:
         "text": _without_badge(verdict_text(compared, contrast)),
         "interval": words.span(contrast.gap, contrast.metric, contrast.alpha) if alone else "",
         "pair": f"{contrast.candidate.label} than {contrast.reference.label}",
-        "confidence": digits(100 * (1 - contrast.alpha)),
-        "basis": f"{contrast.gap.blocks} {_BASES[contrast.gap.basis]}",
+        "confidence": percent(1 - contrast.alpha),
+        "basis": _basis(contrast),
     }
+
+
+def _basis(contrast: Contrast) -> str:
+    """`over 3 paired repeats`: what an interval was made from."""
+    gap = contrast.gap
+    words = {"blocks": f"over {gap.blocks} paired repeats", "groups": f"over {gap.blocks} unpaired runs"}
+    return words.get(gap.basis, WITHIN)
+
+
+def percent(share: float) -> str:
+    """`95`, `98.3`: a confidence."""
+    return f"{100 * share:.3g}"
 
 
 def _without_badge(text: str) -> str:
@@ -254,8 +267,8 @@ def _all_differences(compared: Comparison) -> Iterator[dict[str, object]]:
             "pair": f"{contrast.candidate.label} − {contrast.reference.label}",
             "absolute": metric.show_gap(*gap.differences(contrast.alpha)),
             "relative": words.span(gap, metric, contrast.alpha) if gap.ratio else "",
-            "confidence": digits(100 * (1 - contrast.alpha)),
-            "basis": f"{gap.blocks} {_BASES[gap.basis]}",
+            "confidence": percent(1 - contrast.alpha),
+            "basis": _basis(contrast),
         }
 
 

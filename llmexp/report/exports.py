@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.distributions import carries
+from llmexp.metrics.wording import escaped
 from llmexp.results.model import Spread
 from llmexp.results.run import Run
 
@@ -33,9 +34,9 @@ def markdown(run: Run) -> str:
 def _lines(run: Run) -> Iterator[str]:
     result = run.result
     played = ", a rehearsal: the simulator played the model" if run.rehearsal else ""
-    yield f"**{_plain(run.name)}**: {result.status}, measurement {run.verdict}{played}"
+    yield f"**{escaped(run.name)}**: {result.status}, measurement {run.verdict}{played}"
     if result.reason:
-        yield f"\n{_plain(result.reason)}"
+        yield f"\n{escaped(result.reason)}"
     rows = [(name, spread) for name in _latencies(run) if (spread := run.metrics.spread(name))]
     if rows:
         yield f"\n| latency | {' | '.join(COLUMNS)} |"
@@ -49,7 +50,7 @@ def _lines(run: Run) -> Iterator[str]:
     said = [*map(str, result.validity.reasons), *map(str, result.validity.notes), *result.notes.remarks]
     if said:
         yield ""
-        yield from (f"- {_plain(line)}" for line in said)
+        yield from (f"- {escaped(line)}" for line in said)
 
 
 def _latencies(run: Run) -> tuple[str, ...]:
@@ -65,12 +66,6 @@ def _row(run: Run, name: str, spread: Spread) -> str:
             shown = f"{shown}\\*"
         cells.append(f"≈{shown}" if run.result.rough(name) else shown)
     return f"| {Metric(name).row} | {' | '.join(cells)} |"
-
-
-def _plain(text: str) -> str:
-    for mark in ("\\", "`", "*", "_", "[", "]", "<", "|"):
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
 
 
 def table(run: Run) -> str:

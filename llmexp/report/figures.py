@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -64,9 +66,13 @@ _STYLE = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-WIDE_IN = 9.6
-WIDTH_IN, HEIGHT_IN = 4.4, 2.9
+WIDTH_IN, WIDE_IN, HEIGHT_IN = 4.4, 5.4, 2.9
+"""A page of 400 px shows either so large that its letters can be read; a wide one has half of a large page."""
 PNG_DPI = 130
+LETTERS_PER_INCH, HANDLE = 13, 7
+"""Letters of a legend's size on an inch, and what its sample of a line takes, in letters."""
+LINE_IN, LEGEND_IN = 0.19, 0.38
+"""Height of a line of a legend, and of a legend that a figure has room for as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +190,8 @@ def colour(at: int) -> str:
 
 
 def marker(at: int) -> str:
-    """The marker of the n-th stack."""
-    return MARKERS[at % len(MARKERS)]
+    """The marker of the n-th stack: another one for each that has the same colour."""
+    return MARKERS[(at + at // len(SERIES)) % len(MARKERS)]
 
 
 def dash(at: int) -> object:
@@ -214,34 +220,46 @@ def tick(value: float) -> str:
 
 
 def margins(figure: Figure, left: float = 0.72, right: float = 0.12, top: float = 0.3, bottom: float = 0.5) -> None:
-    """Room around the axes, in inches. Computing it from the texts would cost as much as drawing twice more.
-
-    Names may be long: at least a third of the width, and an inch of the height, stay for the drawing itself.
-    """
+    """Room around the axes, in inches. Computing it from the texts would cost as much as drawing twice more."""
     width, height = figure.get_size_inches()
-    left, bottom = min(left, 0.65 * width), min(bottom, max(height - top - 1, 0.5 * height))
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
 
 
-def shortened(name: str, most: int) -> str:
-    """A name in at most so many characters: its beginning and its end, which tell more than its middle."""
-    if len(name) <= most:
-        return name
-    end = (most - 1) // 3
-    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
+def letters(text: str) -> int:
+    """How many Latin letters a text takes the place of: those of East Asia are twice as wide."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def folded(name: str, room: int, most: int = 3) -> str:
+    """A name in lines of at most so many letters, and of its lines the first ones and the last."""
+    lines = [""]
+    for piece in re.findall(r"\s*[^\s/_·,-]*[\s/_·,-]?", name):
+        if lines[-1] and letters(lines[-1] + piece.rstrip()) > room:
+            lines.append("")
+        for letter in piece if lines[-1] else piece.lstrip():
+            if letters(lines[-1] + letter) > room:
+                lines.append("")
+            lines[-1] += letter
+    lines = [line.strip() for line in lines]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], f"…{lines[-1][-room + 1 :]}"]
+    return "\n".join(lines)
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """One legend below the drawing, in as many columns as its names allow."""
+    """One legend below the drawing, in as many columns as its names allow; the figure grows by what it needs."""
     handles, labels = axes.get_legend_handles_labels()
-    room = int(13 * figure.get_size_inches()[0])
-    columns = max(1, min(len(labels), room // (max(map(len, labels), default=0) + 7)))
-    rows = -(-len(labels) // columns)
-    margins(figure, bottom=0.52 + 0.19 * rows)
-    if handles:
-        figure.legend(
-            handles, labels, loc="lower left", ncols=columns, borderaxespad=0.1, borderpad=0.1, labelspacing=0.25
-        )
+    if not handles:
+        return
+    width, height = figure.get_size_inches()
+    room = int(LETTERS_PER_INCH * width)
+    columns = max(1, min(len(labels), room // (max(map(letters, labels)) + HANDLE)))
+    names = [folded(label, room // columns - HANDLE) for label in labels]
+    lines = np.array_split([name.count("\n") + 1 for name in names], columns)
+    tall = LINE_IN * max(int(column.sum()) for column in lines)
+    figure.set_size_inches(width, height + max(0.0, tall - LEGEND_IN))
+    margins(figure, bottom=0.52 + tall)
+    figure.legend(handles, names, loc="lower left", ncols=columns, borderaxespad=0.1, borderpad=0.1, labelspacing=0.25)
 
 
 def log_ticks(axes: Axes, levels: Sequence[float]) -> None:

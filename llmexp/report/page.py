@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from llmexp.report.figures import MARKERS, SERIES, Plot
+from llmexp.report.figures import SERIES, Plot, marker
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -44,9 +44,7 @@ def unbroken(text: str) -> str:
 
 def figure(plot: Plot) -> Markup:
     """A drawing with its title and, for those who cannot see it, what it shows."""
-    return _FIGURE.format(
-        wide=" wide" if plot.wide else "", title=plot.title, alt=f"{plot.title}. {plot.alt}", svg=_markup(plot.svg)
-    )
+    return _FIGURE.format(title=plot.title, alt=f"{plot.title}. {plot.alt}", svg=_markup(plot.svg))
 
 
 def _markup(ours: str) -> Markup:
@@ -55,7 +53,7 @@ def _markup(ours: str) -> Markup:
 
 
 _FIGURE = Markup(
-    '<figure class="plot{wide}"><figcaption>{title}</figcaption><div role="img" aria-label="{alt}">{svg}</div></figure>'
+    '<figure class="plot"><figcaption>{title}</figcaption><div role="img" aria-label="{alt}">{svg}</div></figure>'
 )
 
 
@@ -73,5 +71,5 @@ _SHAPES = {
 
 def swatch(at: int) -> Markup:
     """The marker of the n-th stack in its colour."""
-    shape, shade = _SHAPES[MARKERS[at % len(MARKERS)]], f"var(--s{at % len(SERIES)})"
+    shape, shade = _SHAPES[marker(at)], f"var(--s{at % len(SERIES)})"
     return _markup(f'<svg class="swatch" viewBox="0 0 12 12" aria-hidden="true" fill="{shade}">{shape}</svg>')

@@ -21,19 +21,22 @@ from llmexp.report.figures import (
     GRID,
     HEIGHT_IN,
     INK,
+    LETTERS_PER_INCH,
+    LINE_IN,
     MUTED,
+    PAPER,
     WIDE_IN,
     WIDTH_IN,
     Plot,
     colour,
     dash,
+    folded,
     label_axis,
     legend,
     log_ticks,
     margins,
     marker,
     plot,
-    shortened,
     tick,
 )
 from llmexp.results.run import Run
@@ -41,8 +44,6 @@ from llmexp.results.run import Run
 ECDF_POINTS = 160
 ECDF_CELLS = 2
 FOREST_ROWS = 24
-ROW_NAME = 72
-"""Characters of a row's name."""
 LATENCIES = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
 
 
@@ -60,24 +61,29 @@ def forest(comparison: Comparison) -> Plot | None:
         axes = figure.add_subplot()
         axes.axvspan(-100 * margin / (1 + margin), 100 * margin, color=GRID, lw=0)
         axes.axvline(0, color=MUTED, lw=1)
-        _intervals(axes, rows)
-        names = [shortened(_row_name(comparison, contrast), ROW_NAME) for contrast in rows]
-        axes.set_yticks(range(len(rows)), names)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel(
-            f"difference in {metric.label}, %{_direction(metric)}; grey: the {100 * margin:g} % that do not matter"
-        )
-        margins(figure, left=0.3 + 0.068 * max(map(len, names)), top=0.1)
+        places, deep = [], 0.0
+        for name in names:
+            axes.text(
+                0, deep, name, transform=axes.get_yaxis_transform(), va="top", fontsize=8.5, backgroundcolor=PAPER
+            )
+            places.append(deep + LINE_IN * (name.count("\n") + 1) + 0.12)
+            deep = places[-1] + 0.18
+        _intervals(axes, rows, places)
+        axes.set_ylim(deep, -0.05)
+        axes.set_yticks([])
+        axes.spines.left.set_visible(False)
+        axes.set_xlabel(f"difference, %{_direction(metric)}; grey: the {100 * margin:g} % that do not matter")
+        margins(figure, left=0.12, top=0.06)
 
     words = "; ".join(contrast.text for contrast in rows[:6] if contrast.text)
-    height = 0.75 + 0.32 * len(rows)
+    names = [folded(_row_name(comparison, contrast), int(LETTERS_PER_INCH * (WIDE_IN - 0.3))) for contrast in rows]
+    height = 0.6 + sum(0.3 + LINE_IN * (name.count("\n") + 1) for name in names)
     return plot("comparison_verdicts", f"Differences in {metric.label}", words, draw, (WIDE_IN, height), wide=True)
 
 
-def _intervals(axes: Axes, rows: Sequence[Contrast]) -> None:
+def _intervals(axes: Axes, rows: Sequence[Contrast], places: Sequence[float]) -> None:
     """Every interval with its middle, a row each, in percent."""
-    places, shades = range(len(rows)), [_shade(contrast) for contrast in rows]
+    shades = [_shade(contrast) for contrast in rows]
     drawn = [_drawn(contrast) for contrast in rows]
     axes.hlines(places, [low for low, _, _ in drawn], [high for _, _, high in drawn], shades, lw=2.4)
     axes.scatter([middle for _, middle, _ in drawn], places, 36, shades, zorder=3)

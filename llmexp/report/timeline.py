@@ -130,21 +130,22 @@ def latency(run: Run) -> Plot | None:
         return None
 
     def draw(figure: Figure) -> None:
-        columns = figure.subplots(1, len(samples), squeeze=False, sharey=True)[0]
-        for axes, (base, sample), shade in zip(columns, samples.items(), SERIES, strict=False):
+        rows = figure.subplots(len(samples), 1, squeeze=False)[:, 0]
+        for axes, (base, sample), shade in zip(rows, samples.items(), SERIES, strict=False):
             metric = Metric(base)
             axes.plot(*ecdf(sample), color=shade)
             finish_ecdf(axes, metric)
             axes.set_title(metric.label)
             _mark(axes, sample, metric, shade)
-        for axes in columns[1:]:
-            axes.set_ylabel("")
         margins(figure)
+        figure.subplots_adjust(hspace=0.75)
 
     words = "; ".join(
         f"{Metric(base).label}: median {Metric(base).show(float(np.median(s)))}" for base, s in samples.items()
     )
-    return plot("latency", "Latency of the completed requests", words, draw, (WIDE_IN, HEIGHT_IN * 0.95), wide=True)
+    return plot(
+        "latency", "Latency of the completed requests", words, draw, (WIDE_IN, 0.5 + 1.75 * len(samples)), wide=True
+    )
 
 
 def _mark(axes: Axes, sample: np.ndarray, metric: Metric, shade: str) -> None:
@@ -183,7 +184,7 @@ def scatter(run: Run) -> Plot | None:
         margins(figure, top=0.08)
 
     alt = f"TTFT of {len(at)} requests over time, between {_span(requests.ttft_s[at])}"
-    return plot("ttft", "TTFT of each request", alt, draw, (WIDE_IN, 0.8 * HEIGHT_IN), wide=True)
+    return plot("ttft", "TTFT of each request", alt, draw, (WIDE_IN, HEIGHT_IN), wide=True)
 
 
 def _span(values: Sequence[float] | np.ndarray) -> str:

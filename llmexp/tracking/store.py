@@ -16,10 +16,10 @@ from llmexp.errors import RecordingError
 from llmexp.results.run import PROBES
 from llmexp.results.run import Run as Job
 from llmexp.secrets import redact
-from llmexp.tracking import grades
+from llmexp.tracking import grades, pages
 from llmexp.tracking.connection import recording, shown_uri, sqlite_path
 from llmexp.tracking.job import Entry, Inputs, job_entry, probe_dirs
-from llmexp.tracking.names import TAG_LIMIT, as_params, as_tags, trim
+from llmexp.tracking.names import as_params, as_tags
 from llmexp.tracking.sweep import curves_over_load, tally, told_by_comparison
 from llmexp.tracking.view import saved_views
 
@@ -161,12 +161,21 @@ class MlflowStore:
         """Closes the sweep's run with its verdict and the files that lie beside the jobs."""
         with recording(self._uri):
             for path in sorted(path for path in sweep_dir.iterdir() if path.is_file() and path.name[0] != "."):
-                self._client.log_artifact(run_id, str(path))
+                with pages.for_the_store(path) as file:
+                    self._client.log_artifact(run_id, str(file))
             said = told_by_comparison(sweep_dir) or description or tally(sweep_dir)
-            self._client.set_tag(run_id, "mlflow.note.content", trim(said, TAG_LIMIT))
+            said = pages.with_links(said, self.experiment_id, self._jobs_of(run_id))
+            self._client.set_tag(run_id, "mlflow.note.content", said)
             for key, points in curves_over_load(sweep_dir).items():
                 self._log_curve(run_id, key, points)
             self._client.set_terminated(run_id, STATUS[status], ended_ms)
+
+    def _jobs_of(self, parent: str) -> list[tuple[str, str]]:
+        """Name and run of each of a sweep's jobs, in the order they began; replaced attempts left out."""
+        condition = f"{_is('mlflow.parentRunId', parent)} and {_is('llmexp.kind', 'job')}"
+        found = self._client.search_runs([self.experiment_id], condition, order_by=["attributes.start_time"])
+        jobs = [run for run in found if "llmexp.superseded" not in run.data.tags]
+        return [(str(run.info.run_name), str(run.info.run_id)) for run in jobs]
 
     def _log_curve(self, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
         """The points that the run does not have yet: a resumed sweep has more loads than before."""

@@ -141,6 +141,8 @@ def write_sweep(directory: Path, sweep_id: str, jobs: dict[str, dict[str, Any]],
         tree["job"]["sweep"] = sweep_id
         write_job(directory / name, tree, requests)
     (directory / "comparison.csv").write_text("metric,sonnet,llama\nttft_s/mean,0.4,0.7\n")
-    (directory / "comparison.html").write_text("<h1>sonnet is faster</h1>")
+    (directory / "comparison.html").write_text(
+        '<h1 id="top">sonnet is faster</h1><a href="#top">up</a> <a href="0/report.html">sonnet c=4</a>'
+    )
     (directory / "multirun.yaml").write_text("hydra: {}\n")
     return directory
