@@ -23,12 +23,12 @@ WITH_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun"),
 }
 CONFIG_DIR = ("--config-dir", "-cd")
+CFG = ("--cfg", "-c")
+CFG_WORDS = ("job", "hydra", "all")
 INFO = ("--info", "-i")
 INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-ALONE = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"} | {
-    "--shell-completion",
-    "-sc",
-}
+SHELL, SHELL_WORDS = ("--shell-completion", "-sc"), ("install=", "uninstall=", "query=")
+ALONE = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"} | set(SHELL)
 OWN = ("--options", "--show", "--copy")
 SHOW_WIDTH = 100
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -105,18 +105,38 @@ def arranged(arguments: Sequence[str]) -> list[str]:
                 given = rest.pop(0)
             own_folders.append(_folder(given))
         elif name in WITH_VALUE:
-            flags.append(word)
-            if "=" not in word and rest:
-                flags.append(rest.pop(0))
+            flags += _with_value(word, rest)
         elif name in INFO:
-            flags.append(word)
-            if "=" not in word:
-                flags.append(rest.pop(0) if rest and rest[0] in INFO_WORDS else "all")
+            flags += _info(word, rest)
+        elif word in SHELL and not any(one.startswith(SHELL_WORDS) for one in arguments):
+            raise ConfigError(f"{word}: write {word} install=bash, or another shell, or uninstall=bash")
         elif word in ALONE:
             flags.append(word)
         else:
-            raise ConfigError(_unknown_flag(word))
+            raise ConfigError(_unknown_flag(word, rest))
     return [*flags, *overrides]
+
+
+def _with_value(word: str, rest: list[str]) -> list[str]:
+    """A flag and its value, taken off the rest."""
+    name, given, value = word.partition("=")
+    if not given:
+        if not rest:
+            raise ConfigError(f"{name}: needs a value (see --help)")
+        value = rest.pop(0)
+    if name in CFG and value not in CFG_WORDS:
+        raise ConfigError(f"{name}: must be one of {', '.join(CFG_WORDS)}, got '{value}'")
+    return [name, value]
+
+
+def _info(word: str, rest: list[str]) -> list[str]:
+    """`--info` with what it shall tell; alone it tells all."""
+    name, given, value = word.partition("=")
+    if not given:
+        value = rest.pop(0) if rest and "=" not in rest[0] and not rest[0].startswith("-") else "all"
+    if value not in INFO_WORDS:
+        raise ConfigError(f"{name}: must be one of {', '.join(INFO_WORDS)}, got '{value}'")
+    return [name, value]
 
 
 def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str | None:
@@ -135,6 +155,8 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str | Non
     folders = [*_own_folders(arguments), conf]
     if isinstance(error, MissingConfigException):
         return _missing(error.missing_cfg_file or "", folders) or _first_line(error)
+    if isinstance(error, ValueError) and (empty := next((word for word in arguments if word.startswith("=")), None)):
+        return f"{empty}: is no override; write key=value, such as model=sonnet or concurrency=4"
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, _first_line(error))
     if isinstance(error, YAMLError):
@@ -183,7 +205,9 @@ def options(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
 
 def _folder(name: str) -> Path:
     folder = Path(name)
-    if not name or not folder.is_dir():
+    if not name:
+        raise ConfigError("--config-dir: name a directory, such as --config-dir mine")
+    if not folder.is_dir():
         raise ConfigError(f"--config-dir: no such directory: '{name}'")
     return folder
 
@@ -264,10 +288,18 @@ def _say(text: str) -> int:
 
 
 def _composition(error: Exception, folders: Sequence[Path]) -> str:
-    from llmexp.config.messages import unknown_key
+    from llmexp.config.keys import unknown_key
 
     text = str(error)
+    if removed := re.match(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return unknown_key(removed[1].split("."), groups=list(options(folders)))
+    if twice := re.match(r"Multiple values for ([^.]+)\. To override a value use 'override [^:]+: ([^']+)'", text):
+        return f"+{twice[1]}={twice[2]}: an option of {twice[1]} is chosen already; write {twice[1]}={twice[2]}"
+    if merged := re.match(r"Error merging override ([^=\s]+)=", text):
+        return f"{merged[1].lstrip('+~')}: {_first_line(error.__cause__ or error)}"
     if unknown := re.match(r"Could not override '([^']+)'", text):
+        if unknown[1].startswith("hydra."):
+            return f"{unknown[1]}: Hydra has no such key; --cfg hydra shows those it has"
         return unknown_key(unknown[1].split("."), groups=list(options(folders)))
     if several := re.match(r"Ambiguous value for argument '([^']+)'", text):
         return f"{several[1]}: several values make a sweep: add -m, or quote the value to send it as one"
@@ -282,6 +314,8 @@ def _composition(error: Exception, folders: Sequence[Path]) -> str:
 
 def _missing(name: str, folders: Sequence[Path]) -> str | None:
     """An option that is in no folder, with the nearest one."""
+    if "/" not in name and name != "config":
+        return f"--config-name: no such file: '{name}.yaml'"
     group, _, option = name.rpartition("/")
     known = options(folders).get(group)
     if not known:
@@ -293,23 +327,34 @@ def _unreadable(override: str, why: str) -> str:
     if "=" not in override:
         return f"{override}: is no override; write key=value, such as model=sonnet or concurrency=4"
     key, _, value = override.partition("=")
+    if not re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w/@.-]*(?<![./@-])", key):
+        return f"{override}: '{key}' is no key; write key=value, such as model=sonnet or run.seed=1"
     quoted = value.replace("'", "")
     return f"{key}: the value '{value}' cannot be read ({why}); quote it: \"{key}='{quoted}'\""
 
 
-def _unknown_flag(word: str) -> str:
-    """A key that was typed as a flag is the likeliest mistake."""
-    name, _, value = word.lstrip("-").partition("=")
-    key = name.replace("-", "_")
-    near = difflib.get_close_matches(word, [*WITH_VALUE, *CONFIG_DIR, *INFO, *ALONE, *OWN], n=1, cutoff=0.75)
-    remedy = f"did you mean {near[0]}, or" if near else "did you mean"
-    return f"{word}: unknown flag; {remedy} {key}={value or 'VALUE'}? Keys are set as key=value (see --help)"
+def _unknown_flag(word: str, rest: Sequence[str]) -> str:
+    """A flag that is mistyped, or a key that was typed as a flag."""
+    from llmexp.config import keys
+
+    flags = [flag for flag in (*WITH_VALUE, *CONFIG_DIR, *INFO, *ALONE, *OWN) if flag.startswith("--")]
+    begun = [flag for flag in flags if flag.startswith(word) and len(word) > len("--")]
+    near = begun or difflib.get_close_matches(word.partition("=")[0], flags, n=1, cutoff=0.8)
+    meant = near[0] if near else ""
+    if not near:
+        name, given, value = word.lstrip("-").partition("=")
+        if not given and rest and "=" not in rest[0] and not rest[0].startswith("-"):
+            value = rest[0]
+        found = keys.meant(name.replace("-", "_"))
+        meant = f"{found}={value or ('true' if keys.is_flag(found) else 'VALUE')}" if found else ""
+    remedy = f"did you mean {meant}? Keys" if meant else "keys"
+    return f"{word}: unknown flag; {remedy} are set as key=value (see --help)"
 
 
 def _nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(word, known, n=1)
-    listed = f"; known: {', '.join(sorted(known))}"
-    return f"; did you mean {prefix}{near[0]}?{listed}" if near else listed
+    listed = ", ".join(sorted(known))
+    return f"; did you mean {prefix}{near[0]}? Known: {listed}" if near else f"; known: {listed}"
 
 
 def _first_line(error: BaseException) -> str:

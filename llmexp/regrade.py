@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from llmexp import composition, secrets
 from llmexp.config import Config, Model, load
 from llmexp.errors import OK, ConfigError, LlmexpError
+from llmexp.plain_flags import Parser
 
 if TYPE_CHECKING:
     from llmexp.jobs.ledger import Ledger
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m llmexp.regrade",
         description="Grades the kept answers of finished jobs again, without asking the model.",
     )

@@ -20,6 +20,8 @@ from llmexp.config import Tracking
 from llmexp.errors import OK, ConfigError, LlmexpError, worst
 from llmexp.jobs import lock, readers
 from llmexp.json_types import branch, text
+from llmexp.metrics.wording import counted
+from llmexp.plain_flags import Parser
 from llmexp.results import RESULT, Run
 from llmexp.results.guard import Guard
 from llmexp.terminal.out import show
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m llmexp.relog",
         description="Logs finished jobs from their files to MLflow, and first writes what their directories lack of "
         "report.html and LLMPerf's files. Doing it twice changes nothing.",
@@ -86,7 +88,7 @@ def _log_sweep(store: MlflowStore, directory: Path, sweep: Sweep) -> None:
     for run in sweep.runs:
         _log(store, run, parent)
     store.finish_sweep(parent, sweep.status, sweep.description, directory, sweep.ended_ms)
-    show(f"{directory}: sweep of {len(sweep.runs)} jobs is run {parent}")
+    show(f"{directory}: sweep of {counted(len(sweep.runs), 'job')} is run {parent}")
 
 
 def _log(store: MlflowStore, run: Run, parent: str | None) -> None:

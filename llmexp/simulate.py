@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmexp import secrets
+from llmexp.plain_flags import Parser
 
 if TYPE_CHECKING:
     from llmexp.endpoints.simulator import Options
@@ -106,7 +107,7 @@ def _credentials() -> tuple[str, str, str | None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m llmexp.simulate",
         description="Simulated model endpoints: every wire at once, times that are known.",
     )

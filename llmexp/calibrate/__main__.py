@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmexp import secrets
 from llmexp.errors import INTERRUPTED, OK, LlmexpError
+from llmexp.plain_flags import Parser
 
 if TYPE_CHECKING:
     from llmexp.calibrate.measure import Load, Point
@@ -190,7 +191,7 @@ def _conclusion(found: Mapping[str, Any]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m llmexp.calibrate",
         description="What this machine can measure honestly: the client's own error, against a simulator that knows.",
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from llmexp import secrets
 from llmexp.errors import FAILED, MISSED, OK, ConfigError, LlmexpError, worst
 from llmexp.json_types import branch, number, text
+from llmexp.plain_flags import Parser
 
 if TYPE_CHECKING:
     from llmexp.compare.model import Comparison, Options
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m llmexp.compare",
         description="Put runs side by side: differences with intervals, verdicts in words, plots, an HTML page.",
         epilog="Exit status: 0 compared; 2 nothing to compare or a wrong option; 3 an enforced SLO was missed, or "

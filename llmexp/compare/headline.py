@@ -51,11 +51,11 @@ def _other_side(comparison: Comparison) -> list[str]:
     """What speaks for the stacks that did not win, and the loads that keep the service level."""
     if change.spoken(comparison):
         return []
-    winners = {winner for contrast in comparison.verdicts if (winner := _winner(contrast))}
+    winners = {winner for contrast in comparison.verdicts if (winner := contrast.ahead)}
     said = []
     if len(winners) == 1:
         (winner,) = winners
-        beaten = dict.fromkeys(_other(each, winner) for each in comparison.verdicts if _winner(each) == winner)
+        beaten = dict.fromkeys(_other(each, winner) for each in comparison.verdicts if each.ahead == winner)
         said = [other_side.against(winner, loser, comparison) for loser in list(beaten)[:LOSERS]]
     return [*said, other_side.service(comparison.capacities)]
 
@@ -113,7 +113,7 @@ def _pair(verdicts: Sequence[Contrast], comparison: Comparison, named: bool) -> 
     first = verdicts[0]
     parts = []
     for ahead, behind in ((first.candidate, first.reference), (first.reference, first.candidate)):
-        won = [contrast for contrast in verdicts if _winner(contrast) == ahead]
+        won = [contrast for contrast in verdicts if contrast.ahead == ahead]
         if won:
             places = words.join([f"{_at(each.cell, comparison)}{_size(each)}" for each in won])
             parts.append(
@@ -121,20 +121,15 @@ def _pair(verdicts: Sequence[Contrast], comparison: Comparison, named: bool) -> 
             )
     pair = f"{first.candidate.label} against {first.reference.label}: " if named and not parts else ""
     for call, text in _CALLS.items():
-        rest = [_at(each.cell, comparison) for each in verdicts if each.call == call and not _winner(each)]
+        rest = [_at(each.cell, comparison) for each in verdicts if each.call == call and not each.ahead]
         if rest:
             parts.append(f"{text} {words.join(rest)}")
     return pair + "; ".join(parts)
 
 
-def _winner(contrast: Contrast) -> Stack | None:
-    """Who won; where no verdict is possible for lack of repeats, who looks better."""
-    return contrast.leans if contrast.call == "withheld" else contrast.better
-
-
 def _size(contrast: Contrast) -> str:
     """` (12–16 %)`, of the loser's value."""
-    _, relative, _ = words.spans(contrast.gap, contrast.alpha, _winner(contrast) == contrast.candidate)
+    _, relative, _ = words.spans(contrast.gap, contrast.alpha, contrast.ahead == contrast.candidate)
     return f" ({percent_range(*relative)})" if relative else ""
 
 
@@ -161,7 +156,7 @@ def _standing(verdicts: Sequence[Contrast]) -> str:
     """`sonnet has the lowest mean TTFT`, `sonnet or haiku has the lowest mean TTFT (undecided which)`, `tie`."""
     metric = verdicts[0].metric
     stacks = list(dict.fromkeys(side for each in verdicts for side in (each.reference, each.candidate)))
-    beaten = {_other(each, winner) for each in verdicts if (winner := _winner(each))}
+    beaten = {_other(each, winner) for each in verdicts if (winner := each.ahead)}
     ahead = [stack for stack in stacks if stack not in beaten]
     calls = {each.call for each in verdicts if {each.reference, each.candidate} <= set(ahead)}
     if len(ahead) == len(stacks) or not ahead:

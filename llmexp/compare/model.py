@@ -76,6 +76,11 @@ class Contrast:
         return self.candidate if (high < 0) == (self.metric.better == "lower") else self.reference
 
     @property
+    def ahead(self) -> Stack | None:
+        """The stack that words and drawings speak of: who won, or looks better where nothing can be decided."""
+        return self.leans if self.call == "withheld" else self.better
+
+    @property
     def regression(self) -> bool:
         """Whether the candidate is worse beyond the margin."""
         return self.better is self.reference

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterator, Sequence
-from typing import get_args
 
-from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from llmexp.config.schema import Config
+from llmexp.config.keys import suggestion
 
 _TAGS = {"external", "llamacpp", "simulated", "served", "sagemaker", "bedrock"}
 _BOUNDS = {
@@ -40,7 +36,7 @@ def explain(problem: ErrorDetails) -> str:
         path = [part for at, part in enumerate(path) if not (part in _TAGS and path[at - 1] == "deployment")]
     key = ".".join(path)
     if kind == "extra_forbidden":
-        return f"{key}: unknown key{_suggest(path)}"
+        return f"{key}: unknown key{suggestion(path)}"
     if kind == "missing":
         return f"{key}: must be given"
     if kind in _BOUNDS:
@@ -53,42 +49,15 @@ def explain(problem: ErrorDetails) -> str:
     if kind == "string_too_short":
         return f"{key}: must not be empty"
     if kind in _TYPES:
-        return f"{key}: must be {_TYPES[kind]}, got {_show(value)}"
+        swept = f"-m {key}={','.join(map(_bare, value))}" if isinstance(value, list) and value else ""
+        remedy = f"; several values make a sweep: {swept}" if swept else ""
+        return f"{key}: must be {_TYPES[kind]}, got {_show(value)}{remedy}"
     return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {_show(value)}"
+
+
+def _bare(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _show(value: object) -> str:
     return json.dumps(value) if not isinstance(value, str) else f"'{value}'"
-
-
-def unknown_key(path: list[str], groups: list[str]) -> str:
-    """What to say of a key that the schema does not have; `groups` may be set at the top too."""
-    for depth in range(1, len(path) + 1):
-        known = _keys_at(Config, path[: depth - 1])
-        if path[depth - 1] not in known and known:
-            more = groups if depth == 1 else []
-            return f"{'.'.join(path)}: unknown key{_suggest(path[:depth], more)}"
-    return f"{'.'.join(path)}: unknown key"
-
-
-def _suggest(path: list[str], more: Sequence[str] = ()) -> str:
-    """The remedy for an unknown key: the nearest known one, or all that there are."""
-    known = [*_keys_at(Config, path[:-1]), *more]
-    near = difflib.get_close_matches(path[-1], known, n=1)
-    if near:
-        return f"; did you mean {'.'.join([*path[:-1], near[0]])}?"
-    return f"; known here: {', '.join(sorted(set(known)))}" if known else ""
-
-
-def _keys_at(part: object, path: list[str]) -> list[str]:
-    models = [arg for arg in (part, *_walk_args(part)) if isinstance(arg, type) and issubclass(arg, BaseModel)]
-    if not path:
-        return [field.alias or name for model in models for name, field in model.model_fields.items()]
-    found = (model.model_fields[path[0]] for model in models if path[0] in model.model_fields)
-    return [key for field in found for key in _keys_at(field.annotation, path[1:])]
-
-
-def _walk_args(annotation: object) -> Iterator[object]:
-    for arg in get_args(annotation):
-        yield arg
-        yield from _walk_args(arg)

@@ -18,6 +18,7 @@ from llmexp.convert.reading import records
 from llmexp.convert.traces import Traces
 from llmexp.convert.written import Writer
 from llmexp.errors import ConfigError, LlmexpError
+from llmexp.plain_flags import Parser
 
 TRACES = ("mooncake", "azure", "burstgpt")
 LOGS: Mapping[str, Callable[[Mapping[str, object]], Exchange]] = {
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m llmexp.convert", description=__doc__)
+    parser = Parser(prog="python -m llmexp.convert", description=__doc__)
     parser.add_argument("source", metavar="SOURCE", help="a file or a folder of files; .gz is read as it is")
     parser.add_argument(
         "--from", dest="format", required=True, choices=[*TRACES, *LOGS], help="what the source holds; see docs/logs.md"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmexp.jobs.spec import Composed
+from llmexp.jobs.spec import Composed, typed_overrides
 from llmexp.jobs.sweep import Outcome
 from llmexp.jobs.sweep import run_composed as run_jobs
 
@@ -20,4 +20,4 @@ def run_composed(task: DictConfig, hydra: DictConfig) -> Outcome:
         return run_jobs(task, hydra)
     from llmexp.jobs import tune
 
-    return tune.run(Composed(task, hydra, tuple(hydra.overrides.task)))
+    return tune.run(Composed(task, hydra, typed_overrides(hydra)))

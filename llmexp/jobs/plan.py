@@ -13,6 +13,7 @@ from llmexp.config import DEFAULT_STREAMS, Config, Model
 from llmexp.errors import ConfigError
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.spec import Spec
+from llmexp.metrics.wording import counted
 
 if TYPE_CHECKING:
     from llmexp.workload.source import Source
@@ -274,11 +275,11 @@ def one_line(expected: Estimate, todo: int, directory: Path) -> str:
     have = len(expected.jobs) - todo
     skipped = f", {have} already there" if have else ""
     requests = sum(job.requests for job in expected.jobs)
-    return f"{todo} jobs{skipped}, {requests:,} requests, about {_usd(expected)} → {directory}"
+    return f"{counted(todo, 'job')}{skipped}, {counted(requests, 'request')}, about {_usd(expected)} → {directory}"
 
 
 def _usd(expected: Estimate) -> str:
-    unknown = f" + {len(expected.unpriced)} jobs without a known price" if expected.unpriced else ""
+    unknown = f" + {counted(len(expected.unpriced), 'job')} without a known price" if expected.unpriced else ""
     return f"{expected.usd:.2f} USD{unknown}"
 
 

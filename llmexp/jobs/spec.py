@@ -179,7 +179,7 @@ def _names_limit(composed: Composed) -> bool:
     from omegaconf import OmegaConf
 
     hydra = composed.hydra
-    typed = [*composed.overrides, *hydra.overrides.task, *(hydra.sweeper.get("params") or {})]
+    typed = [*composed.overrides, *typed_overrides(hydra), *(hydra.sweeper.get("params") or {})]
     if any(str(one).lstrip("+").startswith("run.max_usd") for one in typed):
         return True
     name = hydra.runtime.choices.get("experiment")
@@ -187,6 +187,15 @@ def _names_limit(composed: Composed) -> bool:
     files = [folder / "experiment" / f"{name}.yaml" for folder in sources]
     found = next((file for file in files if file.is_file()), None) if name else None
     return found is not None and OmegaConf.select(OmegaConf.load(found), "run.max_usd", default="") != ""
+
+
+def typed_overrides(hydra: DictConfig, part: str = "task") -> tuple[str, ...]:
+    """The overrides as they were typed: `${oc.env:NAME}` in one of them stays what it is."""
+    from omegaconf import OmegaConf
+
+    typed = OmegaConf.to_container(hydra.overrides, resolve=False)
+    assert isinstance(typed, dict)
+    return tuple(map(str, typed[part]))
 
 
 def refuse_credentials(composed: DictConfig) -> None:
@@ -197,9 +206,10 @@ def refuse_credentials(composed: DictConfig) -> None:
     trees = [OmegaConf.to_container(composed, resolve=False)]
     with contextlib.suppress(OmegaConfBaseException):
         trees.append(OmegaConf.to_container(_ours(composed), resolve=True))
-    overrides = [str(one) for part in ("task", "hydra") for one in composed.hydra.overrides[part]]
-    params = composed.hydra.sweeper.get("params") or {}
-    overrides += [f"{key}={value}" for key, value in params.items()]
+    overrides = [*typed_overrides(composed.hydra), *typed_overrides(composed.hydra, "hydra")]
+    params = OmegaConf.to_container(composed.hydra.sweeper, resolve=False)
+    assert isinstance(params, dict)
+    overrides += [f"{key}={value}" for key, value in (params.get("params") or {}).items()]
     found: dict[str, None] = {}
     for tree in trees:
         assert isinstance(tree, dict)

@@ -52,7 +52,7 @@ class Outcome:
 
 def run_composed(task: DictConfig, hydra: DictConfig) -> Outcome:
     """A command without `-m`: one job, or a sweep of its repeats."""
-    composed = Composed(task, hydra, tuple(hydra.overrides.task))
+    composed = Composed(task, hydra, jobs.typed_overrides(hydra))
     with _owned(lock.claim(Path(str(hydra.runtime.output_dir)))) as folder:
         found = _checked([composed])
         if found[0].config.dry_run:

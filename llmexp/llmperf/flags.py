@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from llmexp.errors import ConfigError
 from llmexp.json_types import branch, number
+from llmexp.plain_flags import Parser
 
 APIS = ("openai", "anthropic", "litellm", "sagemaker", "vertexai")
 OPENAI_BASE_URL = "https://api.openai.com/v1"
@@ -69,9 +70,7 @@ AWS = ("bedrock", "sagemaker", "sagemaker_chat")
 
 def benchmark_parser() -> argparse.ArgumentParser:
     """The flags of token_benchmark_ray.py."""
-    parser = argparse.ArgumentParser(
-        description="Measure a model's token throughput and latency, with LLMPerf's flags."
-    )
+    parser = Parser(description="Measure a model's token throughput and latency, with LLMPerf's flags.")
     parser.add_argument("--model", required=True, help="the model, as the API takes it")
     parser.add_argument("--mean-input-tokens", type=int, default=550, help="mean prompt length (default: %(default)s)")
     parser.add_argument("--stddev-input-tokens", type=int, default=150, help="its spread (default: %(default)s)")
@@ -88,9 +87,7 @@ def benchmark_parser() -> argparse.ArgumentParser:
 
 def correctness_parser() -> argparse.ArgumentParser:
     """The flags of llm_correctness.py."""
-    parser = argparse.ArgumentParser(
-        description="Ask a model for numbers in digits and check them, with LLMPerf's flags."
-    )
+    parser = Parser(description="Ask a model for numbers in digits and check them, with LLMPerf's flags.")
     parser.add_argument("--model", required=True, help="the model, as the API takes it")
     _shared(parser, max_requests=50)
     return parser

@@ -57,6 +57,11 @@ def percent_range(low: float, high: float) -> str:
     return f"{first}{'–' if low >= 0 else ' to '}{second} %" if first != second else f"{first} %"
 
 
+def counted(number: int, word: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def capacity_headline(capacity: Tree) -> str:
     """`2.71 requests/s (between 2.58 and 2.83)`, or what was found instead."""
     unit, of = text(capacity, "unit"), text(capacity, "of")

@@ -13,7 +13,7 @@ from llmexp.compare.rows import columns, remarks, verdict_text
 from llmexp.compare.service import Capacity, Service
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.catalogue import Metric
-from llmexp.metrics.wording import digits
+from llmexp.metrics.wording import counted, digits
 from llmexp.report import answers, plots, turns
 from llmexp.report.figures import Plot, drawing
 from llmexp.report.page import render
@@ -113,6 +113,7 @@ def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], dir
         right_margin=digits(100 * (compared.rights or compared.load_effects)[0].margin, 2) if graded else "",
         right_plots=next((drawn for title, _, drawn in sections if title == "right"), []),
         wrong=list(_wrong(compared)),
+        decided=any(contrast.call not in ("withheld", "refused") for contrast in compared.verdicts),
         within=any(contrast.gap.basis == "within" for contrast in compared.verdicts),
         forest=next((drawn for title, _, drawn in sections if title == "verdicts"), []),
         sections=[section for section in sections if section[0] not in ("verdicts", "right")],
@@ -153,11 +154,7 @@ def _counts(compared: Comparison) -> str:
     """`2 stacks, 3 loads, 18 runs`."""
     grid = compared.grid
     runs = sum(map(len, grid.runs.values()))
-    return ", ".join([_count(len(grid.stacks), "stack"), _count(len(grid.cells), "load"), _count(runs, "run")])
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
+    return ", ".join([counted(len(grid.stacks), "stack"), counted(len(grid.cells), "load"), counted(runs, "run")])
 
 
 def _measured(compared: Comparison) -> str:

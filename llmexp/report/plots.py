@@ -90,8 +90,8 @@ def _intervals(axes: Axes, rows: Sequence[Contrast], places: Sequence[float]) ->
 
 
 def _turned(contrast: Contrast) -> bool:
-    """Whether the words begin with the reference, because it won: the drawing then does so too."""
-    return contrast.better == contrast.reference
+    """Whether the words begin with the reference, because it is ahead: the drawing then does so too."""
+    return contrast.ahead == contrast.reference
 
 
 def _drawn(contrast: Contrast) -> tuple[float, float, float]:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from llmexp.json_types import Tree, branch, items, number, text
 from llmexp.metrics.validity import ClientFacts, Validity, judge
+from llmexp.metrics.wording import counted
 from llmexp.records import REMARKS
 from llmexp.results.environment import environment as here
 from llmexp.results.files import strict
@@ -76,8 +77,9 @@ def remarks(metrics: Tree, notes: Tree, server: Tree, status: Status = "finished
     found += [f"{said}." for said in items(notes, "workload")]
     if (why := text(notes, "requests", "why")) and not text(notes, "ended_early"):
         found.append(f"Fewer requests were sent than asked for: {why}.")
-    for name, rows in branch(notes, "streams").items():
-        found.append(f"{rows} answer{'' if rows == 1 else 's'}: {REMARKS.get(name, name)}.")
+    for name in branch(notes, "streams"):
+        rows = int(number(notes, "streams", name) or 0)
+        found.append(f"{counted(rows, 'answer')}: {REMARKS.get(name, name)}.")
     length = branch(notes, "output_length")
     if length and not length.get("held"):
         found.append(_other_lengths(length))

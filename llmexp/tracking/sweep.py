@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llmexp.errors import ResultError
 from llmexp.json_types import branch, items, number, text
+from llmexp.metrics.wording import counted
 from llmexp.results.files import RESULT
 from llmexp.results.run import REPLACED, Run
 from llmexp.tracking.job import OVER_LOAD, epoch_ms, params_of
@@ -113,7 +114,8 @@ def tally(directory: Path) -> str:
 def _tally(statuses: Sequence[str]) -> str:
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
     said = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none recorded"
-    return f"A sweep of {len(statuses)} jobs: {said}. What can be compared is in the artifact `comparison.html`."
+    jobs = counted(len(statuses), "job")
+    return f"A sweep of {jobs}: {said}. What can be compared is in the artifact `comparison.html`."
 
 
 # --- what a comparison left beside the jobs --------------------------------------------------------------------------

@@ -1,0 +1,39 @@
+"""Command lines of plain flags, for all doors but the first: `--version`, and one line for what is mistyped."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
+
+from llmexp.errors import WRONG
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser that says what is wrong in one line, with the nearest flag."""
+
+    def __init__(self, *, prog: str | None = None, description: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(prog=prog, description=description, epilog=epilog)
+        version = f"llmexp {metadata.version('llmexp')}"
+        self.add_argument("--version", action="version", version=version, help="print the version and end")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """As argparse does, but an unknown flag is told before what is missing: it may be the same."""
+        words = list(sys.argv[1:] if args is None else args)
+        flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+        for word in words[: words.index("--")] if "--" in words else words:
+            name = word.partition("=")[0]
+            if name.startswith("--") and not any(flag.startswith(name) for flag in flags):
+                near = difflib.get_close_matches(name, flags, n=1)
+                remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(flags))}"
+                self.error(f"{name}: unknown flag; {remedy}")
+        return super().parse_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr, exit status 2."""
+        self.exit(WRONG, f"{message.removeprefix('argument ')} (see {self.prog} --help)\n")

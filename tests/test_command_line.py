@@ -1,0 +1,148 @@
+"""What is mistyped on a command line is answered in our own words, by every door, without a job."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmexp import __version__, command_line
+from llmexp.composition import compose_all, conf_dir, opened
+from llmexp.config import load
+from llmexp.errors import ConfigError
+from llmexp.jobs.spec import specs
+
+DOORS = (
+    "calibrate.__main__",
+    "compare.__main__",
+    "convert.__main__",
+    "llmperf.flags:correctness_parser",
+    "llmperf.flags:benchmark_parser",
+    "regrade",
+    "relog",
+    "simulate",
+    "ui",
+)
+
+
+def said(*arguments: str) -> str:
+    """What the command answers: its flags arranged, its configuration composed, its jobs checked."""
+    before = list(command_line.own_folders)
+    try:
+        words = [word for word in command_line.arranged(arguments) if not word.startswith("-")]
+        with opened(None):
+            specs(compose_all(words))
+    except ConfigError as error:
+        return str(error)
+    except Exception as error:
+        return command_line.explain(error, arguments, conf_dir()) or f"not explained: {error!r}"
+    finally:
+        command_line.own_folders[:] = before
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("argument", "answer"),
+    [
+        ("max_requests=4", "max_requests: unknown key; did you mean run.max_requests?"),
+        ("timeout=4", "timeout: unknown key; did you mean run.timeout_s?"),
+        ("base_url=http://a", "base_url: unknown key; did you mean model.base_url?"),
+        ("rate=4", "rate: unknown key; did you mean load.rate?"),
+        ("workload.max_requests=4", "workload.max_requests: unknown key; did you mean run.max_requests?"),
+        ("run.concurrency=4", "run.concurrency: unknown key; did you mean concurrency?"),
+        ("temperature=0", "temperature: unknown key; did you mean model.params.temperature?"),
+        ("model.top_p=1", "model.top_p: unknown key; did you mean model.params.top_p?"),
+        ("slo.ttft_s.p95=1", "slo.ttft_s.p95: unknown key; slo.ttft_s is a value and has no keys"),
+        ("~run.sed", "run.sed: unknown key; did you mean run.seed?"),
+        ("hydra.foo=1", "hydra.foo: Hydra has no such key; --cfg hydra shows those it has"),
+        ("hydra.mode=X", "hydra.mode: Invalid value 'X', expected one of [RUN, MULTIRUN]"),
+        ("+model=sonnet", "+model=sonnet: an option of model is chosen already; write model=sonnet"),
+        ("model=sonet", "model=sonet: no such option; did you mean model=sonnet? Known: azure, "),
+        ("=4", "=4: is no override; write key=value"),
+        ("model.=4", "model.=4: 'model.' is no key; write key=value"),
+        ("concurrency=[1,2]", "must be a whole number, got [1, 2]; several values make a sweep: -m concurrency=1,2"),
+        ("load.rate=${nothing}", "load.rate: Interpolation key 'nothing' not found"),
+        ("model.name=${oc.env:LLMEXP_NOT_SET}", "model.name: environment variable LLMEXP_NOT_SET is not set"),
+    ],
+)
+def test_a_mistyped_override_is_answered_with_what_was_meant(argument: str, answer: str) -> None:
+    assert answer in said(argument)
+    assert "\n" not in said(argument)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--max_requests", "4"], "--max_requests: unknown flag; did you mean run.max_requests=4? Keys are set as"),
+        (["--max-requests=4"], "did you mean run.max_requests=4?"),
+        (["--dryrun"], "did you mean dry_run=true?"),
+        (["--model", "sonnet"], "did you mean model=sonnet?"),
+        (["--multi", "concurrency=1,2"], "did you mean --multirun?"),
+        (["-x"], "-x: unknown flag; keys are set as key=value"),
+        (["--cfg", "jobs"], "--cfg: must be one of job, hydra, all, got 'jobs'"),
+        (["--cfg"], "--cfg: needs a value"),
+        (["--info", "default"], "--info: must be one of all, config, defaults"),
+        (["--config-dir"], "--config-dir: name a directory"),
+        (["-sc"], "-sc: write -sc install=bash"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_flag_is_answered_with_what_was_meant(arguments: list[str], answer: str) -> None:
+    assert answer in said(*arguments)
+
+
+def test_a_reference_in_an_override_is_kept_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMEXP_MODEL", "ours")
+    typed = [
+        "model=simulated",
+        "model.name=${oc.env:LLMEXP_MODEL}",
+        "run.warmup_requests=${concurrency}",
+        "concurrency=3",
+    ]
+    with opened(None):
+        (spec,) = specs(compose_all(typed))
+    assert (spec.config.model.name, spec.config.run.warmup_requests) == ("ours", 3)
+    assert "LLMEXP_MODEL" in spec.overrides[1]
+    assert "ours" not in spec.overrides[1]
+    assert load(spec.tree) == spec.config
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_says_its_version_and_names_the_flag_that_was_meant(
+    door: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, _, parser = door.partition(":")
+    module = importlib.import_module(f"llmexp.{name}")
+    for word, status in (("--version", 0), ("--help", 0), ("--vesion", 2), ("--nothing-of-this-kind", 2)):
+        monkeypatch.setattr(sys, "argv", [door, word])
+        with pytest.raises(SystemExit) as end:
+            getattr(module, parser)().parse_args() if parser else module.main()
+        told = capsys.readouterr()
+        assert end.value.code == status
+        if word == "--version":
+            assert told.out == f"llmexp {__version__}\n"
+        elif word == "--help":
+            assert "--version" in told.out
+        else:
+            (line,) = told.err.splitlines()
+            assert line.startswith(
+                f"{word}: unknown flag; {'did you mean --version?' if word == '--vesion' else 'known: -'}"
+            )
+
+
+def test_a_flag_may_be_shortened_as_argparse_allows(tmp_path: Path) -> None:
+    from llmexp.compare.__main__ import parser
+
+    assert parser().parse_args(["a", "--marg", "0.1", f"--outp={tmp_path}"]).margin == 0.1
+
+
+def test_a_reference_that_leads_nowhere_ends_the_command_with_2_and_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "llmexp", "model=simulated", "model.name=${oc.env:LLMEXP_NOT_SET}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("model.name: environment variable LLMEXP_NOT_SET is not set")
+    assert not list(tmp_path.iterdir())
