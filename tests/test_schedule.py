@@ -148,6 +148,9 @@ def test_a_parquet_trace_may_hold_real_times(tmp_path: Any) -> None:
     [
         ("t.txt", "1\nsoon\n", "row 2 .* holds 'soon'"),
         ("t.txt", "2\n1\n", "row 2 .* goes back"),
+        ("t.txt", "0.5\n1e300\n", "row 2 .* holds '1e300', which is no time"),
+        ("t.jsonl", '{"timestamp": 0.5}\n{"timestamp": true}\n', "row 2 .* holds 'True', which is no time"),
+        ("t.jsonl", '{"timestamp": 0.5}\n{"timestamp": NaN}\n', "row 2 .* has no timestamp"),
         ("t.txt", "", "holds no times"),
         ("t.csv", "when\n1\n", "row 1 .* has no timestamp"),
         ("t.xlsx", "1\n", r"must end in one of \.jsonl"),
@@ -185,6 +188,8 @@ UNITS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "named": ([{"arrival_time_ms": at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
     "named ns": ([{"ts_ns": at * 10**6, "prompt": "x"} for at in (200, 700, 3200)], "nanoseconds"),
     "epoch": ([{"timestamp": 1.7e12 + at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
+    "named in brackets": ([{"Timestamp [ms]": at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
+    "fractions beside hashes": ([{"timestamp": at / 1000, **LENGTHS, "hash_ids": [1]} for at in (200, 700, 3200)], ""),
     "whole, with fractions": ([{"timestamp": at, "prompt": "x"} for at in (0.0, 0.5, 3.0)], ""),
     "fractions": ([{"timestamp": at / 1000, "prompt": "x"} for at in (200, 700, 3200)], ""),
 }
@@ -206,6 +211,13 @@ def test_a_unit_that_nothing_shows_is_asked_for(tmp_path: Path) -> None:
         times(load(kind="replay", file=file))
     assert times(load(kind="replay", file=file, time_unit="ms")) == pytest.approx([0, 0.5, 3.0])
     assert times(load(kind="replay", file=file, time_unit="s"), timeout_s=600) == [0, 500]
+
+
+def test_whole_numbers_that_are_near_are_seconds_and_that_is_told(tmp_path: Path) -> None:
+    spec = load(kind="replay", file=trace(tmp_path, "t.jsonl", [{"timestamp": at, "prompt": "x"} for at in (0, 2, 5)]))
+    assert times(spec) == [0, 2, 5]
+    [said] = notes(spec, timeout_s=60, max_requests=None)
+    assert said == "load.file: times read as seconds (whole numbers without a unit; load.time_unit may say another)"
 
 
 def test_failed_rows_of_a_trace_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -240,6 +242,20 @@ LAYOUTS: dict[str, tuple[object, list[tuple[str, str]], str | None]] = {
         [("user", "Weather?")],
         'look_up{"city": "Rome"}',
     ),
+    "gemini": (
+        {"contents": [{"role": "user", "parts": [{"text": "Why?"}]}, {"role": "model", "parts": [{"text": "So."}]}]},
+        [("user", "Why?")],
+        "So.",
+    ),
+    "bedrock": (
+        {"system": [{"text": "Be brief."}], "messages": [{"role": "user", "content": [{"text": "Why?"}]}]},
+        [("system", "Be brief."), ("user", "Why?")],
+        None,
+    ),
+    "messages in a text": ({"prompt": '[{"role": "user", "content": "Why?"}]'}, [("user", "Why?")], None),
+    "a viewer's row": ({"row_idx": 0, "row": {"prompt": "Why?"}}, [("user", "Why?")], None),
+    "content under value": ({"messages": [{"role": "human", "value": "Why?"}]}, [("user", "Why?")], None),
+    "text beside its ids": ({"prompt": "Why?", "prompt_token_ids": [5, 6, 7]}, [("user", "Why?")], None),
     "sharegpt with tools": (
         {
             "conversations": [
@@ -267,12 +283,16 @@ def test_a_layout_is_read_whole(tmp_path: Path, name: str) -> None:
     assert [tool.name for tool in request.tools] == (["look_up"] if name == "a call of a tool" else [])
 
 
-@pytest.mark.parametrize("row", [{"prompt": [5, 6, 7]}, {"prompt_token_ids": [5, 6, 7]}, [5, 6, 7]])
+@pytest.mark.parametrize(
+    "row", [{"prompt": [5, 6, 7]}, {"prompt": [[5, 6, 7]]}, {"prompt_token_ids": [5, 6, 7]}, [5, 6, 7]]
+)
 def test_token_ids_stand_for_their_number(tmp_path: Path, row: object) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({"input_tokens": 90, "max_tokens": 4}) + "\n" + json.dumps(row))
     made = source(str(tmp_path / "rows.jsonl"), output_tokens={"mean": 4, "dist": "fixed"})
     assert (made.size, made.request(0).input_tokens) == (2, 90)
     assert made.context_tokens() >= 94
+    [note] = made.notes()
+    assert note.startswith("workload.file: 1 of 2 rows are token ids; text of as many tokens is sent in their place")
 
 
 @pytest.mark.parametrize(
@@ -282,6 +302,10 @@ def test_token_ids_stand_for_their_number(tmp_path: Path, row: object) -> None:
         ({"input_length": 472, "output_length": 0}, "the request failed"),
         ({"conversations": [{"from": "gpt", "value": "Hello."}, {"from": "human", "value": "Hi."}]}, "does not begin"),
         ({"messages": [{"role": "user", "content": None}], "max_tokens": 3}, "message of the user has no content"),
+        ({"messages": [{"role": "user", "content": math.nan}], "max_tokens": 3}, "message of the user has no content"),
+        ({"messages": [{"role": "system", "content": []}], "max_tokens": 3}, "message of the system has no content"),
+        ({"messages": [], "max_tokens": 3}, "the chat holds no message"),
+        ({"conversations": []}, "the chat holds no message"),
     ],
 )
 def test_a_row_that_cannot_be_sent_is_left_out_counted_and_named(
@@ -306,7 +330,21 @@ def test_turns_that_are_not_sent_are_told(tmp_path: Path) -> None:
         ("r.jsonl", '{"prompt": "a"}\n\n{"prompt": b}\n', r"row 2 \(line 3\), column 12: Expecting value"),
         ("r.jsonl", '{"prompt": "a", "max_tokens": "nan"}\n', "row 1 .* column 'max_tokens' holds 'nan'"),
         ("r.jsonl", '{"prompt": "a", "max_tokens": -3}\n', "row 1 .* column 'max_tokens' holds '-3'"),
+        ("r.jsonl", '{"prompt": "a", "max_tokens": 1e400}\n', "row 1 .* column 'max_tokens' holds 'inf'"),
+        ("r.jsonl", f'{{"prompt": "a", "max_tokens": 1{"0" * 400}}}\n', "row 1 .* column 'max_tokens' holds '1000"),
+        ("r.jsonl", '{"prompt": "a", "max_tokens": true}\n', "row 1 .* column 'max_tokens' holds 'True'"),
+        ("r.jsonl", '{"prompt": true}\n', "row 1 .* a text was expected, not true or false"),
+        ("r.jsonl", '{"prompt": {"a": 1}}\n', "row 1 .* message 1 says not who speaks"),
+        ("r.jsonl", '{"prompt": null}\n', "row 1 .* it has neither a prompt"),
+        ("r.jsonl", '{"prompt": ["a", "b"]}\n', "row 1 .* a list of 2 values is neither"),
+        ("r.jsonl", '{"instruction": ["a"]}\n', "row 1 .* a text was expected, not a list"),
+        ("r.jsonl", '{"messages": [{"role": "user", "content": false}]}\n', "row 1 .* not true or false"),
+        ("r.jsonl", '{"prompt": "a", "tools": {"b": 1}}\n', "row 1 .* tools must be a list"),
+        ("r.jsonl", '{"prompt": "a",}\n', "row 1, column 16"),
         ("r.jsonl", "5\n", "row 1 .* it is a number, not an object"),
+        ("r.jsonl", "[\n]\n{}\n", "row 1, column 1: Expecting value"),
+        ("r.json", '{"prompt": "a"}', "the outermost value must be a list, or an object with one under data"),
+        ("r.csv", "prompt,prompt\na,b\n", "two columns are named 'prompt'"),
         ("r.jsonl", '[["a"]]\n', "row 1 .* neither messages nor token ids"),
         ("r.jsonl", "[" * 5000, "nested too deeply"),
         ("r.csv", "prompt,max_tokens\nWhy?,nan\n", r"row 1 \(line 2\) .* column 'max_tokens' holds 'nan'"),
@@ -319,6 +357,35 @@ def test_a_fault_is_named_with_row_and_column(tmp_path: Path, name: str, content
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match=rf"workload\.file: .*{message}"):
         source(str(tmp_path / name), output_tokens={"mean": 5, "dist": "fixed"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.jsonl", '[\n{"prompt": "Why?",\n "max_tokens": 5}\n]'),
+        ("r.json", '{"prompt": "Why?", "max_tokens": 5}\n\n{"prompt": "So?", "max_tokens": 5}\n'),
+        ("r.json", '{"version": 1, "data": [{"prompt": "Why?", "max_tokens": 5}]}'),
+        ("r.json", '\ufeff[{"prompt": "Why?", "max_tokens": 5}]'),
+        ("r.jsonl", '\ufeff{"prompt": "Why?", "max_tokens": 5}\r\n\r\n'),
+        ("r.jsonl", '{"prompt": "no", "max_tokens": 1, "prompt": "Why?", "max_tokens": 5}'),
+        ("r.csv", "\ufeffprompt;max_tokens\r\nWhy?;5\r\n"),
+        ("r.csv", 'prompt\tmax_tokens\n"Why?"\t5\n'),
+        ("r.csv", ',prompt,max_tokens\n0,"Why?",5.0\n'),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_forms_that_files_have(tmp_path: Path, name: str, content: str, packed: bool) -> None:
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    request = source(str(path)).request(0)
+    assert (behind_nonce(request, 0), request.max_tokens) == ("Why?", 5)
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-9], b"\x1f\x8bnot packed"])
+def test_a_damaged_packed_file_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "r.jsonl.gz").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"workload\.file: cannot be read, got '.*r\.jsonl\.gz' \(.+\)"):
+        source(str(tmp_path / "r.jsonl.gz"))
 
 
 def test_a_file_in_another_encoding_is_told(tmp_path: Path) -> None:

@@ -38,6 +38,10 @@ _NAMES = (
     "requesttime",
     "starttime",
     "createdat",
+    "relativetime",
+    "relativetimestamp",
+    "arrival",
+    "offset",
     "ts",
 )
 _PLAIN = ("", ".txt", ".log")
@@ -63,6 +67,7 @@ _DATES = (("ns", 1e17), ("us", 1e14), ("ms", 1e11), ("s", 1e9))
 """Numbers so large are dates since 1970 in this unit."""
 _LOOKED_AT = 1000
 _NAMED = 3
+_LATEST_S = 1e11
 _SUSPICIOUS_GAP = 20
 """Whole numbers so far apart on average are hardly seconds."""
 
@@ -179,7 +184,7 @@ def _unit_of(load: Load, head: list[Entry]) -> _Unit:
             f"load.time_unit: must be given for '{load.file}': its times are whole numbers, {apart:,.0f} apart on "
             "average; set load.time_unit=s or load.time_unit=ms"
         )
-    return _Unit("s", "")
+    return _Unit("s", "whole numbers without a unit; load.time_unit may say another" if apart else "")
 
 
 def _is_fraction(written: object) -> bool:
@@ -201,12 +206,12 @@ def _seconds(path: str, where: str, written: object, per_second: float) -> float
     if isinstance(written, datetime):
         return _aware(written)
     number = _number(written)
-    if number is not None:
+    if number is not None and abs(number / per_second) < _LATEST_S:
         return number / per_second
     try:
         return _aware(datetime.fromisoformat(str(written)))
     except ValueError:
-        what = "has no timestamp" if written is None else f"holds '{written}', which is no time"
+        what = "has no timestamp" if written is None else f"holds '{str(written)[:60]}', which is no time"
         raise ConfigError(
             f"{_KEY}: {where} of '{path}' {what}; seconds, or dates such as 2026-01-31 12:00:00.5, in a column "
             f"'timestamp'"

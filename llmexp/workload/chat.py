@@ -94,7 +94,7 @@ def _part(part: object, folder: Path) -> Part:
         return Text(part)
     if not isinstance(part, Mapping):
         raise ValueError(f"a part must be an object, got {_short(part)}")  # noqa: TRY004
-    kind = str(part.get("type"))
+    kind = str(part.get("type", "text" if "text" in part else None))  # Bedrock's and Gemini's parts name no type
     key = _TEXT_KEYS.get(kind)
     if key is not None and isinstance(part.get(key), str):
         return Text(part[key])

@@ -141,8 +141,14 @@ class FromFile(Alone):
         return self._by_length.declared_cache_share() if first.input_tokens is not None else 0.0
 
     def notes(self) -> list[str]:
-        """Rows that were left out, and turns that stand in the file and are not sent."""
+        """Rows that were left out, token ids, and turns that stand in the file and are not sent."""
         found, rows = list(self._rows.notes()), self._rows.sample()
+        ids = sum(row.is_ids for row in rows)
+        if ids:
+            found.append(
+                f"workload.file: {ids} of {len(rows)} rows are token ids; text of as many tokens is sent in their "
+                "place, for ids belong to one tokenizer and leave no room for the nonce"
+            )
         longer = sum(len(row.turns) > 1 for row in rows)
         if longer:
             found.append(

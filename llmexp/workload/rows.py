@@ -6,17 +6,17 @@ A row is known by the names of its columns, whatever their case, spaces and unde
 | --- | --- | --- |
 | prompt | prompt, question, input, inputs, query, problem, ctx, goal, sentence, text | one user message; a list of messages is a chat |
 | instruction | instruction, with input or context (Alpaca, Dolly) | one user message of both |
-| messages | messages, conversations, conversation; a row that is itself a list of messages | a chat: OpenAI's or ShareGPT's |
+| messages | messages, conversations, conversation, contents; a row that is itself a list of messages | a chat: OpenAI's, ShareGPT's, Gemini's |
 | turns | turns (MT-bench) | what the user says, turn by turn |
 | system | system, system_prompt (OpenOrca) | the system message |
 | tools | tools, functions | what the model may call |
 | answer | output, response, completion | the file's own answer, whose length may serve as a budget |
 | budget | output_tokens, max_tokens, completion_tokens, output_length, GeneratedTokens, Response tokens | the limit |
 | length | input_tokens, prompt_tokens, input_length, ContextTokens, Request tokens | a length to make text for |
-| token ids | prompt or prompt_token_ids as whole numbers | their number is the length |
+| token ids | prompt or prompt_token_ids as whole numbers | their number is the length; a text beside them counts first |
 
-The `body` of OpenAI's batch rows is read as a row. A row that only has lengths, such as one of a trace, gets text of that
-length.
+The `body` of OpenAI's batch rows is read as a row, as is the `row` of a dataset viewer's. A row that only has lengths,
+such as one of a trace, gets text of that length.
 
 A row that is of none of these, or holds another kind of value, is an error that names it: the file is not what it was
 taken for. A good row that cannot be sent (a chat that does not begin with the user, a failed request of a trace, half a
@@ -28,20 +28,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 
 from llmexp.errors import ConfigError
 from llmexp.workload.chat import ROLES, message_of, tools_of
 from llmexp.workload.expected import expected_of, question_of
 from llmexp.workload.request import Message, Tool, texts_of
-from llmexp.workload.tables import column, entries, normal
+from llmexp.workload.tables import column, entries, is_empty, normal
 
 __all__ = ["Row", "Rows", "Unusable", "column", "is_usable", "normal", "read_rows", "row_of"]
 
 _PROMPT = ("prompt", "question", "input", "inputs", "query", "problem", "ctx", "goal", "sentence", "text")
 _INSTRUCTION, _ABOUT = ("instruction",), ("input", "context")
-_MESSAGES = ("messages", "conversations", "conversation")
+_MESSAGES = ("messages", "conversations", "conversation", "contents")
 _SYSTEM = ("system", "systemprompt", "systemmessage")
 _REPLY = ("output", "response", "completion", "reply")
 _OUTPUT = (
@@ -61,6 +63,7 @@ _IDS = ("prompttokenids", "tokenids", "inputids")
 _SHAREGPT = {
     "human": "user",
     "user": "user",
+    "prompter": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "bing": "assistant",
@@ -75,6 +78,7 @@ _SHAREGPT = {
     "observation": "tool",
 }
 _NAMED = 3
+_MOST_TOKENS = 2**31 - 1
 
 
 class Unusable(Exception):  # noqa: N818 -- a finding about a row, no error of the program
@@ -98,6 +102,8 @@ class Row:
     """`"nonce": "job"`: one nonce a job stands before all such rows, so that they share what they begin with."""
     later: tuple[str, ...] = ()
     """What the user says in later turns, where the file holds no answers between them."""
+    is_ids: bool = False
+    """The row holds token ids, whose number is its length."""
 
     @property
     def opening(self) -> tuple[Message, ...]:
@@ -184,7 +190,7 @@ def _row(record: object, folder: Path) -> Row:
         return _listed(record, folder)
     if not isinstance(record, Mapping):
         raise ValueError(f"it is {_kind(record)}, not an object with columns")  # noqa: TRY004 -- told like the others
-    body = record.get("body")
+    body = record.get("body", record.get("row"))
     if isinstance(body, Mapping):
         return _row(body, folder)
     answer = column(record, _REPLY)
@@ -197,8 +203,8 @@ def _row(record: object, folder: Path) -> Row:
         shares=record.get("nonce") == "job",
     )
     system = column(record, _SYSTEM)
-    if isinstance(system, str) and row.messages and not row.system:
-        row = replace(row, messages=(Message("system", system), *row.messages))
+    if system is not None and row.messages and not row.system:
+        row = replace(row, messages=(_message(0, {"role": "system", "content": system}, folder), *row.messages))
     return row
 
 
@@ -207,26 +213,26 @@ def _asked(record: Mapping[str, object], folder: Path) -> Row:
     chat = _parsed(column(record, _MESSAGES))
     if chat is not None:
         return Row(_messages(chat, folder))
-    ids = _parsed(column(record, _IDS))
-    if isinstance(ids, list):
-        return _listed(ids, folder)
     turns = _parsed(column(record, ("turns",)))
     if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
         return Row((Message("user", turns[0]),), later=tuple(turns[1:]))
     instruction = column(record, _INSTRUCTION)
     if instruction is not None:
         about = column(record, _ABOUT)
-        asked = str(instruction) if about is None else f"{instruction}\n\n{about}"
+        asked = _text(instruction) if about is None else f"{_text(instruction)}\n\n{_text(about)}"
         return Row((Message("user", asked),))
-    prompt = _stem(column(record, _PROMPT))
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+    prompt = _chat_in_text(_stem(column(record, _PROMPT)))
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
     if isinstance(prompt, list):
         return _listed(prompt, folder)
     if isinstance(prompt, Mapping):
         return Row(_messages([prompt], folder))
     if prompt is not None:
-        return Row((Message("user", question_of(record, str(prompt))),))
+        return Row((Message("user", question_of(record, _text(prompt))),))
+    ids = _parsed(column(record, _IDS))
+    if isinstance(ids, list):
+        return _listed(ids, folder)
     wanted = _count(record, _INPUT)
     if wanted is None:
         raise ValueError("it has neither a prompt, nor messages, nor input_tokens")
@@ -238,12 +244,34 @@ def _stem(prompt: object) -> object:
     return prompt.get("stem", prompt) if isinstance(prompt, Mapping) else prompt
 
 
+def _chat_in_text(prompt: object) -> object:
+    """The messages that a text holds as JSON, as cells of CSV do; any other prompt as it is."""
+    if not isinstance(prompt, str) or not prompt.lstrip().startswith("["):
+        return prompt
+    try:
+        parsed: object = json.loads(prompt)
+    except (ValueError, RecursionError):
+        return prompt
+    entries = parsed if isinstance(parsed, list) else []
+    is_chat = bool(entries) and all(isinstance(one, Mapping) and ("role" in one or "from" in one) for one in entries)
+    return entries if is_chat else prompt
+
+
+def _text(value: object) -> str:
+    """A text; a number stands for its digits, as in any table."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"a text was expected, not {_kind(value)}")
+
+
 def _listed(values: list[object], folder: Path) -> Row:
     """A list where a prompt was expected: messages or token ids."""
     if values and all(isinstance(value, Mapping) for value in values):
         return Row(_messages(values, folder))
     if values and all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        return Row(input_tokens=len(values))
+        return Row(input_tokens=len(values), is_ids=True)
     raise ValueError(f"a list of {len(values)} values is neither messages nor token ids")
 
 
@@ -259,23 +287,28 @@ def _message(at: int, entry: object, folder: Path) -> Message:
         raise ValueError(f"message {at} is {_kind(entry)}, not an object")  # noqa: TRY004
     said = dict(entry)
     if "from" in said:
-        said = {"role": said["from"], "content": said.get("value")}
-    role = str(said.get("role")).lower()
+        said = {"role": said["from"], "content": said.get("value", said.get("content"))}
+    elif "content" not in said and ("value" in said or "parts" in said):  # Gemini's messages have parts
+        said["content"] = said.get("value", said.get("parts"))
+    if said.get("role") is None:
+        raise ValueError(f"message {at} says not who speaks (role, or from)")
+    role = str(said["role"]).lower()
     if role not in _SHAREGPT:
         raise ValueError(f"role '{role}' is not one of {', '.join(dict.fromkeys((*ROLES, *_SHAREGPT)))}")
     said["role"] = _SHAREGPT[role]
     if said["role"] == "tool" and not said.get("tool_call_id"):
         said["tool_call_id"] = str(said.get("name") or "call")
-    if said["role"] in ("user", "system", "developer") and said.get("content") in (None, "", []):
+    content = said.get("content")
+    if said["role"] in ("user", "system", "developer") and (is_empty(content) or content == []):
         raise Unusable(f"a message of the {said['role']} has no content")
-    if isinstance(said.get("content"), int | float):
-        said["content"] = str(said["content"])
+    if isinstance(content, int | float):
+        said["content"] = None if is_empty(content) else _text(content)
     return message_of(said, folder)
 
 
 def _tools(record: Mapping[str, object]) -> tuple[Tool, ...]:
     listed = _parsed(column(record, ("tools", "functions")))
-    return tools_of(listed) if isinstance(listed, list) else ()
+    return () if listed is None else tools_of(listed)
 
 
 def _sendable(row: Row) -> Row:
@@ -283,6 +316,8 @@ def _sendable(row: Row) -> Row:
     if row.output_tokens == 0 or row.input_tokens == 0:
         raise Unusable("no tokens were read or written: the request failed where it was recorded")
     if not row.messages:
+        if row.input_tokens is None:
+            raise Unusable("the chat holds no message")
         return row
     if not row.opening or not any(message.role == "user" for message in row.opening):
         raise Unusable("the chat does not begin with the user")
@@ -302,11 +337,11 @@ def _count(record: Mapping[str, object], names: Sequence[str]) -> int | None:
     value = column(record, names)
     if value is None:
         return None
-    try:
-        figure = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except ValueError:
-        figure = math.nan
-    if not math.isfinite(figure) or figure < 0:
+    figure = math.nan
+    if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            figure = float(value)
+    if not 0 <= figure <= _MOST_TOKENS:
         name = next(name for name in record if normal(str(name)) in names and record[name] not in (None, ""))
         raise ValueError(f"column '{name}' holds '{value}', which is no number of tokens")
     return math.ceil(figure)
@@ -324,5 +359,7 @@ def _parsed(value: object) -> object:
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "a number"
     names = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    return names.get(type(value), type(value).__name__)

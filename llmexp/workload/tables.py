@@ -1,5 +1,8 @@
 """The rows of a file, JSONL, JSON, CSV or Parquet, each with the place where a person finds it.
 
+What is packed by gzip is unpacked. Which of the forms of JSON a file has is told by what it holds: many a `.json` holds
+lines, and some `.jsonl` an array.
+
 A file that does not parse is a `ConfigError` that names the key, the line and the column; nothing is left out or bent:
 a line of CSV with more cells than its head, a quote that is never closed and bytes that are no UTF-8 are told.
 """
@@ -7,15 +10,22 @@ a line of CSV with more cells than its head, a quote that is never closed and by
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import math
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from llmexp.errors import ConfigError
 
 _LARGEST_CELL = 2**31 - 1
+_DELIMITERS = ",;\t|"
+_GZIP = b"\x1f\x8b"
+_UNDER = ("data", "rows", "prompts", "requests", "examples", "instances", "items", "train", "test")
+"""Names under which an object keeps the rows."""
 
 
 class Entry(NamedTuple):
@@ -28,43 +38,54 @@ class Entry(NamedTuple):
 
 def entries(key: str, path: str) -> Iterator[Entry]:
     """The rows of a file, read as they are asked for."""
-    reader = _READERS.get(Path(path).suffix.lower())
+    suffix = Path(path.removesuffix(".gz")).suffix.lower()
+    reader = _READERS.get(suffix)
     if reader is None:
         raise ConfigError(f"{key}: must end in one of {', '.join(_READERS)}, got '{path}'")
     try:
         yield from reader(Path(path))
-    except OSError as error:
-        raise ConfigError(f"{key}: cannot be read, got '{path}' ({error.strerror or error})") from None
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{key}: cannot be read, got '{path}' ({why})") from None
     except UnicodeDecodeError as error:
         wrong = f"byte {error.start} of a piece is 0x{error.object[error.start]:02x}"
         raise ConfigError(f"{key}: '{path}' is not UTF-8 text ({wrong}); save it as UTF-8") from None
     except (ValueError, csv.Error, RecursionError) as error:
-        raise ConfigError(f"{key}: '{path}' does not parse as {Path(path).suffix[1:]} ({error})") from None
+        raise ConfigError(f"{key}: '{path}' does not parse as {suffix[1:]} ({error})") from None
 
 
 def column(record: Mapping[str, object], names: Iterable[str]) -> object:
     """The first column of that name that holds something; names are compared as `normal` writes them."""
     named = {normal(name): value for name, value in record.items() if isinstance(name, str)}
-    return next((named[name] for name in names if not _is_empty(named.get(name))), None)
+    return next((named[name] for name in names if not is_empty(named.get(name))), None)
 
 
-def _is_empty(value: object) -> bool:
+def is_empty(value: object) -> bool:
     """Tables write NaN for what they do not have."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def normal(name: str) -> str:
-    """A column's name in lower case, without spaces, underscores and hyphens."""
-    return "".join([letter for letter in name.lower() if letter not in " _-\ufeff"])
+    """A column's name in lower case, without spaces, underscores, hyphens and brackets."""
+    return "".join([letter for letter in name.lower() if letter not in " _-()[]\ufeff"])
 
 
 def _place(number: int, line: int) -> str:
     return f"row {number}" if number == line else f"row {number} (line {line})"
 
 
+def _open(path: Path) -> IO[str]:
+    """A file of text, packed or not."""
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    if packed:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
 def _jsonl(path: Path) -> Iterator[Entry]:
     number = 0
-    with path.open(encoding="utf-8-sig") as file:
+    with _open(path) as file:
         for at, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -72,29 +93,60 @@ def _jsonl(path: Path) -> Iterator[Entry]:
             try:
                 record: object = json.loads(line)
             except json.JSONDecodeError as error:
+                if number == 1 and (listed := _array_over_lines(path)) is not None:
+                    yield from listed
+                    return
                 raise ValueError(f"{_place(number, at)}, column {error.colno}: {error.msg}") from None
             except RecursionError:
                 raise ValueError(f"{_place(number, at)}: nested too deeply") from None
             yield Entry(_place(number, at), record)
 
 
-def _json(path: Path) -> Iterator[Entry]:
+def _array_over_lines(path: Path) -> Iterator[Entry] | None:
+    """The rows of an array that is written over several lines; None where the file holds no such thing."""
+    with _open(path) as file:
+        if file.read(1) != "[":
+            return None
     try:
-        parsed: object = json.loads(path.read_text(encoding="utf-8-sig"))
+        return iter(list(_json(path, may_be_lines=False)))
+    except ValueError:
+        return None
+
+
+def _json(path: Path, *, may_be_lines: bool = True) -> Iterator[Entry]:
+    try:
+        with _open(path) as file:
+            parsed: object = json.load(file)
     except json.JSONDecodeError as error:
+        if may_be_lines and error.msg == "Extra data" and error.lineno > 1:
+            yield from _jsonl(path)
+            return
         raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if isinstance(parsed, dict):
+        parsed = next((parsed[name] for name in _UNDER if isinstance(parsed.get(name), list)), parsed)
     if not isinstance(parsed, list):
-        raise ValueError("the outermost value must be a list")  # noqa: TRY004 -- reported like text that does not parse
+        words = f"the outermost value must be a list, or an object with one under {', '.join(_UNDER)}"
+        raise ValueError(words)  # noqa: TRY004 -- reported like text that does not parse
     for number, record in enumerate(parsed, 1):
         yield Entry(f"row {number}", record)
 
 
+def _delimiter(path: Path) -> str:
+    """What stands between the cells: a comma, unless the head holds none and another mark."""
+    with _open(path) as file:
+        head = file.readline()
+    return next((mark for mark in _DELIMITERS if mark in head), ",")
+
+
 def _csv(path: Path) -> Iterator[Entry]:
     csv.field_size_limit(_LARGEST_CELL)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+    with _open(path) as file:
+        reader = csv.DictReader(file, strict=True, delimiter=_delimiter(path))
+        twice = [name for name, count in Counter(reader.fieldnames or ()).items() if name and count > 1]
+        if twice:
+            raise ValueError(f"two columns are named '{twice[0]}'")
         began = 1
         try:
             for number, record in enumerate(reader, 1):
