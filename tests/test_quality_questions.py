@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 from support.simulated import PATHS, body, explain, simulator, text
 
-from llmexp.config import Model, Workload
+from llmexp.companion.calls import calls_of
+from llmexp.config import Model, Quality, Workload
 from llmexp.endpoints.simulator.knowledge import Knowledge
 from llmexp.endpoints.simulator.options import Options
 from llmexp.errors import ConfigError
+from llmexp.quality.build import build
+from llmexp.quality.grade import Given
 from llmexp.quality.layouts import follows
-from llmexp.workload.answers import bare_digest, key_of
+from llmexp.workload.answers import bare_digest, key_of, right_text
 from llmexp.workload.expected import expected_of, question_of
 from llmexp.workload.puzzles import Solution, arithmetic, solve
-from llmexp.workload.request import Request
+from llmexp.workload.request import Request, ToolCall
 from llmexp.workload.source import Source
 from llmexp.workload.tokens import Tokenizer, tokenizer_for
 
@@ -233,6 +236,35 @@ def test_answers_of_a_job_are_known_and_the_limit_cuts_them(tmp_path: Path) -> N
         client.send(PATHS["openai"], body("openai", 3, prompt="What for?"))
         client.read()
         assert [truth["answer"] for truth in running.truths(3)] == ["right", "right", None]
+
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOLS: dict[str, Any] = {
+    "openai": {"tools": [{"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}]},
+    "anthropic": {"tools": [{"name": "weather", "input_schema": PARAMETERS}]},
+    "bedrock": {"toolConfig": {"tools": [{"toolSpec": {"name": "weather", "inputSchema": {"json": PARAMETERS}}}]}},
+    "gemini": {"tools": [{"functionDeclarations": [{"name": "weather", "parameters": PARAMETERS}]}]},
+}
+TOOLS["sagemaker"] = TOOLS["openai"]
+
+
+def test_every_wire_carries_calls_of_tools_that_can_be_graded(tmp_path: Path) -> None:
+    wanted = {"name": "weather", "arguments": {"city": "Oslo", "days": 2}}
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps({bare_digest("Rain?"): right_text(wanted)}))
+    grader = build(Quality(kind="tool_call"))
+    for accuracy, right in ((1.0, True), (0.0, False)):
+        with simulator(tmp_path, accuracy=accuracy, answers=str(key)) as running:
+            for wire, offered in TOOLS.items():
+                client = running.client()
+                client.send(PATHS[wire], body(wire, 64, prompt="Rain?") | offered)
+                answer = explain(wire, client.read())
+                assert answer.failure is None, wire
+                calls = tuple(ToolCall("", **call) for call in calls_of(answer.events))
+                assert [call.name for call in calls] == ["weather"], wire
+                assert grader(Given("", wanted, calls)).right is right, wire
+                client.send(PATHS[wire], body(wire, 64, prompt="Rain?"))
+                assert calls_of(explain(wire, client.read()).events) == [], wire
 
 
 def test_the_busiest_moment_of_late_counts_as_the_load() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from llmexp.endpoints.simulator.agenda import Script
 
 _BROKEN = frozenset({"stalled", "cut", "reset", "garbage", "in_stream"})
+_CALLS_WHOLE = frozenset({"gemini"})
+"""Wires that send a call's arguments in one piece."""
 _FRAMED = frozenset({"bedrock", "sagemaker"})
 """Wires that HTTP always frames in chunks."""
 _GARBAGE = b'data: {"choices": [{"delta": \x00\xff\xfe<html>\n\n'
@@ -37,6 +40,8 @@ class Exchange:
         on_end: Callable[[Exchange], None],
         said: Said | None = None,
     ) -> None:
+        if said is not None:
+            call = replace(call, tool=said.tool)
         self.call, self.connection, self.index = call, connection, index
         self._options, self._received, self._on_end, self._said = options, received, on_end, said
         self.draws = Draws(options, index, call.input_tokens - call.cached_tokens)
@@ -198,16 +203,12 @@ class Exchange:
 
     def _writes(self, prelude: bytes) -> Iterator[tuple[int, bytes]]:
         """(tokens, bytes) of each write that carries tokens, up to where a failure strikes."""
-        size, many, wire, vocabulary = (
-            self._options.tokens_per_chunk,
-            self._options.shape.events_per_write,
-            self._wire,
-            words.VOCABULARY,
-        )
+        many, wire, vocabulary = self._options.shape.events_per_write, self._wire, words.VOCABULARY
         data, tokens, held, said = prelude, 0, 0, self._said is not None
         left = self._options.fail_after if self.draws.failure in _BROKEN else -1
         for kind, total in self._kinds():
             data += wire.begin(kind)
+            size = total if kind == "tool" and self.call.wire in _CALLS_WHOLE else self._options.tokens_per_chunk
             for at in range(0, total, size):
                 if not left:
                     break
@@ -215,7 +216,7 @@ class Exchange:
                 count = size if at + size <= total else total - at
                 event = wire.chunk(
                     self._piece(at, count)
-                    if said and kind == "answer"
+                    if said and kind != "reasoning"
                     else words.text((self.index + at) % vocabulary, count)
                 )
                 data = data + event if data else event
@@ -235,7 +236,7 @@ class Exchange:
         counts = self.counts
         parts: tuple[tuple[Kind, int], ...] = (
             ("reasoning", counts.reasoning_tokens),
-            ("answer", counts.answer_tokens),
+            ("answer" if self.call.tool is None else "tool", counts.answer_tokens),
         )
         return (part for part in parts if part[1])
 

@@ -1,7 +1,8 @@
 """What the simulator knows: the right answer to a question, and whether it gives it.
 
 It solves what `workload=arithmetic`, `lookup` and `format` ask, grades where it is asked to judge with the rubric that
-ships, and looks everything else up in the answers that a job hands it. Whether an answer is right follows from the seed
+ships, and looks everything else up in the answers that a job hands it; where such an answer is the call of a tool that
+the request offers, it calls that tool. Whether an answer is right follows from the seed
 and the whole question: a job's nonce draws it anew. At temperature 0 the nonce does not count, so that the same
 question gets the same answer whenever it is asked.
 """
@@ -28,6 +29,8 @@ FULL = 8
 """Requests in flight at which a simulator without slots is under full load."""
 MEMORY_S = 3.0
 NOTHING_SAID = "…"
+_OTHER_ARGUMENTS = '{"other": true}'
+_ARGUMENTS = ("arguments", "args", "parameters", "input")
 _RUBRIC = re.compile(r"\[Right answer\]\n(.*?)\n\n\[Answer to grade\]\n(.*?)\n\nDoes the answer", re.DOTALL)
 
 
@@ -37,7 +40,9 @@ class Said:
 
     kind: Kind
     pieces: tuple[str, ...]
-    """Its tokens."""
+    """Its tokens; of a call, those of its arguments."""
+    tool: str | None = None
+    """The tool that it calls."""
 
 
 class Knowledge:
@@ -51,14 +56,23 @@ class Knowledge:
         if options.answers is not None:
             self._answers = json.loads(Path(options.answers).read_text(encoding="utf-8"))
 
-    def says(self, question: str, in_flight: int, temperature: object) -> Said | None:
-        """What is answered to a question; None: words, as no answer is known or none is to be right."""
+    def says(
+        self, question: str, in_flight: int, temperature: object, tools: frozenset[str] = frozenset()
+    ) -> Said | None:
+        """What is answered to a question; None: words, as no answer is known or none is to be right.
+
+        An answer that calls one of `tools` is given as that call: a wrong one has other arguments.
+        """
         if self._options.accuracy is None:
             return None
         solution = self._solution(question)
         if solution is None:
             return None
         kind = self._kind(self._chance(question, temperature), self._busiest(in_flight))
+        call = call_in(solution.right, tools)
+        if call is not None and kind != "unparsed":
+            name, arguments = call
+            return Said(kind, tuple(words.pieces(arguments if kind == "right" else _OTHER_ARGUMENTS)), name)
         text = {"right": solution.right, "wrong": solution.wrong, "unparsed": NOTHING_SAID}[kind]
         return Said(kind, tuple(words.pieces(text)))
 
@@ -121,6 +135,44 @@ def _text(message: object) -> str:
         return content
     parts = content if isinstance(content, list) else ()
     return "".join(str(part.get("text") or "") for part in parts if isinstance(part, Mapping))
+
+
+def offered(body: Mapping[str, object]) -> frozenset[str]:
+    """The names of the tools that a request offers, whatever wire it speaks."""
+    config = body.get("toolConfig")
+    listed = config.get("tools") if isinstance(config, Mapping) else body.get("tools")
+    tools = listed if isinstance(listed, list) else []
+    names = [one.get("name") for tool in tools for one in _declared(tool)]
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+def _declared(tool: object) -> list[Mapping[str, object]]:
+    """A tool's declarations: one, but for Gemini's lists of them."""
+    if not isinstance(tool, Mapping):
+        return []
+    for name in ("function", "toolSpec"):
+        if isinstance(tool.get(name), Mapping):
+            return [tool[name]]
+    several = tool.get("functionDeclarations", tool.get("function_declarations"))
+    return [one for one in several if isinstance(one, Mapping)] if isinstance(several, list) else [tool]
+
+
+def call_in(text: str, tools: frozenset[str]) -> tuple[str, str] | None:
+    """(name, arguments as JSON) of a right answer that is the call of an offered tool; None where it is none."""
+    if text in tools:
+        return text, "{}"
+    try:
+        tree = json.loads(text) if tools and text.startswith("{") else None
+    except ValueError:
+        return None
+    if isinstance(tree, dict) and isinstance(several := tree.get("tool_calls"), list) and len(several) == 1:
+        tree = several[0]
+    if isinstance(tree, dict) and isinstance(tree.get("function"), dict):
+        tree = tree["function"]
+    if not isinstance(tree, dict) or tree.get("name") not in tools:
+        return None
+    arguments: object = next((tree[name] for name in _ARGUMENTS if name in tree), {})
+    return tree["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def temperature(body: Mapping[str, object]) -> object:

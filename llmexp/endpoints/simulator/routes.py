@@ -8,7 +8,7 @@ from dataclasses import replace
 from urllib.parse import unquote
 
 from llmexp.endpoints.simulator.http import Received
-from llmexp.endpoints.simulator.knowledge import asked, temperature
+from llmexp.endpoints.simulator.knowledge import asked, offered, temperature
 from llmexp.endpoints.simulator.prefixes import Prefixes
 from llmexp.endpoints.simulator.wires import BadRequest, Call, anthropic, bedrock, gemini, openai, sagemaker
 
@@ -41,7 +41,9 @@ def wire_of(path: str) -> str | None:
 def read(wire: str, received: Received, prefixes: Prefixes | None = None) -> Call:
     """What the request asks for; raises `BadRequest`. `prefixes`: the prompt cache, where there is one."""
     body = _tree(received.body)
-    call = replace(_call(wire, received.path, body), question=asked(body), temperature=temperature(body))
+    call = replace(
+        _call(wire, received.path, body), question=asked(body), temperature=temperature(body), tools=offered(body)
+    )
     if prefixes is None:
         return call
     return replace(call, cached_tokens=prefixes.cached(wire, received.body, body, call.input_tokens))

@@ -66,7 +66,7 @@ class Simulator:
             connection.reply(*routes.refusal(wire, "bad_request", str(error)))
             return
         in_flight = len(self._running) + len(self._waiting) + 1
-        said = self._knowledge.says(call.question, in_flight, call.temperature)
+        said = self._knowledge.says(call.question, in_flight, call.temperature, call.tools)
         exchange = Exchange(self.options, call, received, connection, self._index, self._ended, said)
         self._index += 1
         self._admit(exchange, wire)

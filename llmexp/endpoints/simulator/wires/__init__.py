@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -9,7 +10,7 @@ from typing import Literal, Protocol
 from llmexp.endpoints.simulator.options import Shape
 from llmexp.workload import words
 
-Kind = Literal["reasoning", "answer"]
+Kind = Literal["reasoning", "answer", "tool"]
 DEFAULT_LIMIT = 128
 """Tokens of an answer to a request that sets no limit."""
 
@@ -92,6 +93,10 @@ class Call:
     question: str = ""
     """The text of the last message."""
     temperature: object = None
+    tools: frozenset[str] = frozenset()
+    """Names of the tools that the model may call."""
+    tool: str | None = None
+    """The tool that the answer calls: its text is the call's arguments."""
 
 
 def limit_of(values: Mapping[str, object], *names: str) -> int:
@@ -104,6 +109,15 @@ def limit_of(values: Mapping[str, object], *names: str) -> int:
             raise BadRequest(f"{name}: must be a whole number of at least 1, got {value!r}")
         return value
     return DEFAULT_LIMIT
+
+
+def parsed(arguments: str) -> object:
+    """A call's arguments as an object; an empty one where a token limit cut them."""
+    try:
+        found: object = json.loads(arguments)
+    except ValueError:
+        return {}
+    return found
 
 
 def texts_of(messages: object, key: str = "content") -> list[str]:

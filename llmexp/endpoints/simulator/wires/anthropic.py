@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from llmexp.endpoints.simulator.options import Shape
-from llmexp.endpoints.simulator.wires import BadRequest, Call, Counts, Kind, chat_tokens, limit_of
+from llmexp.endpoints.simulator.wires import BadRequest, Call, Counts, Kind, chat_tokens, limit_of, parsed
 from llmexp.endpoints.simulator.wires.sse import Sse
 
 Tree = dict[str, object]
@@ -33,6 +33,7 @@ class Messages:
         self._input_tokens = call.input_tokens
         self._cached_tokens = call.cached_tokens
         self._block = -1
+        self._tool, self._call_id = call.tool, f"toolu_{number:08x}"
         self._before = self._after = b""
 
     def _event(self, name: str, tree: Tree) -> bytes:
@@ -58,14 +59,22 @@ class Messages:
     def begin(self, kind: Kind) -> bytes:
         stop = self._stop_block()
         self._block += 1
-        if kind == "answer":
-            block, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": "@"}
-        else:
-            block, delta = {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "@"}
+        block, delta = self._kinds(kind)
         start = self._event("content_block_start", {"index": self._block, "content_block": block})
         cut = self._event("content_block_delta", {"index": self._block, "delta": delta}).split(b"@")
         self._before, self._after = cut
         return stop + start + (self._event("ping", {}) if self._block == 0 else b"")
+
+    def _kinds(self, kind: Kind) -> tuple[Tree, Tree]:
+        """How a block of a kind begins, and goes on."""
+        if kind == "answer":
+            return {"type": "text", "text": ""}, {"type": "text_delta", "text": "@"}
+        if kind == "tool":
+            return self._called({}), {"type": "input_json_delta", "partial_json": "@"}
+        return {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "@"}
+
+    def _called(self, arguments: object) -> Tree:
+        return {"type": "tool_use", "id": self._call_id, "name": self._tool, "input": arguments}
 
     def _stop_block(self) -> bytes:
         return self._event("content_block_stop", {"index": self._block}) if self._block >= 0 else b""
@@ -75,7 +84,7 @@ class Messages:
         return event if self._sse.plain else self._sse.between() + event
 
     def closing(self, counts: Counts) -> bytes:
-        delta = {"stop_reason": _reason(counts), "stop_sequence": None}
+        delta = {"stop_reason": self._reason(counts), "stop_sequence": None}
         usage = {"output_tokens": counts.output_tokens}
         end = self._event("message_delta", {"delta": delta, "usage": usage}) + self._event("message_stop", {})
         return self._stop_block() + end
@@ -88,11 +97,12 @@ class Messages:
 
     def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
         content: list[Tree] = [{"type": "thinking", "thinking": reasoning, "signature": ""}] if reasoning else []
-        content.append({"type": "text", "text": text})
+        content.append({"type": "text", "text": text} if self._tool is None else self._called(parsed(text)))
         usage = {**self._usage(counts.input_tokens, counts.cached_tokens), "output_tokens": counts.output_tokens}
-        tree = {**self._message(), "content": content, "stop_reason": _reason(counts), "usage": usage}
+        tree = {**self._message(), "content": content, "stop_reason": self._reason(counts), "usage": usage}
         return json.dumps(tree).encode()
 
-
-def _reason(counts: Counts) -> str:
-    return "max_tokens" if counts.at_limit else "end_turn"
+    def _reason(self, counts: Counts) -> str:
+        if counts.at_limit:
+            return "max_tokens"
+        return "end_turn" if self._tool is None else "tool_use"

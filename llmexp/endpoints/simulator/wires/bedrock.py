@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from time import monotonic_ns
 
 from llmexp.endpoints.simulator.options import Shape
-from llmexp.endpoints.simulator.wires import Call, Counts, Kind, chat_tokens, limit_of
+from llmexp.endpoints.simulator.wires import Call, Counts, Kind, chat_tokens, limit_of, parsed
 from llmexp.endpoints.simulator.wires.eventstream import CONTENT_TYPE, event_headers, exception, framed
 from llmexp.json_types import branch
 
@@ -31,6 +31,7 @@ class ConverseStream:
         self._role = shape.role
         self._began_ns = monotonic_ns()
         self._block = -1
+        self._tool, self._call_id = call.tool, f"tooluse_{number:08x}"
         self._delta = event_headers("contentBlockDelta", "application/json")
         self._cut: tuple[bytes, bytes] = (b"", b"")
         self._chunks = number
@@ -45,10 +46,18 @@ class ConverseStream:
     def begin(self, kind: Kind) -> bytes:
         stop = self._stop_block()
         self._block += 1
-        delta = {"text": "@"} if kind == "answer" else {"reasoningContent": {"text": "@"}}
+        deltas: dict[str, Tree] = {
+            "answer": {"text": "@"},
+            "reasoning": {"reasoningContent": {"text": "@"}},
+            "tool": {"toolUse": {"input": "@"}},
+        }
+        delta = deltas[kind]
         before, after = _json({"contentBlockIndex": self._block, "delta": delta}).split(b"@")
         self._cut = before, after[:-1] + b',"p":"'
-        return stop
+        if kind != "tool":
+            return stop
+        start = {"toolUse": {"toolUseId": self._call_id, "name": self._tool}}
+        return stop + self._event("contentBlockStart", {"contentBlockIndex": self._block, "start": start})
 
     def _stop_block(self) -> bytes:
         return self._event("contentBlockStop", {"contentBlockIndex": self._block}) if self._block >= 0 else b""
@@ -60,7 +69,7 @@ class ConverseStream:
         return framed(self._delta, b'%b%b%b%b"}' % (self._cut[0], text, self._cut[1], padding))
 
     def closing(self, counts: Counts) -> bytes:
-        stop = self._event("messageStop", {"stopReason": _reason(counts)})
+        stop = self._event("messageStop", {"stopReason": self._reason(counts)})
         metadata = {"usage": _usage(counts), "metrics": {"latencyMs": self._latency_ms()}}
         return self._stop_block() + stop + self._event("metadata", metadata)
 
@@ -75,14 +84,22 @@ class ConverseStream:
 
     def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
         content: list[Tree] = [{"reasoningContent": {"reasoningText": {"text": reasoning}}}] if reasoning else []
-        message = {"role": "assistant", "content": [*content, {"text": text}]}
+        part: Tree = {"text": text}
+        if self._tool is not None:
+            part = {"toolUse": {"toolUseId": self._call_id, "name": self._tool, "input": parsed(text)}}
+        message = {"role": "assistant", "content": [*content, part]}
         tree: Tree = {
             "output": {"message": message},
-            "stopReason": _reason(counts),
+            "stopReason": self._reason(counts),
             "usage": _usage(counts),
             "metrics": {"latencyMs": self._latency_ms()},
         }
         return _json(tree)
+
+    def _reason(self, counts: Counts) -> str:
+        if counts.at_limit:
+            return "max_tokens"
+        return "end_turn" if self._tool is None else "tool_use"
 
 
 def _usage(counts: Counts) -> Tree:
@@ -93,10 +110,6 @@ def _usage(counts: Counts) -> Tree:
         "cacheReadInputTokens": counts.cached_tokens,
         "cacheWriteInputTokens": 0,
     }
-
-
-def _reason(counts: Counts) -> str:
-    return "max_tokens" if counts.at_limit else "end_turn"
 
 
 def _json(tree: Tree) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from llmexp.endpoints.simulator.options import Shape
-from llmexp.endpoints.simulator.wires import Call, Counts, Kind, limit_of, text_of, texts_of
+from llmexp.endpoints.simulator.wires import Call, Counts, Kind, limit_of, parsed, text_of, texts_of
 from llmexp.endpoints.simulator.wires.sse import Sse
 from llmexp.json_types import branch
 from llmexp.workload import words
@@ -33,6 +33,7 @@ class Generate:
     def __init__(self, call: Call, shape: Shape, number: int) -> None:
         self._sse = Sse(replace(shape, crlf=True))
         self._tail: Tree = {"modelVersion": call.model, "responseId": f"{number:016x}"}
+        self._tool, self._calling = call.tool, False
         self._before = self._after = b""
 
     def _cut(self, kind: str) -> tuple[bytes, bytes]:
@@ -52,11 +53,19 @@ class Generate:
         return self._sse.comment()
 
     def begin(self, kind: Kind) -> bytes:
+        self._calling = kind == "tool"
         self._before, self._after = self._cut(kind)
         return b""
 
+    def _called(self, arguments: str) -> Tree:
+        """A call comes whole, as Google sends it."""
+        return {"functionCall": {"name": self._tool, "args": parsed(arguments)}}
+
     def chunk(self, text: bytes) -> bytes:
         event = self._before + text + self._after
+        if self._calling:
+            part = self._called(json.loads(b'"' + text + b'"'))
+            event = self._event({"candidates": [self._candidate([part])], **self._tail})
         return event if self._sse.plain else self._sse.between() + event
 
     def closing(self, counts: Counts) -> bytes:
@@ -74,7 +83,8 @@ class Generate:
 
     def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
         thoughts: list[Tree] = [{"text": reasoning, "thought": True}] if reasoning else []
-        return json.dumps(self._last([*thoughts, {"text": text}], counts)).encode()
+        part: Tree = {"text": text} if self._tool is None else self._called(text)
+        return json.dumps(self._last([*thoughts, part], counts)).encode()
 
 
 def _usage(counts: Counts) -> Tree:

@@ -53,6 +53,7 @@ class Chat:
             "created": int(time.time()),
             "model": call.model,
         }
+        self._tool, self._call_id = call.tool, f"call_{number:08x}"
         self._before = self._after = b""
 
     def _cut(self, kind: str) -> tuple[bytes, bytes]:
@@ -61,8 +62,9 @@ class Chat:
         return before, after
 
     def _choice(self, kind: str, text: str) -> Tree:
-        name = "content" if kind == "answer" else "reasoning_content"
-        return {"index": 0, "delta": {name: text}, "logprobs": None, "finish_reason": None}
+        names = {"answer": "content", "reasoning": "reasoning_content"}
+        delta: Tree = {names[kind]: text} if kind in names else {"tool_calls": [{"index": 0, **_arguments(text)}]}
+        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
 
     def _last_choice(self, reason: str) -> Tree:
         return {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reason}
@@ -79,20 +81,31 @@ class Chat:
 
     def begin(self, kind: Kind) -> bytes:
         self._before, self._after = self._cut(kind)
-        return b""
+        if kind != "tool":
+            return b""
+        choice = {"index": 0, "delta": {"tool_calls": [{"index": 0, **self._called("")}]}, "finish_reason": None}
+        return self._event({**self._head, "choices": [choice]})
+
+    def _called(self, arguments: str) -> Tree:
+        return {"id": self._call_id, "type": "function", "function": {"name": self._tool, "arguments": arguments}}
 
     def chunk(self, text: bytes) -> bytes:
         event = self._before + text + self._after
         return event if self._sse.plain else self._sse.between() + event
 
     def closing(self, counts: Counts) -> bytes:
-        last: Tree = {**self._head, "choices": [self._last_choice("length" if counts.at_limit else "stop")]}
+        last: Tree = {**self._head, "choices": [self._last_choice(self._reason(counts))]}
         if self._usage == "inline":
             last["usage"] = usage(counts)
         events = self._event(last)
         if self._usage in ("end", "always"):
             events += self._event({**self._head, "choices": [], "usage": usage(counts)})
         return events if self._usage == "late" else events + self._done()
+
+    def _reason(self, counts: Counts) -> str:
+        if counts.at_limit:
+            return "length"
+        return "stop" if self._tool is None else "tool_calls"
 
     def late(self, counts: Counts) -> bytes:
         if self._usage != "late":
@@ -107,11 +120,14 @@ class Chat:
         return self._event({"error": error})
 
     def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
-        message = {"role": "assistant", "content": text} | ({"reasoning_content": reasoning} if reasoning else {})
+        message: Tree = {"role": "assistant", "content": text}
+        if self._tool is not None:
+            message |= {"content": None, "tool_calls": [self._called(text)]}
+        message |= {"reasoning_content": reasoning} if reasoning else {}
         return self._body({"index": 0, "message": message}, counts)
 
     def _body(self, choice: Tree, counts: Counts) -> bytes:
-        ended = choice | {"logprobs": None, "finish_reason": "length" if counts.at_limit else "stop"}
+        ended = choice | {"logprobs": None, "finish_reason": self._reason(counts)}
         tree = {**self._head, "object": self._object, "choices": [ended], "usage": usage(counts)}
         return json.dumps(tree).encode()
 
@@ -137,6 +153,10 @@ class Completions(Chat):
 
     def whole(self, text: str, reasoning: str, counts: Counts) -> bytes:
         return self._body({"index": 0, "text": reasoning + text}, counts)
+
+
+def _arguments(text: str) -> Tree:
+    return {"function": {"arguments": text}}
 
 
 def usage(counts: Counts) -> Tree:
