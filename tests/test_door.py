@@ -76,6 +76,29 @@ def test_a_wrong_command_exits_2_with_one_clear_message(llmexp, arguments: list[
     assert not done.stdout.strip()
 
 
+CREDENTIALS = {
+    "model.base_url": "http://user:hunter-2222@h/v1?api_key=hunter-3333",
+    "+model.params.access_token": "hunter-2222",
+    "+model.params.extra.api_key": "hunter-2222",
+    "+tracking.tags.api_key": "hunter-2222",
+    "model.metrics_url": "http://u:hunter-2222@h/metrics",
+    "tracking.uri": "postgresql://me:hunter-2222@h/db",
+    "+model.headers.X-Any": "${oc.env:S}",
+    "+model.headers.Authorization": "hunter-2222",
+}
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "concurrency=1,2"]], ids=["job", "sweep"])
+def test_a_credential_is_refused_before_a_file_is_written(llmexp, tmp_path: Path, sweep: list[str]) -> None:  # type: ignore[no-untyped-def]
+    given = [f"{key}='{value}'" for key, value in CREDENTIALS.items()]
+    done = llmexp("model=openai_compatible", "model.name=m", *given, *sweep, S="hunter-4444")
+    assert done.returncode == 2
+    for key in CREDENTIALS:
+        assert f"{key.lstrip('+')}: " in done.stderr
+    assert "hunter" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_config_that_is_no_yaml_is_named_with_its_line(llmexp, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     mine = tmp_path / "mine" / "model"
     mine.mkdir(parents=True)

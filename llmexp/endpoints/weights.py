@@ -107,10 +107,13 @@ def _fetched(package: str, file: str, sha256: str | None) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; released by the kernel when its holder dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """One process at a time; released by the kernel when its holder dies. The cache may be a folder that is shared."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 # --- the package index -----------------------------------------------------------------------------------------------

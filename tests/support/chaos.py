@@ -1,21 +1,20 @@
-"""One round of chaos: a sweep with a budget and a secret, something cruel done to it, a resume; and what must hold.
+"""One round of chaos: a sweep with a budget and a secret, something cruel done to it, resumes; and what must hold.
 
-A round is drawn from its seed alone. What must hold whatever was done:
+A round is drawn from its seed alone: the seed's kind, and the moment. What must hold whatever was done:
 
-- a job that is `finished` has as many rows as requests were asked for, each index once;
-- a job that is not finished keeps every whole batch of rows, and its result says why;
-- the resumed sweep ends with all jobs finished, and its exit status counts what stands;
-- the ledger's bills never pass the limit, over the command and its resumes;
-- the planted secret is in no file, no database and on neither stream;
-- no process of the round is left, and no folder is locked.
+- a job that is `finished` has as many rows as requests were asked for, each index once, or says why there are fewer;
+  no row was not sent, by the server's own count; a job that is not finished says why;
+- the resumed sweep ends with all jobs finished, and no command takes longer than `PATIENCE_S`;
+- the ledgers know of all that the server generated, and that is no more than the limit and what was in flight;
+- the planted secret is in no file, no database, no temporary folder and on neither stream, in no writing;
+- no process of the round is left, no folder is locked, no run in MLflow is running, nobody was shown a traceback;
+- a signal ends the command with 130.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -25,40 +24,45 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 
-from llmexp import records
+from support import chaos_checks as checks
+from support.chaos_checks import ASKED, LIMIT_USD, SECRET, WARM_UP
 
-SECRET = "sk-chaos-0123456789abcdef"
-ASKED = 24
-LIMIT_USD = 5.0
 JOBS = (1, 3)
+PATIENCE_S = 150.0
 MARK = "LLMEXP_CHAOS_ROUND"
+SUPPORT = Path(__file__).resolve().parent
 SWEEP = (
     "-m",
-    "model=simulated",
-    "model.deployment.profile.ttft.mean_s=0.05",
-    "model.deployment.profile.inter_token.mean_s=0.005",
+    "model=served",
+    "model.name=simulated",
     "model.price.usd_per_million_input_tokens=1",
     "model.price.usd_per_million_output_tokens=1000",
-    "model.headers_env.X-Gate=CHAOS_KEY",
+    "+model.headers_env.X-Gate=CHAOS_KEY",
+    "workload.output_tokens.mean=40",
+    "workload.output_tokens.stddev=5",
     f"run.max_requests={ASKED}",
-    "run.warmup_requests=2",
+    f"run.warmup_requests={WARM_UP}",
     "run.timeout_s=60",
     "run.max_error_rate=1",
-    f"run.max_usd={LIMIT_USD:g}",
     f"concurrency={','.join(map(str, JOBS))}",
-    "hydra.sweep.dir=sweep",
 )
-ROLES = {
-    "driver": lambda line: "-m llmexp " in line,
-    "worker": lambda line: line.startswith("ray::Worker"),
-    "companion": lambda line: line.startswith("ray::Companion"),
-    "raylet": lambda line: "/raylet/raylet " in line or line.startswith("raylet"),
-    "gcs": lambda line: "gcs_server" in line,
-    "endpoint": lambda line: "llmexp.endpoints.simulator" in line,
+SERVER = "{python} -m llmexp.simulate --port {{port}} --ttft 0.05 --inter-token 0.005 --truth {truth}"
+
+
+def _starts(*words: str) -> Callable[[list[str]], bool]:
+    return lambda line: line[1 : 1 + len(words)] == list(words)
+
+
+ROLES: dict[str, Callable[[list[str]], bool]] = {
+    "driver": _starts("-m", "llmexp"),
+    "endpoint": lambda line: line[1:3] == ["-m", "llmexp.simulate"] or "hostile_server" in "".join(line[1:2]),
+    "keeper": _starts("-m", "llmexp.endpoints.keeper"),
+    "worker": lambda line: line[0].startswith("ray::Worker"),
+    "companion": lambda line: line[0].startswith("ray::Companion"),
+    "raylet": lambda line: line[0].endswith("raylet"),
+    "gcs_server": lambda line: line[0].endswith("gcs_server"),
 }
-FAILURES = ("server", "hung", "cut", "reset", "garbage", "in_stream", "empty", "throttled")
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Round:
     """What was done, and what came of it."""
 
     seed: int
+    kind: str = ""
     cruelty: str = ""
     seconds: float = 0.0
     statuses: list[int] = field(default_factory=list)
@@ -74,122 +79,165 @@ class Round:
     """Invariants that did not hold."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A cruelty, and what may come of it."""
+
+    name: str
+    act: Callable[[Play], None]
+    first: frozenset[int] = frozenset({0, 1})
+    """Exit statuses that the command itself may have."""
+    last: frozenset[int] = frozenset({0})
+    """That the last resume may have."""
+    server: str = ""
+    """More flags for the simulator."""
+    overrides: tuple[str, ...] = ()
+    limit_usd: float = LIMIT_USD
+    honest: bool = True
+    """Whether the server's log says the truth and survives."""
+
+
+@dataclass
+class Play:
+    """A round that is being played."""
+
+    directory: Path
+    draw: random.Random
+    kind: Kind
+    played: Round
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    place: str = "sweep"
+    started: int = 0
+
+    @property
+    def overrides(self) -> list[str]:
+        """The command's."""
+        server = SERVER.format(python=sys.executable, truth=self.directory / "truth.jsonl") + self.kind.server
+        if not self.kind.honest:
+            server = f"{sys.executable} {SUPPORT / 'hostile_server.py'} {{port}}"
+        own = [f"model.deployment.command='{server}'", f"run.max_usd={self.kind.limit_usd:g}"]
+        return [*SWEEP, *own, *self.kind.overrides, f"hydra.sweep.dir={self.place}"]
+
+    def begin(self) -> None:
+        """Start the command."""
+        self.process = self.start(self.overrides)
+
+    def start(self, overrides: list[str], module: str = "llmexp") -> subprocess.Popen[bytes]:
+        """A command of ours, with the secret and the round's mark in its environment."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_"))}
+        temporary = self.directory / "t"
+        temporary.mkdir(exist_ok=True)
+        own = {"AWS_EC2_METADATA_DISABLED": "true", "CHAOS_KEY": SECRET, MARK: self.mark, "TMPDIR": str(temporary)}
+        number, self.started = self.started, self.started + 1
+        with (
+            (self.directory / f"stdout{number}").open("wb") as out,
+            (self.directory / f"stderr{number}").open("wb") as err,
+        ):
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *overrides],
+                cwd=self.directory,
+                env={**clean, **own, **self.environment},
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+    def end(self, process: subprocess.Popen[bytes], what: str = "it") -> int:
+        """Its exit status; broken where it takes longer than anybody would wait."""
+        try:
+            return process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said = (self.directory / f"stderr{self.started - 1}").read_bytes()[-300:]
+            self.played.broken.append(f"{what} hung for {PATIENCE_S:g} s: {said!r}")
+            return process.wait()
+
+    @property
+    def running(self) -> subprocess.Popen[bytes]:
+        """The command."""
+        assert self.process is not None
+        return self.process
+
+    def goes_on(self, seconds: float) -> bool:
+        """Whether it still runs after so long."""
+        try:
+            self.running.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def find(self, role: str) -> psutil.Process | None:
+        """A process of this role, waited for; None where the command ends first."""
+        while self.running.poll() is None:
+            found = [one for one in ours(self.mark) if ROLES[role](_line(one))]
+            if found:
+                return self.draw.choice(found)
+            time.sleep(0.1)
+        return None
+
+    def has_begun(self) -> bool:
+        """Whether there is a sweep to go on with."""
+        return (self.directory / self.place / "sweep.json").exists()
+
+
 def play(directory: Path, seed: int) -> Round:
     """One round in an empty directory."""
-    draw = random.Random(seed)
-    played = Round(seed)
+    from support.chaos_kinds import KINDS
+
+    kind = KINDS[seed % len(KINDS)]
+    played = Round(seed, kind.name, kind.name)
+    at = Play(directory, random.Random(seed), kind, played)
     began = time.monotonic()
-    mark = uuid.uuid4().hex
-    overrides = list(SWEEP)
-    if draw.random() < 0.3:
-        kind = ",".join(draw.sample(FAILURES, 2))
-        overrides += ["model.deployment.profile.failure_rate=0.2", f"model.deployment.profile.failure='{kind}'"]
-        overrides += ["run.timeout_s=12", "run.grace_s=2"]
-    process = _start(directory, overrides, mark, played)
-    name, act = _cruelty(draw)
-    played.cruelty = name
-    act(process, mark)
-    _end(process, played, directory)
-    for _ in range(2):
-        if played.statuses[-1] == 0:
-            break
-        resume = [*overrides, "run.resume=sweep"] if (directory / "sweep/sweep.json").exists() else overrides
-        _end(_start(directory, resume, mark, played), played, directory)
-    _check_processes(mark, played)
-    _check_files(directory, played)
-    if played.statuses[-1] != 0:
-        played.broken.append(f"not whole after two resumes: exit {played.statuses}")
+    try:
+        kind.act(at)
+        played.statuses.insert(0, at.end(at.running, "the command"))
+        if played.statuses[0] not in kind.first | {0}:
+            played.broken.append(f"exit status {played.statuses[0]}")
+        _resume(at)
+        _check_processes(at)
+        _check_files(at)
+    finally:
+        _kill_all(at.mark)
     played.seconds = time.monotonic() - began
     return played
 
 
-# --- what is done ----------------------------------------------------------------------------------------------------
-
-
-def _cruelty(draw: random.Random) -> tuple[str, Callable[[subprocess.Popen[bytes], str], None]]:
-    after = draw.uniform(0.5, 14.0)
-    kind = draw.choice(["kill", "kill", "kill", "signal", "twice", "freeze", "nothing"])
-    if kind == "kill":
-        role = draw.choice(list(ROLES))
-        return f"SIGKILL to a {role} after {after:.1f} s", lambda process, mark: _kill(process, mark, role, after)
-    if kind in ("signal", "twice"):
-        number = draw.choice([signal.SIGINT, signal.SIGTERM])
-        times = 2 if kind == "twice" else 1
-        said = f"{number.name} {'twice ' if times == 2 else ''}after {after:.1f} s"
-        return said, lambda process, _mark: _signal(process, number, after, times)
-    if kind == "freeze":
-        return f"a companion stopped for 3 s after {after:.1f} s", lambda process, mark: _freeze(process, mark, after)
-    return "nothing", lambda _process, _mark: None
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether it still runs after so long."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
-
-
-def _kill(process: subprocess.Popen[bytes], mark: str, role: str, after: float) -> None:
-    if not _wait(process, after):
-        return
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and process.poll() is None:
-        found = [one for one in _ours(mark) if ROLES[role](_line(one))]
-        if found:
-            found[0].kill()
+def _resume(at: Play) -> None:
+    """Until all of it is there, twice at the most."""
+    statuses = at.played.statuses
+    for _ in range(2):
+        if statuses[-1] in at.kind.last and statuses[-1] == 0:
             return
-        time.sleep(0.1)
+        again = [*at.overrides, f"run.resume={at.place}"] if at.has_begun() else at.overrides
+        statuses.append(at.end(at.start(again), "a resume"))
+        if statuses[-1] in at.kind.last:
+            return
+    at.played.broken.append(f"not whole after two resumes: exit {statuses}")
 
 
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals, after: float, times: int) -> None:
-    for at in range(times):
-        if _wait(process, after if at == 0 else 0.3):
-            process.send_signal(number)
+# --- what must hold --------------------------------------------------------------------------------------------------
 
 
-def _freeze(process: subprocess.Popen[bytes], mark: str, after: float) -> None:
-    if not _wait(process, after):
-        return
-    found = [one for one in _ours(mark) if ROLES["companion"](_line(one))]
-    for one in found[:1]:
-        try:
-            one.suspend()
-            time.sleep(3)
-        finally:
-            one.resume()
+def _check_files(at: Play) -> None:
+    directory, broken = at.directory, at.played.broken
+    for folder in checks.job_folders(directory):
+        broken += [f"{folder.name}: {problem}" for problem in checks.job_problems(folder)]
+    broken += [f"the secret is in {name}" for name in checks.leaks(directory)]
+    broken += [f"{name} is locked" for name in checks.locked(directory)]
+    broken += [f"MLflow takes '{name}' for running" for name in checks.running_in_mlflow(directory)]
+    broken += checks.money_problems(directory, at.kind.limit_usd, honest=at.kind.honest)
+    broken += checks.words_problems(directory)
+    lines, rows = checks.truth_lines(directory), checks.sent_rows(directory)
+    lost = at.kind.name.startswith(("SIGKILL endpoint", "SIGKILL keeper"))
+    if at.kind.honest and not lost and rows > len(lines):
+        broken.append(f"{rows} rows were sent, the server saw {len(lines)} requests")
+    if at.kind.name == "nothing" and len(lines) != len(JOBS) * (ASKED + WARM_UP):
+        broken.append(f"the server saw {len(lines)} requests")
 
 
-# --- processes -------------------------------------------------------------------------------------------------------
-
-
-def _start(directory: Path, overrides: list[str], mark: str, played: Round) -> subprocess.Popen[bytes]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_"))}
-    environment = {**clean, "AWS_EC2_METADATA_DISABLED": "true", "CHAOS_KEY": SECRET, MARK: mark}
-    number = len(played.statuses)
-    with (directory / f"stdout{number}").open("wb") as out, (directory / f"stderr{number}").open("wb") as err:
-        return subprocess.Popen(
-            [sys.executable, "-m", "llmexp", *overrides],
-            cwd=directory,
-            env=environment,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-        )
-
-
-def _end(process: subprocess.Popen[bytes], played: Round, directory: Path) -> None:
-    try:
-        played.statuses.append(process.wait(150))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        played.statuses.append(process.wait())
-        said = (directory / f"stderr{len(played.statuses) - 1}").read_bytes()[-300:]
-        played.broken.append(f"hung for 150 s: {said!r}")
-
-
-def _ours(mark: str) -> list[psutil.Process]:
+def ours(mark: str) -> list[psutil.Process]:
     """Every process that was started in this round, however far it has drifted from its parents."""
     found = []
     for process in psutil.process_iter():
@@ -201,82 +249,23 @@ def _ours(mark: str) -> list[psutil.Process]:
     return found
 
 
-def _line(process: psutil.Process) -> str:
+def _line(process: psutil.Process) -> list[str]:
     try:
-        return " ".join(process.cmdline())
+        return process.cmdline() or [""]
     except psutil.Error:
-        return ""
+        return [""]
 
 
-def _check_processes(mark: str, played: Round) -> None:
+def _check_processes(at: Play) -> None:
     deadline = time.monotonic() + 40
-    while (left := _ours(mark)) and time.monotonic() < deadline:
+    while (left := ours(at.mark)) and time.monotonic() < deadline:
         time.sleep(0.5)
-    for process in left:
-        played.broken.append(f"left behind: {_line(process)[:120]}")
+    at.played.broken += [f"left behind: {' '.join(_line(process))[:120]}" for process in left]
+
+
+def _kill_all(mark: str) -> None:
+    for process in ours(mark):
         try:
             process.kill()
         except psutil.Error:
             continue
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def _check_files(directory: Path, played: Round) -> None:
-    sweep = directory / "sweep"
-    for folder in sorted(sweep.glob("[0-9]*")):
-        played.broken += [f"{folder.name}: {problem}" for problem in job_problems(folder)]
-    played.broken += [f"secret in {name}" for name in leaks(directory)]
-    billed = ledger_usd(sweep)
-    if billed > LIMIT_USD + 1e-6:
-        played.broken.append(f"{billed:.4f} USD were billed, the limit is {LIMIT_USD}")
-    if list(directory.rglob(".lock")) and played.statuses[-1] == 0:
-        played.broken.append("a lock was left by a process that ended well")
-
-
-def job_problems(folder: Path, asked: int = ASKED) -> list[str]:
-    """What does not hold in a job's folder."""
-    try:
-        result = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError) as error:
-        return [] if "attempt" in folder.name else [f"no result: {error}"]
-    found = []
-    rows = records.read(folder).column("index").to_pylist() if records.exists(folder) else []
-    if len(set(rows)) != len(rows):
-        found.append(f"{len(rows) - len(set(rows))} rows twice")
-    if result["status"] == "finished":
-        metrics = result["metrics"]
-        counted = sum(metrics[f"requests_{name}"] for name in ("completed", "failed", "unfinished"))
-        due = asked if (result["notes"].get("requests") or {}).get("why") is None else len(rows)
-        if not len(rows) == counted == due:
-            found.append(f"finished with {len(rows)} rows, {counted} counted, {due} asked for")
-    elif not result["reason"]:
-        found.append(f"{result['status']} without a reason")
-    return found
-
-
-def leaks(directory: Path) -> list[str]:
-    """Files that hold the planted secret."""
-    found = []
-    for path in directory.rglob("*"):
-        if not path.is_file():
-            continue
-        content = path.read_bytes()
-        if path.suffix == ".parquet" and content:
-            try:
-                content = json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
-            except (OSError, ValueError):
-                continue
-        if SECRET.encode() in content:
-            found.append(path.name)
-    return found
-
-
-def ledger_usd(sweep: Path) -> float:
-    """What the ledger says was billed."""
-    try:
-        entries = json.loads((sweep / "ledger.json").read_text())["entries"]
-    except (OSError, ValueError):
-        return 0.0
-    return float(sum(entry["billed"] for entry in entries.values()))
