@@ -5,12 +5,13 @@
 
 DIR is a job's directory or a sweep's; its answers must have been kept (run.save_text=true). The rest are overrides of
 the group `quality`, as the command takes them, and `run.max_usd` for judges.
-Exit status: 0 graded, 2 there is nothing to grade or the overrides are wrong.
+Exit status: 0 graded, 2 there is nothing to grade or the overrides are wrong, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from llmexp import composition, secrets
 from llmexp.config import Config, Model, load
-from llmexp.errors import OK, ConfigError, LlmexpError
+from llmexp.errors import INTERRUPTED, OK, ConfigError, LlmexpError
 from llmexp.plain_flags import Parser
 
 if TYPE_CHECKING:
@@ -34,11 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(argv)
     secrets.guard_streams()
     composition.quiet_environment()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         regrade(Path(asked.directory), asked.overrides, None if asked.config_dir is None else Path(asked.config_dir))
     except LlmexpError as error:
         print(error, file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return OK
 
 
@@ -70,7 +74,7 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
     if not how.quality.graded:
         raise ConfigError("quality: must say how to grade, such as quality=number")
     runs = load_runs([directory])
-    _check(runs, how, judges)
+    _check(runs, how, judges, limited=any(each.lstrip("+").startswith("run.max_usd=") for each in overrides))
     with lock.all_held(directory):
         for run in runs:
             ledger = Ledger(how.run.max_usd, lock.whole(run.directory or directory))
@@ -102,9 +106,10 @@ def _asked(overrides: Sequence[str], config_dir: Path | None) -> tuple[Config, t
     return config, judges_of(config, composed.hydra)
 
 
-def _check(runs: Sequence[Run], how: Config, judges: tuple[Model, ...]) -> None:
-    """Everything that can be known to be wrong before a file is touched."""
+def _check(runs: Sequence[Run], how: Config, judges: tuple[Model, ...], *, limited: bool) -> None:
+    """Everything that can be known to be wrong before a file is touched; `limited`: the user set a limit."""
     from llmexp.jobs.judges import problems
+    from llmexp.jobs.plan import unpriced
     from llmexp.quality import build, grading
 
     lacking = [run for run in runs if run.directory is None or not grading.has_texts(run.directory)]
@@ -122,6 +127,8 @@ def _check(runs: Sequence[Run], how: Config, judges: tuple[Model, ...]) -> None:
                 raise ConfigError(f"{run.directory}: {problem}")
     if found := problems(judges, how):
         raise ConfigError("\n".join(found))
+    if limited and how.run.max_usd is not None and (unknown := unpriced(judges)):
+        raise ConfigError(f"run.max_usd: no price is known for {', '.join(unknown)}; set its model.price")
 
 
 def _regrade(run: Run, how: Config, judges: tuple[Model, ...], ledger: Ledger) -> Result:
@@ -145,6 +152,8 @@ def _regrade(run: Run, how: Config, judges: tuple[Model, ...], ledger: Ledger) -
     result = regraded(run.result, spec, graded)
     results.write(run.directory, result)
     report.job(results.Run(result, run.directory))
+    if graded.interrupted:
+        raise KeyboardInterrupt
     return result
 
 

@@ -106,6 +106,28 @@ def test_an_environment_is_learned_by_names_and_urls() -> None:
     assert secrets.redact("tok-11223344 pr0xy/pass pr0xy%2Fpass plain-value") == "*** *** *** plain-value"
 
 
+def test_what_the_chain_of_aws_and_a_judge_s_variable_give_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmexp.clients import credentials as lacking
+    from llmexp.config import Model
+
+    shared = tmp_path / "credentials"
+    shared.write_text(
+        "[work]\naws_access_key_id = AKIAPROFILE0123456\naws_secret_access_key = pr0file/secret+0123456789\n"
+        "aws_session_token = s3ssion-of-the-profile-0123\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(shared))
+    monkeypatch.setenv("JUDGES", "judge-of-all-0123")
+    aws = Model(name="eu.anthropic.claude-x", api="bedrock", region="eu-west-1", profile="work")
+    judge = Model(name="m", api="openai", base_url="http://127.0.0.1:1/v1", api_key_env="JUDGES")
+    assert lacking.problems(aws) == lacking.problems(judge) == []
+    said = "AKIAPROFILE0123456 pr0file/secret+0123456789 s3ssion-of-the-profile-0123 judge-of-all-0123"
+    assert secrets.redact(said) == "*** *** *** ***"
+
+
 KEY_FILE = {
     "type": "service_account",
     "private_key": "-----BEGIN PRIVATE KEY-----\nMIIEvAIBADANBgkqhkiG9w0BAQ\n-----END PRIVATE KEY-----\n",

@@ -11,6 +11,8 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 
+from llmexp.secrets import redact
+
 QUIET: Mapping[str, str] = {
     # Ray runs its workers at niceness 15: stamps would wait for whatever else this machine does.
     "RAY_worker_niceness": "0",
@@ -73,8 +75,9 @@ def without_log_lines() -> Iterator[None]:
             os.dup2(kept, 2)
             held.seek(0)
             lines = [line for line in held.read().splitlines(keepends=True) if not _LOG_LINE.match(line)]
+            said = redact(b"".join(lines).decode("utf-8", "surrogateescape"))
             with contextlib.suppress(OSError):
-                os.write(kept, b"".join(lines))
+                os.write(kept, said.encode("utf-8", "surrogateescape"))
             os.close(kept)
 
 

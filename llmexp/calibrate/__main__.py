@@ -11,6 +11,7 @@ more than it found warn before they start (`results.calibration.warning`).
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m llmexp.calibrate`; the exit status."""
     given = _parser().parse_args(arguments)
     secrets.guard_streams()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(given)
     except LlmexpError as error:

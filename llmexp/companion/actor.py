@@ -11,6 +11,7 @@ from llmexp.companion.core import Core
 from llmexp.companion.luggage import Luggage
 from llmexp.companion.task import Built, Drained, Task, Work
 from llmexp.records import Record
+from llmexp.secrets import guard_streams
 
 
 class Companion:
@@ -21,6 +22,7 @@ class Companion:
 
     def __init__(self) -> None:
         give_way()
+        guard_streams()  # Ray keeps what its processes print in files
         self._core: Core | None = None
         self._environment: dict[str, str | None] = {}
         """What the variables that a job set were before it."""

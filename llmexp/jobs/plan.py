@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -250,11 +250,14 @@ def check_money(specs: Sequence[Spec], ledger: Ledger) -> None:
 
 
 def _unpriced(specs: Sequence[Spec]) -> list[str]:
+    return unpriced(model for spec in specs if not spec.config.rehearse for model in (spec.config.model, *spec.judges))
+
+
+def unpriced(models: Iterable[Model]) -> list[str]:
     """Models that nobody knows the price of. What the job starts itself is free unless it has one."""
     from llmexp.metrics import prices
 
-    paid = [model for spec in specs if not spec.config.rehearse for model in (spec.config.model, *spec.judges)]
-    unknown = [model.name for model in paid if not prices.known(prices.price_list(model)) and not _own(model)]
+    unknown = [model.name for model in models if not prices.known(prices.price_list(model)) and not _own(model)]
     return list(dict.fromkeys(unknown))
 
 

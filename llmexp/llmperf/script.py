@@ -7,6 +7,7 @@ environment are wrong; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ def correctness(argv: list[str], environ: Mapping[str, str]) -> int:
 def _guarded(run: Callable[[], int]) -> int:
     """The exit status; what a user can mend is said in one message without a traceback."""
     secrets.guard_streams()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run()
     except LlmexpError as error:
@@ -47,6 +49,8 @@ def _guarded(run: Callable[[], int]) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _benchmark(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -9,6 +9,7 @@ import asyncio
 import gc
 from pathlib import Path
 
+from llmexp.secrets import guard_streams
 from llmexp.worker.core import Core
 from llmexp.worker.plan import Left, Plan, Watch
 from llmexp.worker.scheduling import wake_soon
@@ -22,6 +23,7 @@ class Worker:
     def __init__(self) -> None:
         import uvloop
 
+        guard_streams()  # Ray keeps what its processes print in files
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._core: Core | None = None
 
