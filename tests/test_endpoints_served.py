@@ -213,12 +213,13 @@ def alive(pids: set[int]) -> set[int]:
 
 
 @pytest.mark.service
-@pytest.mark.parametrize("how", ["block", "error", "exit", "SIGINT", "SIGTERM", "SIGKILL", "daemon"])
+@pytest.mark.parametrize("how", ["block", "error", "exit", "SIGINT", "SIGTERM", "SIGKILL", "daemon", "keeper"])
 def test_nothing_survives(how: str, tmp_path: Path) -> None:
     """Not the server, not what it started and detached, not what does not listen to SIGTERM."""
     pids = tmp_path / "pids"
     line = f"{SERVE} --spread {pids}" + (" --daemon" if how == "daemon" else "")
     ends = {"block": "pass", "daemon": "pass", "error": "1 / 0", "exit": "import os; os._exit(3)"}
+    ends["keeper"] = "import os; os.kill(server.pid, 9); time.sleep(0.3)"
     script = DRIVER.format(line=line, folder=str(tmp_path), end=ends.get(how, "time.sleep(60)"))
     driver = subprocess.Popen(
         [sys.executable, "-c", script],

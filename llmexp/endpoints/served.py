@@ -67,6 +67,8 @@ class Server:
     """From its start to its first answer."""
     facts: dict[str, object] = field(default_factory=dict)
     _ended: str | None = None
+    _sessions: set[int] = field(default_factory=set)
+    """Of its processes, by which they are found where the process that keeps them was killed."""
 
     @property
     def pid(self) -> int:
@@ -109,6 +111,26 @@ class Server:
         finally:
             if process.poll() is not None:
                 process.stdout.close()
+            if process.returncode != 0:
+                self._kill_rest()
+
+    def note_sessions(self) -> None:
+        """Remember which sessions its processes are in."""
+        import psutil
+
+        with contextlib.suppress(psutil.Error, OSError):
+            for child in psutil.Process(self.pid).children(recursive=True):
+                self._sessions.add(os.getsid(child.pid))
+        self._sessions -= {os.getsid(0), self.pid}
+
+    def _kill_rest(self) -> None:
+        """What outlived its keeper."""
+        import psutil
+
+        for process in psutil.process_iter() if self._sessions else ():
+            with contextlib.suppress(psutil.Error, OSError):
+                if os.getsid(process.pid) in self._sessions:
+                    process.kill()
 
 
 def _epitaph(line: bytes) -> str:
@@ -228,6 +250,7 @@ def _await_ready(server: Server, model: Model, deployment: Served, port: int) ->
     """Returns when the server answers. Raises `JobError` with its last lines when it ends or takes too long."""
     url, began = _ready_url(deployment, server.address), time.monotonic()
     while True:
+        server.note_sessions()
         if (how := server.ended()) is not None:
             if any(words in how.lower() for words in _TAKEN):
                 raise _PortTakenError(f"the server found port {port} taken: it {how}")
