@@ -28,6 +28,8 @@ LONG_LINE = 20
 """Characters of a line of a longer secret, such as a private key's, that is looked for by itself."""
 DUMMIES = frozenset({"anything", "dummy-key", "no-key-required", "not-needed", "placeholder", "sk-no-key-required"})
 """What people set where a client insists on a key that the server does not want: words, and no secrets."""
+OWN_WORDS = frozenset({"completed", "degraded", "finished", "interrupted", "simulated", "unfinished"})
+"""What our own files mean something by: whose key it is has none."""
 MASK = "***"
 
 # --- by name ---------------------------------------------------------------------------------------------------------
@@ -80,6 +82,8 @@ def is_credential_name(name: str) -> bool:
     return last == "token" and before not in _INNOCENT_BEFORE_TOKEN
 
 
+_PASSWORD_IN_URL = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@'\"]*):(?!\d{1,5}(?:[/?#,;]|$))([^\s'\"]+)@")
+"""Also one with a slash or an @ in it, which should have been written in URL form; a port is none."""
 _URL = re.compile(r"[A-Za-z][\w+.-]*://(?:(?!,[A-Za-z][\w+.-]*://)[^\s'\"<>])+")
 _SIGNED = re.compile(r"^(sig|signature|x-amz-signature|x-goog-signature)$", re.IGNORECASE)
 
@@ -100,6 +104,8 @@ def credentials_in_url(text: str) -> Iterator[tuple[str, str]]:
         for name, value in parse_qsl(url.query) + parse_qsl(url.fragment):
             if value and (is_credential_name(name) or _SIGNED.match(name)):
                 yield f"'{name}'", value
+    for _, password in _PASSWORD_IN_URL.findall(text):
+        yield "a password", password
 
 
 # --- by value --------------------------------------------------------------------------------------------------------
@@ -108,7 +114,6 @@ _known: set[str] = set()
 _lock = threading.Lock()
 _pattern: re.Pattern[str] | None = None
 _learned = False
-_PASSWORD_IN_URL = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@'\"]*):[^\s@/'\"]+@")
 
 
 def register(*values: str | None) -> None:
@@ -118,7 +123,7 @@ def register(*values: str | None) -> None:
     global _pattern  # noqa: PLW0603 -- one registry a process is the point
     whole = [value for value in values if value and len(value) >= SHORTEST]
     lines = [line.strip() for value in whole if "\n" in value for line in value.splitlines()]
-    fresh = {*whole, *(line for line in lines if len(line) >= LONG_LINE)} - _known - DUMMIES
+    fresh = {*whole, *(line for line in lines if len(line) >= LONG_LINE)} - _known - DUMMIES - OWN_WORDS
     if fresh:
         with _lock:
             _known.update(fresh)

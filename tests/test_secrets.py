@@ -99,6 +99,10 @@ def test_short_values_are_left_and_trees_are_walked() -> None:
 
 def test_passwords_in_urls_are_masked_whatever_their_length() -> None:
     assert secrets.redact("at postgresql://me:pw@host/db: no") == "at postgresql://me:***@host/db: no"
+    for password in ("p/w", "p@w", "p#w"):
+        assert secrets.redact(f"got 'http://me:{password}@h:80/v1'") == "got 'http://me:***@h:80/v1'"
+    for url in ("http://h:8000/m/org@rev", "http://h/m:8/org@rev", "http://a:80,http://b:81/x@y"):
+        assert secrets.redact(url) == url
 
 
 def test_an_environment_is_learned_by_names_and_urls() -> None:
@@ -184,6 +188,7 @@ REFUSED = {
     "model.base_url": "http://user:PW@h/v1",
     "model.base_url?": "http://h/v1?api_key=Q",
     "model.base_url#": "https://ghp_token@h/v1",
+    "model.base_url??": "http://me:hunt/er@h/v1",
     "model.params.access_token": "hunter22",
     "model.params.extra.api_key": "hunter22",
     "model.params.extra_headers.Authorization": "Bearer abcdefgh",

@@ -1,4 +1,4 @@
-"""A few rounds with fixed seeds, a full disk, and networks that must stay silent."""
+"""A round of each kind, a full disk, and networks that must stay silent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import chaos
+from support import chaos, chaos_checks
+from support.chaos_kinds import KINDS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 SMALL = (
@@ -24,7 +25,7 @@ SMALL = (
 )
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(len(KINDS)), ids=[kind.name for kind in KINDS])
 def test_what_must_hold_holds(seed: int, tmp_path: Path) -> None:
     played = chaos.play(tmp_path, seed)
     assert played.broken == [], played
@@ -53,7 +54,7 @@ def test_a_full_disk_costs_files_and_never_the_words(size: str, tmp_path: Path) 
             timeout=300,
             check=False,
         )
-        found = [chaos.job_problems(folder, asked=6) for folder in disk.glob("outputs/*/*/[0-9]*")]
+        found = [chaos_checks.job_problems(folder, asked=6) for folder in disk.glob("outputs/*/*/[0-9]*")]
         whole = [not problems for problems in found]
         assert [problem for problems in found for problem in problems if "no result" not in problem] == []
     # What is made of the numbers may be missing; the numbers may not.
