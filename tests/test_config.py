@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmexp.config import Config, defaults, flatten, load
+from llmexp.config import Config, defaults, flatten, load, places
 from llmexp.errors import ConfigError
 
 
@@ -140,3 +142,21 @@ def test_a_number_that_may_be_a_word_is_checked_in_one_line() -> None:
         composed["run"]["max_requests"] = wrong
         with pytest.raises(ConfigError, match=rf"^run\.max_requests: {said}$"):
             load(composed)
+
+
+RAYS_LONGEST = "/r/session_2026-11-28_00-23-34_375276_1234567/sockets/plasma_store"
+
+
+@pytest.mark.parametrize("length", [20, 25, 26, 28, 40, 86])
+def test_sockets_have_room_below_any_temporary_folder(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        base = Path(short) / ("x" * max(1, length - len(short) - 1))
+        base.mkdir(exist_ok=True)
+        monkeypatch.setattr(tempfile, "tempdir", str(base))
+        folder = places.socket_folder()
+        try:
+            assert len(f"{folder}{RAYS_LONGEST}") <= 107
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert (folder.parent == base) == (length <= places.LONGEST_BASE)
+        finally:
+            folder.rmdir()

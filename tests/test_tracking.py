@@ -357,6 +357,8 @@ def _logging(cwd: Path, *jobs: Path, **variables: str) -> subprocess.Popen[str]:
 
 def test_several_processes_create_the_store_at_once_and_say_nothing(tmp_path: Path) -> None:
     jobs = [write_job(tmp_path / f"job{number}", result(f"p{number}")) for number in range(2)]
+    half_made = tmp_path / ".mlflow.db.partial"  # by a process that was killed
+    half_made.write_bytes(b"SQLite format 3")
     processes = [_logging(tmp_path, job, MLFLOW_RUN_ID="f" * 32) for job in jobs]
     answers = [process.communicate(timeout=120) for process in processes]
 
@@ -367,6 +369,7 @@ def test_several_processes_create_the_store_at_once_and_say_nothing(tmp_path: Pa
         warnings.simplefilter("ignore")  # MLflow's own use of its libraries, the first time in a process
         found = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db").search_runs(["1"])
     assert {run.data.tags["llmexp.job"] for run in found} == {"p0", "p1"}
+    assert not half_made.exists()
 
 
 def test_an_absent_server_costs_seconds_and_says_what_to_do(tmp_path: Path) -> None:

@@ -28,8 +28,10 @@ def cache_dir() -> Path:
     return Path(base).expanduser() / "llmexp"
 
 
-LONGEST_BASE = 40
-"""Ray's sockets lie 60 characters below their folder, and the address of a socket has 107 at most."""
+LONGEST_BASE = 25
+"""Ray's sockets lie 82 characters below: in our folder (16), in Ray's (2), in its session's, which is named by the time
+and a process of seven digits (43), as `/sockets/plasma_store` (21). The address of a socket has 107 at most.
+"""
 
 
 def socket_folder() -> Path:

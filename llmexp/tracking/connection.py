@@ -69,9 +69,24 @@ def connect(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     path = sqlite_path(uri, Path.cwd())
     with contextlib.nullcontext() if path is None else created_alone(path):
+        if path is not None and not path.exists():
+            _create(path)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def _create(database: Path) -> None:
+    """Make it under another name first: one that was interrupted half-made could never be used again."""
+    from mlflow.tracking import MlflowClient
+
+    partial = database.with_name(f".{database.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+        partial.replace(database)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
