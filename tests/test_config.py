@@ -115,6 +115,8 @@ def test_every_field_can_be_overridden_because_the_defaults_carry_it() -> None:
         ("http://[::1:8000/v1", "an IPv6 address stands in brackets"),
         ("http://exa mple/v1", "white space"),
         ("http://ex%61mple/v1", "no name of a host"),
+        ("http://a..example/v1", "no name of a host"),
+        (f"http://{'a' * 64}.example/v1", "no name of a host"),
         ("http://host/v1#top", "never sent"),
         ("host:8000/v1", "must be a URL such as http://127.0.0.1:8000/v1"),
         ("ftp://host/v1", "must be a URL such as http://127.0.0.1:8000/v1"),
@@ -130,7 +132,13 @@ def test_an_address_that_cannot_be_called_is_told_before_anything_is_sent(url: s
 
 
 @pytest.mark.parametrize(
-    "url", ["http://[::1]:8000/v1", "https://a-b.example/v1?api-version=2024", "http://my_host:1/"]
+    "url",
+    [
+        "http://[::1]:8000/v1",
+        "https://a-b.example/v1?api-version=2024",
+        "http://my_host:1/",
+        "http://bücher.example/v1",
+    ],
 )
 def test_addresses_that_can_be_called(url: str) -> None:
     assert load(tree(model__base_url=url)).model.base_url == url

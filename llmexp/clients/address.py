@@ -17,9 +17,12 @@ _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 def target(base_url: str) -> Target:
     """Scheme, host and port of a base URL."""
     url = urlsplit(base_url)
+    host = url.hostname or ""
+    if not host.isascii():
+        host = host.encode("idna").decode()
     if url.scheme == "https":
-        return Target("https", url.hostname or "", url.port or 443)
-    return Target("http", url.hostname or "", url.port or 80)
+        return Target("https", host, url.port or 443)
+    return Target("http", host, url.port or 80)
 
 
 def path(base_url: str, suffix: str) -> str:

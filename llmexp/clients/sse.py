@@ -132,9 +132,11 @@ class _Reading:
             self._other(line, name, value)
 
     def _other(self, line: bytes, name: bytes, value: bytes) -> None:
-        """`Data:` and ` data:` are meant as data; what else stands there is kept as it is."""
+        """`Data:` and ` data:` are meant as data, zeros as nothing; what else stands there is kept as it is."""
         if name.strip(_BLANK).lower() == b"data":
             self._data.append(value)
+        elif line[:1] == b"\x00":
+            self._field(line.lstrip(b"\x00"))
         elif line.strip(_BLANK):
             self._strays.append(line)
 

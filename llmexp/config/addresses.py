@@ -32,6 +32,14 @@ def base_url_problems(key: str, value: str) -> Iterator[str]:
         )
 
 
+def _is_host(host: str) -> bool:
+    """Whether a name could be looked up; letters beyond ASCII travel as IDNA."""
+    try:
+        return _HOST.fullmatch(host.encode("idna").decode()) is not None
+    except UnicodeError:  # an empty part, or one of more than 63 letters
+        return False
+
+
 def _reason(value: str) -> str | None:
     """What is wrong, in words behind the value; empty where the whole is no URL."""
     if value != value.strip() or any(letter.isspace() or not letter.isprintable() for letter in value):
@@ -51,7 +59,7 @@ def _reason(value: str) -> str | None:
         return " (its port must be a number from 1 to 65535)"
     if port == 0 or url.netloc.endswith(":"):
         return " (its port must be a number from 1 to 65535)"
-    if host.isascii() and ":" not in host and not _HOST.fullmatch(host):
+    if ":" not in host and not _is_host(host):
         return f" ('{host}' is no name of a host)"
     if url.fragment or value.endswith("#"):
         return " (what follows # is never sent: take it away)"

@@ -43,7 +43,7 @@ __all__ = ["Row", "Rows", "Unusable", "column", "is_usable", "normal", "read_row
 
 _PROMPT = ("prompt", "question", "input", "inputs", "query", "problem", "ctx", "goal", "sentence", "text")
 _INSTRUCTION, _ABOUT = ("instruction",), ("input", "context")
-_MESSAGES = ("messages", "conversations", "conversation", "contents")
+_MESSAGES = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "systemprompt", "systemmessage")
 _REPLY = ("output", "response", "completion", "reply")
 _OUTPUT = (
@@ -210,7 +210,7 @@ def _row(record: object, folder: Path) -> Row:
 
 def _asked(record: Mapping[str, object], folder: Path) -> Row:
     """What is asked, in whichever layout."""
-    chat = _parsed(column(record, _MESSAGES))
+    chat = _chat(record)
     if chat is not None:
         return Row(_messages(chat, folder))
     turns = _parsed(column(record, ("turns",)))
@@ -237,6 +237,14 @@ def _asked(record: Mapping[str, object], folder: Path) -> Row:
     if wanted is None:
         raise ValueError("it has neither a prompt, nor messages, nor input_tokens")
     return Row(input_tokens=wanted)
+
+
+def _chat(record: Mapping[str, object]) -> object:
+    """The messages, in a column of their own."""
+    chat, contents = _parsed(column(record, _MESSAGES)), column(record, ("contents",))
+    if chat is None and isinstance(contents, list):  # a text of that name is another thing
+        return contents
+    return chat
 
 
 def _stem(prompt: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic_ns
 
 from llmexp.clients import build
@@ -13,7 +14,7 @@ from llmexp.records import Record, Source
 from llmexp.worker.dial import Dialer
 from llmexp.worker.pool import Exchange, Pool, Tape
 from llmexp.workload.request import Message, Request
-from support.sse_server import Received, Script, serve
+from support.sse_server import WANTED, Received, Script, serve
 
 REQUEST = Request(7, (Message("user", "Say something."),), 16, 3, "digest")
 
@@ -43,6 +44,28 @@ def played(script: Script, *, limit_s: float = 5.0, cut_after_s: float | None = 
 def received(script: Script, **fields: object) -> Received:
     """The request as the server saw it."""
     return asyncio.run(_exchange(script, 5.0, None, fields))[2]
+
+
+def played_all(scripts: Sequence[Script], **fields: object) -> list[Record]:
+    """The records of as many requests, sent at once, that the server answers with a script each."""
+    client, tapes = asyncio.run(_exchanges(scripts, fields))
+    return [record(tape, REQUEST, client, Words(), 0) for tape in tapes]
+
+
+async def _exchanges(scripts: Sequence[Script], fields: dict[str, object]) -> tuple[Client, list[Tape]]:
+    async with serve(*scripts) as server:
+        client = build(model(**fields), f"http://127.0.0.1:{server.port}/v1")
+        loop = asyncio.get_running_loop()
+        ended: list[asyncio.Future[Tape]] = [loop.create_future() for _ in scripts]
+        pool = Pool(Dialer(client.target), lambda _, tape: ended[tape.index].set_result(tape))
+        await pool.open(len(scripts))
+        http, now = client.prepare(REQUEST), monotonic_ns()
+        for number in range(len(scripts)):
+            asked = http.with_headers((*http.headers, (WANTED, str(number))))
+            pool.submit(Exchange(number, asked.encode(client.target), now, now))
+        tapes = await asyncio.wait_for(asyncio.gather(*ended), 20)
+        await pool.close()
+        return client, tapes
 
 
 async def _exchange(

@@ -4,7 +4,8 @@
         …connect to 127.0.0.1:server.port…
 
 A script is a list of bytes (one write each), pauses in seconds (floats) and one `End`. Without an `End` the connection
-is kept for the next request. Each request plays the next script; the last one repeats.
+is kept for the next request. Each request plays the next script, and the last one repeats; a request with the header
+`X-Script` plays the one of that number.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import struct
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+
+WANTED = "x-script"
 
 
 class End(Enum):
@@ -59,7 +62,11 @@ class Server:
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Serve one request; whether the connection stays."""
         self.received.append(await _request(reader))
-        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        wanted = self.received[-1].headers.get(WANTED)
+        if wanted is not None:
+            script = self.scripts[int(wanted)]
+        else:
+            script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
         for step in script:
             if isinstance(step, bytes):
                 writer.write(step)

@@ -50,8 +50,8 @@ class OpenAI:
     def end(self, reason: str | None) -> list[bytes]:
         return [] if reason is None else [self.chunk({}, reason)]
 
-    def usage(self, read: int, written: int) -> list[bytes]:
-        counts = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    def usage(self, read: object, written: object) -> list[bytes]:
+        counts = {"prompt_tokens": read, "completion_tokens": written}
         return [self.wrapped(sse({"choices": [], "usage": counts}))]
 
     def done(self) -> list[bytes]:
@@ -101,7 +101,7 @@ class Anthropic:
     def end(self, reason: str | None) -> list[bytes]:
         return [] if reason is None else [self._event({"type": "message_delta", "delta": {"stop_reason": reason}})]
 
-    def usage(self, read: int, written: int) -> list[bytes]:
+    def usage(self, read: object, written: object) -> list[bytes]:
         usage = {"input_tokens": read, "output_tokens": written}
         return [self._event({"type": "message_delta", "delta": {}, "usage": usage})]
 
@@ -142,8 +142,8 @@ class Bedrock:
     def end(self, reason: str | None) -> list[bytes]:
         return [] if reason is None else [frame("messageStop", {"stopReason": reason})]
 
-    def usage(self, read: int, written: int) -> list[bytes]:
-        usage = {"inputTokens": read, "outputTokens": written, "totalTokens": read + written}
+    def usage(self, read: object, written: object) -> list[bytes]:
+        usage = {"inputTokens": read, "outputTokens": written}
         return [frame("metadata", {"usage": usage, "metrics": {"latencyMs": 5}})]
 
     def done(self) -> list[bytes]:
@@ -180,7 +180,7 @@ class Tgi(SageMaker):
         details = {"finish_reason": reason}
         return [self.wrapped(sse({"token": {"special": True, "text": "</s>"}, "details": details}))]
 
-    def usage(self, read: int, written: int) -> list[bytes]:
+    def usage(self, read: object, written: object) -> list[bytes]:
         details = {"finish_reason": "eos_token", "input_length": read, "generated_tokens": written}
         return [self.wrapped(sse({"token": {"special": True, "text": "</s>"}, "details": details}))]
 
@@ -213,7 +213,7 @@ class Gemini:
     def end(self, reason: str | None) -> list[bytes]:
         return [] if reason is None else [sse({"candidates": [{"index": 0, "finishReason": reason}]})]
 
-    def usage(self, read: int, written: int) -> list[bytes]:
+    def usage(self, read: object, written: object) -> list[bytes]:
         return [sse({"usageMetadata": {"promptTokenCount": read, "candidatesTokenCount": written}})]
 
     def done(self) -> list[bytes]:
