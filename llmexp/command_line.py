@@ -254,7 +254,11 @@ def _group(name: str, known: dict[str, dict[str, Path]]) -> dict[str, Path]:
 
 
 def _file(word: str, known: dict[str, dict[str, Path]]) -> Path:
-    group, _, option = word.removesuffix(".yaml").partition("/")
+    group, slash, option = word.removesuffix(".yaml").partition("/")
+    if not slash and (places := [name for name, of in known.items() if group in of]):
+        raise ConfigError(
+            f"{word}: name its group too; did you mean {' or '.join(f'{name}/{group}' for name in places)}?"
+        )
     of = _group(group, known)
     if option not in of:
         raise ConfigError(f"{word}: no such option{_nearest(option, list(of), f'{group}/')}")
@@ -265,8 +269,11 @@ def _copy(file: Path, folder: Path) -> int:
     target = folder / file.parent.name / file.name
     if target.exists():
         raise ConfigError(f"--copy: '{target}' exists already; change it there, or remove it first")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    except OSError as error:
+        raise ConfigError(f"--copy: '{target}' cannot be written ({error.strerror})") from None
     group, option = file.parent.name, file.stem
     return _say(f"{target}\nUse it: python -m llmexp --config-dir {folder} {group}={option}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -126,10 +127,17 @@ def _wait_ready(process: subprocess.Popen[str], root: str, log: IO[str]) -> None
     deadline = time.monotonic() + START_S
     while not _answers(root):
         if process.poll() is not None:
-            raise ConfigError(f"MLflow's server did not start:\n{_tail(log)}")
+            raise ConfigError(f"MLflow's server did not start: {_reason(log)}")
         if time.monotonic() > deadline:
             raise ConfigError(f"MLflow's server did not answer within {START_S:g} s:\n{_tail(log)}")
         time.sleep(0.1)
+
+
+def _reason(log: IO[str]) -> str:
+    """The error at the end of a traceback, in one line; the last lines where there is none."""
+    told = _tail(log)
+    errors = [line for line in told.splitlines() if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return errors[-1] if errors else f"\n{told}"
 
 
 def _answers(root: str) -> bool:

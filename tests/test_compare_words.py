@@ -94,7 +94,8 @@ def test_the_gate_says_on_stderr_why(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(arguments) == MISSED
     told = capsys.readouterr()
     (why,) = [line for line in told.err.splitlines() if line.startswith("compare.fail_on=regression: ")]
-    assert "mean TTFT is " in why
+    assert "got slower: mean TTFT +" in why
+    assert why.endswith("a regression")
     assert "got slower: mean TTFT +" in told.out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmexp.compare import words
@@ -44,6 +44,20 @@ def of_pair(verdicts: Sequence[Contrast], comparison: Comparison) -> str:
         if places:
             parts.append(f"{'' if parts else f'{first.candidate.model}: '}{said} {words.join(places)}")
     return "; ".join(parts)
+
+
+def told(comparison: Comparison) -> tuple[Contrast, ...]:
+    """All contrasts, the verdicts among them in words of change: each is held against the earlier occasion."""
+    return tuple(
+        replace(each, text=_alone(each, comparison)) if each.text and _moved(each) is not None else each
+        for each in comparison.contrasts
+    )
+
+
+def _alone(contrast: Contrast, comparison: Comparison) -> str:
+    """`vllm_b got slower: mean TTFT +6–15 % at concurrency 8: a regression`, of one load."""
+    text = of_pair([contrast], comparison)
+    return f"{text} {words.no_verdict(contrast.gap)}" if contrast.call == "withheld" else text
 
 
 def _moved(contrast: Contrast) -> bool | None:
@@ -117,6 +131,8 @@ def changes(comparison: Comparison, metrics: Sequence[Metric]) -> Iterator[Chang
     for cell in comparison.grid.cells:
         for model in dict.fromkeys(stack.model for stack in comparison.grid.stacks):
             stacks = tuple(stack for stack in comparison.grid.stacks if stack.model == model)
+            if len(stacks) == 1:
+                continue  # there is no before, or no after
             for metric in metrics:
                 found = [
                     contrast

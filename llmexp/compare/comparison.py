@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llmexp.compare import evidence, fairness, quality, service, stats, words
+from llmexp.compare import change, evidence, fairness, quality, service, stats, words
 from llmexp.compare.answers import RIGHT
 from llmexp.compare.evidence import Gap
 from llmexp.compare.fairness import Finding, Side
@@ -62,6 +62,8 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
         rights=tuple(rights),
         load_effects=tuple(quality.load_effects(grid, options.alpha)),
     )
+    if change.spoken(comparison):
+        comparison = replace(comparison, contrasts=change.told(comparison))
     return replace(comparison, headline=headline(comparison))
 
 
@@ -96,6 +98,12 @@ def _notes(grid: Grid) -> list[str]:
             "Runs of different sweeps are compared unpaired: what else changed between the two occasions (the hour, "
             "the network, this machine) is part of the difference."
         )
+        models = [stack.model for stack in grid.stacks]
+        alone = [model for model in dict.fromkeys(models) if models.count(model) == 1]
+        if len(alone) < len(set(models)):
+            notes += [
+                f"{model} was measured on one occasion alone: there is nothing to compare it with." for model in alone
+            ]
     return notes
 
 

@@ -148,7 +148,7 @@ class Comparison:
             return found
         worse = [right.text for right in self.rights if right.regression]
         worse += [contrast.text for contrast in self.verdicts if contrast.regression]
-        found += [f"compare.fail_on=regression: {text}" for text in worse]
+        found += [f"compare.fail_on=regression: {'; '.join(worse)}"] if worse else []
         judged = any(contrast.call in ("lower", "higher", "tie", "undecided") for contrast in self.verdicts)
         judged |= any(right.call not in ("refused", "withheld") for right in self.rights)
         if not judged:

@@ -318,7 +318,9 @@ def _occasions(runs: Sequence[Run]) -> dict[str, str]:
     letters = [chr(ord("A") + at) if at < 26 else str(at + 1) for at in range(len(sources))]
     days = [began[source][:10] for source in sources]
     times = [began[source][:16].replace("T", " ") for source in sources]
-    names = next((each for each in (days, times) if all(each) and len(set(each)) == len(sources)), letters)
+    seconds = [began[source][:19].replace("T", " ") for source in sources]
+    known = (days, times, seconds)
+    names = next((each for each in known if all(each) and len(set(each)) == len(sources)), letters)
     return dict(zip(sources, names, strict=True))
 
 

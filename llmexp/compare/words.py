@@ -116,7 +116,6 @@ def rounded_up(count: int) -> str:
 
 def withheld(gap: Gap, metric: Metric, sides: tuple[Stack, Stack], at: str, alpha: float) -> str:
     """What these runs show, and why that is no verdict."""
-    runs = "one run" if gap.blocks == 1 else f"{gap.blocks} repeats"
     subject, other, size = sides[1], sides[0], span(gap, metric, alpha)
     low, high = gap.estimate.interval(alpha)
     if (low > 0 and metric.better == "lower") or (high < 0 and metric.better == "higher"):
@@ -125,10 +124,13 @@ def withheld(gap: Gap, metric: Metric, sides: tuple[Stack, Stack], at: str, alph
         absolute, relative, lower = spans(gap, alpha, candidate_first=False)
         size = percent_range(*relative) if relative else metric.show_gap(*absolute)
         size += " lower" if lower else " higher"
-    return (
-        f"{subject.label}'s {metric.label} {at} is {size} than {other.label}'s within these "
-        f"runs (no verdict from {runs} a side: run.repeats={MIN_BLOCKS} or more gives one)"
-    )
+    return f"{subject.label}'s {metric.label} {at} is {size} than {other.label}'s {no_verdict(gap)}"
+
+
+def no_verdict(gap: Gap) -> str:
+    """What stands behind a difference that too few repeats have shown."""
+    runs = "one run" if gap.blocks == 1 else f"{gap.blocks} repeats"
+    return f"within these runs (no verdict from {runs} a side: run.repeats={MIN_BLOCKS} or more gives one)"
 
 
 def refused(reasons: Sequence[str]) -> str:

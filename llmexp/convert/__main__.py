@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(convert(asked.source, asked.format, asked.to, keep_text=asked.keep_text, seed=asked.seed))
     except LlmexpError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return 130

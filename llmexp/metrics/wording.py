@@ -57,6 +57,14 @@ def percent_range(low: float, high: float) -> str:
     return f"{first}{'–' if low >= 0 else ' to '}{second} %" if first != second else f"{first} %"
 
 
+def confidence(alpha: float) -> str:
+    """`95`, `98.3`, `99.96`: the confidence of an interval in percent, which no rounding makes 100."""
+    significant = 3
+    while float(f"{100 * (1 - alpha):.{significant}g}") >= 100 and significant < 9:
+        significant += 1
+    return f"{100 * (1 - alpha):.{significant}g}"
+
+
 def counted(number: int, word: str) -> str:
     """`1 job`, `2 jobs`."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"

@@ -16,7 +16,7 @@ from llmexp.compare.model import Comparison
 from llmexp.compare.quality import Right, span
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.catalogue import Metric
-from llmexp.metrics.wording import digits
+from llmexp.metrics.wording import confidence, digits
 from llmexp.report.figures import HEIGHT_IN, WIDTH_IN, Plot, colour, label_axis, legend, marker, plot
 from llmexp.results.run import Run
 
@@ -48,7 +48,7 @@ def verdict(right: Right) -> dict[str, object]:
         "kind": _KINDS.get(right.call, right.call),
         "text": right.text.removeprefix("undecided: "),
         "interval": span(right) if right.call == "refused" else "",
-        "confidence": digits(100 * (1 - right.alpha)),
+        "confidence": confidence(right.alpha),
         "basis": f"{gap.prompts:,} prompts, {gap.blocks} {'repeat' if gap.blocks == 1 else 'repeats'}, {how}",
         "labels": list(right.labels),
     }

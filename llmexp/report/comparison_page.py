@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmexp.compare import words
+from llmexp.compare import change, words
 from llmexp.compare.evidence import Value
 from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.rows import columns, remarks, verdict_text
 from llmexp.compare.service import Capacity, Service
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.catalogue import Metric
-from llmexp.metrics.wording import counted, digits
+from llmexp.metrics.wording import confidence, counted, digits
 from llmexp.report import answers, plots, turns
 from llmexp.report.figures import Plot, drawing
 from llmexp.report.page import render
@@ -166,14 +166,18 @@ def _measured(compared: Comparison) -> str:
 
 def _verdict(compared: Comparison, contrast: Contrast) -> dict[str, object]:
     better, alone = contrast.better, contrast.call == "refused"
+    changed = change.spoken(compared)
+    badge, kind = (better.label, "won") if better else (_BADGES[contrast.call], contrast.call)
+    if changed and better:
+        badge, kind = ("regression", "missed") if contrast.regression else ("better", "met")
     return {
-        "at": compared.grid.stacks.index(better) if better else None,
-        "badge": better.label if better else _BADGES[contrast.call],
-        "kind": "won" if better else contrast.call,
+        "at": compared.grid.stacks.index(better) if better and not changed else None,
+        "badge": badge,
+        "kind": kind,
         "text": _without_badge(verdict_text(compared, contrast)),
         "interval": words.span(contrast.gap, contrast.metric, contrast.alpha) if alone else "",
         "pair": f"{contrast.candidate.label} than {contrast.reference.label}",
-        "confidence": percent(1 - contrast.alpha),
+        "confidence": confidence(contrast.alpha),
         "basis": _basis(contrast),
     }
 
@@ -183,11 +187,6 @@ def _basis(contrast: Contrast) -> str:
     gap = contrast.gap
     words = {"blocks": f"over {gap.blocks} paired repeats", "groups": f"over {gap.blocks} unpaired runs"}
     return words.get(gap.basis, WITHIN)
-
-
-def percent(share: float) -> str:
-    """`95`, `98.3`: a confidence."""
-    return f"{100 * share:.3g}"
 
 
 def _without_badge(text: str) -> str:
@@ -264,7 +263,7 @@ def _all_differences(compared: Comparison) -> Iterator[dict[str, object]]:
             "pair": f"{contrast.candidate.label} − {contrast.reference.label}",
             "absolute": metric.show_gap(*gap.differences(contrast.alpha)),
             "relative": words.span(gap, metric, contrast.alpha) if gap.ratio else "",
-            "confidence": percent(1 - contrast.alpha),
+            "confidence": confidence(contrast.alpha),
             "basis": _basis(contrast),
         }
 

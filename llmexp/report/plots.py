@@ -90,8 +90,10 @@ def _intervals(axes: Axes, rows: Sequence[Contrast], places: Sequence[float]) ->
 
 
 def _turned(contrast: Contrast) -> bool:
-    """Whether the words begin with the reference, because it is ahead: the drawing then does so too."""
-    return contrast.ahead == contrast.reference
+    """Whether the words begin with the reference, because it is ahead: so does the drawing, but for change."""
+    twice = contrast.reference.model == contrast.candidate.model
+    change = twice and contrast.reference.source != contrast.candidate.source
+    return contrast.ahead == contrast.reference and not change
 
 
 def _drawn(contrast: Contrast) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from llmexp.errors import ConfigError
 from llmexp.results.files import RESULT
-from llmexp.tracking.connection import connect, recording, shown_uri, store_uri
+from llmexp.tracking.connection import connect, recording, shown_uri, sqlite_path, store_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,12 +28,16 @@ def download(id: str, uri: str | None = None) -> list[Path]:  # noqa: A002
     used where they lie; others are fetched once into the cache. `ConfigError` when nothing has this id.
     """
     address = store_uri(uri, Path.cwd())
+    file = sqlite_path(address, Path.cwd())
+    if file is not None and not file.exists():
+        raise ConfigError(f"{id}: neither a directory here nor a run: there is no MLflow store at {shown_uri(address)}")
     with recording(address):
         client = connect(address)
         found = _find(client, id)
         if found is None:
             raise ConfigError(
-                f"{id}: no run, sweep or job with this id in {shown_uri(address)}; python -m llmexp.ui lists them"
+                f"{id}: neither a directory here nor the id of a run, sweep or job in {shown_uri(address)}; "
+                "python -m llmexp.ui lists them"
             )
         jobs = _children(client, found) if found.data.tags.get("llmexp.kind") == "sweep" else [found]
         return [_directory(client, run, address) for run in jobs]
