@@ -168,7 +168,7 @@ def test_a_baseline_stack_is_compared_with_every_other_and_they_not_with_each_ot
     [
         ({"prompts": "other"}, "different prompts in 200 of 200 requests"),
         ({"max_tokens": 99}, "different max_tokens in 200 of 200 requests"),
-        ({"verdict": "invalid"}, "llama: 3 of its 3 runs are invalid: loop lag"),
+        ({"verdict": "invalid"}, "llama: all of its runs are invalid: loop lag"),
         ({"rehearsal": True}, "llama is a rehearsal, the other side was measured"),
         ({"workload_seed": 5}, "run.seed differs: 11111 and 5"),
     ],
@@ -183,7 +183,7 @@ def test_an_unfair_comparison_is_refused_and_keeps_its_interval(change, reason):
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        ({"verdict": "degraded"}, "llama: 3 of its 3 runs are degraded: loop lag"),
+        ({"verdict": "degraded"}, "llama: all of its runs are degraded: loop lag"),
         ({"version": "0.2.0"}, "measured by different versions of llmexp: 0.1.0 and 0.2.0"),
         ({"error_rate": 0.2}, "of its requests (0.0 % on the other side)"),
         ({"unfinished": 3}, "llama: 9 requests were cut by run.grace_s"),

@@ -101,7 +101,9 @@ def _validity(one: Side, two: Side) -> Iterator[Finding]:
         for verdict, level in _LEVELS:
             count = sum(run.verdict == verdict for run in side.runs)
             if count:
-                which = "its run is" if len(side.runs) == 1 else f"{count} of its {len(side.runs)} runs are"
+                which = f"{count} of its {len(side.runs)} runs are"
+                if count == len(side.runs):
+                    which = "its run is" if count == 1 else "all of its runs are"
                 text = f"{side.label}: {which} {verdict}: {_why(side.runs, verdict)}"
                 yield Finding(level, verdict, text, about=side.label)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -41,13 +40,18 @@ def _parts(comparison: Comparison, width: int) -> Iterator[RenderableType]:
         yield from _values(comparison, width)
         yield Text(f"{rows.footnotes(comparison)}\n", style="dim")
     told = rows.verdicts(comparison)
-    for text, call in told:
-        yield Padding(Text(f"• {text}", style=_STYLES.get(call, "green")), (0, 0, 0, 1))
+    yield from (_point(" •", text, _STYLES.get(call, "green")) for text, call in told)
     if told:
         yield Text("")
     yield from map(Text, rows.capacities(comparison))
-    for remark in rows.remarks(comparison):
-        yield Text(f"! {remark}", style="yellow")
+    yield from (_point("!", remark, "yellow") for remark in rows.remarks(comparison))
+
+
+def _point(mark: str, text: str, style: str) -> Table:
+    """A text behind its mark, further lines below its first one."""
+    point = Table.grid(padding=(0, 1, 0, 0))
+    point.add_row(Text(mark, style=style), Text(text, style=style))
+    return point
 
 
 def _differences(comparison: Comparison) -> Iterator[RenderableType]:

@@ -11,7 +11,7 @@ from llmexp.json_types import number as number_at
 def duration(seconds: float) -> str:
     """Three significant digits in the unit that suits: µs, ms or s."""
     for limit, scale, unit in ((0.001, 1e6, "µs"), (1, 1e3, "ms")):
-        if abs(seconds) < limit:
+        if _rounded(seconds) < limit:
             return f"{digits(seconds * scale)} {unit}"
     return f"{digits(seconds)} s"
 
@@ -26,7 +26,12 @@ def digits(value: float, significant: int = 3) -> str:
     """A number with so many significant digits, without an exponent, thousands grouped, a true minus."""
     if value == 0:
         return "0"
-    return format_step(value, decimals_for(abs(value), significant))
+    return format_step(value, decimals_for(_rounded(value, significant), significant))
+
+
+def _rounded(value: float, significant: int = 3) -> float:
+    """Its size as it will be shown: 9.999 is as large as 10.0."""
+    return float(f"{abs(value):.{significant}g}")
 
 
 def decimals_for(size: float, significant: int = 3) -> int:
