@@ -82,7 +82,9 @@ def is_credential_name(name: str) -> bool:
     return last == "token" and before not in _INNOCENT_BEFORE_TOKEN
 
 
-_PASSWORD_IN_URL = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@'\"]*):(?!\d{1,5}(?:[/?#,;]|$))([^\s'\"]+)@")
+_PASSWORD_IN_URL = re.compile(
+    r"([A-Za-z][\w+.-]*://[^\s:/@'\"<>]*):(?!\d{1,5}(?:[/?#,;|<>)\]}\s'\"]|$))([^\s'\"<>|]+)@"
+)
 """Also one with a slash or an @ in it, which should have been written in URL form; a port is none."""
 _URL = re.compile(r"[A-Za-z][\w+.-]*://(?:(?!,[A-Za-z][\w+.-]*://)[^\s'\"<>])+")
 _SIGNED = re.compile(r"^(sig|signature|x-amz-signature|x-goog-signature)$", re.IGNORECASE)

@@ -101,7 +101,9 @@ def test_passwords_in_urls_are_masked_whatever_their_length() -> None:
     assert secrets.redact("at postgresql://me:pw@host/db: no") == "at postgresql://me:***@host/db: no"
     for password in ("p/w", "p@w", "p#w"):
         assert secrets.redact(f"got 'http://me:{password}@h:80/v1'") == "got 'http://me:***@h:80/v1'"
-    for url in ("http://h:8000/m/org@rev", "http://h/m:8/org@rev", "http://a:80,http://b:81/x@y"):
+    assert secrets.redact("postgresql://me:1234@h/db") == "postgresql://me:***@h/db"
+    innocent = ("http://h:8000/m/org@rev", "http://h/m:8/org@rev", "http://a:80,http://b:81/x@y", "ws://h:80|a@b")
+    for url in (*innocent, "<td>http://h:8080</td><td>a@b</td>", "<td>http://h:x</td><td>a@b</td>"):
         assert secrets.redact(url) == url
 
 
