@@ -212,14 +212,25 @@ def alive(pids: set[int]) -> set[int]:
     return found
 
 
+def gone(pids: set[int]) -> bool:
+    """Whether all of them end within the time that cleaning up may take."""
+    deadline = time.monotonic() + 20
+    while alive(pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pids)
+
+
 @pytest.mark.service
-@pytest.mark.parametrize("how", ["block", "error", "exit", "SIGINT", "SIGTERM", "SIGKILL", "daemon", "keeper"])
+@pytest.mark.parametrize(
+    "how",
+    ["block", "error", "exit", "SIGINT", "SIGTERM", "SIGKILL", "daemon"]
+    + ["job and keeper", "job and warden", "keeper", "keeper and warden"],
+)
 def test_nothing_survives(how: str, tmp_path: Path) -> None:
-    """Not the server, not what it started and detached, not what does not listen to SIGTERM."""
+    """Not the server, not what it started and detached, not what does not listen to SIGTERM; whoever is killed."""
     pids = tmp_path / "pids"
     line = f"{SERVE} --spread {pids}" + (" --daemon" if how == "daemon" else "")
     ends = {"block": "pass", "daemon": "pass", "error": "1 / 0", "exit": "import os; os._exit(3)"}
-    ends["keeper"] = "import os; os.kill(server.pid, 9); time.sleep(0.3)"
     script = DRIVER.format(line=line, folder=str(tmp_path), end=ends.get(how, "time.sleep(60)"))
     driver = subprocess.Popen(
         [sys.executable, "-c", script],
@@ -230,16 +241,22 @@ def test_nothing_survives(how: str, tmp_path: Path) -> None:
     )
     try:
         assert driver.stdout is not None
-        keeper = int(driver.stdout.readline())
-        started = {keeper, *map(int, pids.read_text().split())}
-        assert len(started) >= 4
+        warden = int(driver.stdout.readline())
+        keeper = psutil.Process(warden).children()[0].pid
+        started = {warden, keeper, *map(int, pids.read_text().split())}
+        assert len(started) >= 5
         if how.startswith("SIG"):
             os.kill(driver.pid, getattr(signal, how))
+        named = {"job": driver.pid, "keeper": keeper, "warden": warden}
+        killed = [pid for name, pid in named.items() if name in how]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        if how == "keeper":
+            assert gone(started)
+        if killed and "job" not in how:
+            os.kill(driver.pid, signal.SIGTERM)
         driver.communicate(timeout=30)
-        deadline = time.monotonic() + 20
-        while alive(started) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not alive(started)
+        assert gone(started)
     finally:
         driver.kill()
         driver.communicate()

@@ -22,6 +22,11 @@ def problems(config: Config) -> Iterator[str]:
 def _check_model(model: Model) -> Iterator[str]:
     if model.base_url is not None:
         yield from base_url_problems("model.base_url", model.base_url)
+    if model.base_url is not None and model.deployment.kind == "served":
+        yield (
+            f"model.base_url: follows from the port of the server that the job starts, got '{model.base_url}'; set "
+            "null, or model=openai_compatible to call a server that runs by itself"
+        )
     if model.metrics_url not in (None, "none"):
         yield from url_problems("model.metrics_url", model.metrics_url, "http://127.0.0.1:8000/metrics, or none")
     takes_marks = model.api in ("anthropic", "bedrock") or (model.provider or "").startswith(("anthropic", "bedrock"))

@@ -137,7 +137,7 @@ class Bedrock(_Part):
 class Served(BaseModel):
     """A server that the job starts by a command line and stops with its whole process tree.
 
-    object further key is a setting: it fills `{its_name}` in the command, and is logged as a fact.
+    Any further key is a setting: it fills `{its_name}` in the command, and is logged as a fact.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -147,7 +147,9 @@ class Served(BaseModel):
         "filled in; `--flag {key}` goes away where the key is null. Secrets as `$VARIABLE`."
     )
     ready: Annotated[str, Field(min_length=1)] = Field(
-        "/v1/models", description="Path, or URL, that answers 2xx once the server can serve; polled until then."
+        "/v1/models",
+        description="Path, or URL, that answers 2xx once the server can serve; polled until then. Filled in as the "
+        "command is: `/v2/models/{name}/ready`.",
     )
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None, description="Null: a free one, another when it is taken."

@@ -21,7 +21,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llmexp.config import Model, Served
@@ -43,24 +43,37 @@ _PROGRAM = re.compile(r"[\w./~+-]+")
 
 def fill(model: Model, deployment: Served, *, host: str, port: int | str) -> str:
     """The command as the shell gets it. Raises `ConfigError` for a place that nothing fills."""
-    values: dict[str, object] = {"name": model.name, **deployment.settings, "host": host, "port": port}
+    return _filled(KEY, deployment.command, _values(model, deployment, host, port))
 
+
+def ready(model: Model, deployment: Served, *, host: str, port: int | str) -> str:
+    """The path or URL that says when it serves, filled in as the command is."""
+    return _filled("model.deployment.ready", deployment.ready, _values(model, deployment, host, port))
+
+
+def _values(model: Model, deployment: Served, host: str, port: int | str) -> dict[str, object]:
+    return {"name": model.name, **deployment.settings, "host": host, "port": port}
+
+
+def _filled(whose: str, template: str, values: Mapping[str, object]) -> str:
     def filled(match: re.Match[str]) -> str:
         key = match["alone"] or match["key"]
         if key not in values:
-            known = ", ".join(sorted(values))
-            raise ConfigError(f"{KEY}: {{{key}}} is filled by nothing; set model.deployment.{key}, or use {known}")
+            known = ", ".join(f"{{{name}}}" for name in sorted(values))
+            raise ConfigError(
+                f"{whose}: {{{key}}} is filled by nothing; set model.deployment.{key}, use one of {known}, or write "
+                f"{{{{{key}}}}} where the braces shall stand"
+            )
         value = values[key]
         if match["alone"]:
             if value is None:
                 raise ConfigError(
-                    f"model.deployment.{key}: is null, and in the command no flag of its own stands before it that "
+                    f"model.deployment.{key}: is null, and in {whose} no flag of its own stands before it that "
                     "could be left out; give it a value"
                 )
             return _text(value)
         return _with_flag(match["flag"], match["join"], value)
 
-    template = deployment.command
     escaped = [match.span() for match in _ESCAPED.finditer(template)]
     pieces, end = [], 0
     for start, stop in escaped:
@@ -104,6 +117,7 @@ def problems(model: Model, deployment: Served, *, starts: bool) -> Iterator[str]
     """What is wrong with the command; with `starts`, whether its program is here too."""
     try:
         command = fill(model, deployment, host="127.0.0.1", port="0")
+        ready(model, deployment, host="127.0.0.1", port="0")
     except ConfigError as error:
         yield str(error)
         return

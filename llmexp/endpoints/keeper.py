@@ -2,8 +2,8 @@
 
 It stands between the job and the server, in a session of its own, and outlives the job by as long as it takes to clean
 up. Every descendant of the command, however often it forks or detaches itself, stays its descendant: on Linux orphans
-come to it (`PR_SET_CHILD_SUBREAPER`). It begins to clean up when the pipe from the job ends or the kernel says that the
-job is gone; should it be killed itself, the kernel kills the command's first process.
+come to it. It begins to clean up when the pipe from the job ends or the kernel says that its parent is gone
+(`llmexp.endpoints.warden`, which cleans up in its place should it be killed itself).
 
 Its stdin holds JSON lines: the settings, then `{"log": path, "head": text}` for each job that goes on with the server.
 Its stdout answers with one line: `{"ended": exit status, "tail": last lines}`, when the server ends by itself.
@@ -11,7 +11,6 @@ Its stdout answers with one line: `{"ended": exit status, "tail": last lines}`, 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -20,18 +19,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from llmexp import secrets
+from llmexp.endpoints import descendants
 
 KILL_S = 10.0
 TAIL_LINES = 12
 LOG_BYTES = 64 * 2**20
 """A log is cut there: a server that repeats one line for ever must not fill the disk."""
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _TICK_S = 0.25
 
 
@@ -141,11 +139,11 @@ class Keeper:
 
     def end(self) -> None:
         """End every descendant: asked first, killed then."""
-        _send(signal.SIGTERM)
+        descendants.send(signal.SIGTERM)
         self._until_gone(self._stop_s, patient=True)
         deadline = time.monotonic() + KILL_S
         while not self._gone and time.monotonic() < deadline:
-            _send(signal.SIGKILL)
+            descendants.send(signal.SIGKILL)
             self._until_gone(0.05, patient=False)
         self._drain()
         self._log.flush()
@@ -237,31 +235,13 @@ def _environment(settings: Mapping[str, str | float | None]) -> dict[str, str]:
     return environment
 
 
-def _descendants() -> Iterator[int]:
-    import psutil
-
-    with suppress(psutil.Error):
-        yield from (child.pid for child in psutil.Process().children(recursive=True))
-
-
-def _send(number: signal.Signals) -> None:
-    for pid in _descendants():
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
 def _die_with_us() -> None:
     """In the child, before the command: whoever kills this keeper kills the server."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    descendants.on_end_of_parent(signal.SIGKILL)
 
 
 def main() -> None:
-    """Entry of `python -m llmexp.endpoints.keeper`."""
+    """Entry of `python -m llmexp.endpoints.keeper WARDEN`: the pid of its parent."""
     secrets.guard_streams()
     line = b""
     while not line.endswith(b"\n"):
@@ -270,13 +250,11 @@ def main() -> None:
             raise SystemExit("no settings: this module is started by llmexp, not by hand")
         line += piece
     settings: dict[str, str | float | None] = json.loads(line)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    descendants.adopt()
     keeper = Keeper(settings)
-    parent = settings.get("parent")
-    if parent is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGHUP)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGHUP)
+    descendants.on_end_of_parent(signal.SIGHUP)
+    if os.getppid() != int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGHUP)
     keeper.run()
 
 

@@ -8,7 +8,6 @@ terminal reaches the parent alone, which stops the child when it has no more use
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -23,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from llmexp.endpoints import descendants
 from llmexp.errors import JobError
 from llmexp.secrets import guard_streams, redact
 
 STOP_S = 5.0
 """How long a child may take to end by itself before it is killed."""
 _LOG_LINES = 8
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +69,14 @@ def clean(log: Path) -> None:
             log.write_text(shown, encoding="utf-8", errors="surrogateescape")
 
 
-def start_module(module: str, log: Path) -> subprocess.Popen[bytes]:
+def start_module(module: str, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """`python -m module` with pipes to it and from it, in a session of its own; what it prints goes to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     with log.open("ab") as sink:
         return subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sink,
@@ -195,6 +194,6 @@ def _die_with(parent: int) -> None:
     """Linux: SIGKILL to us when the parent dies. Elsewhere the pipe alone has to do."""
     if sys.platform != "linux":
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    descendants.on_end_of_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

@@ -1,7 +1,7 @@
 """Servers that a command line starts: `model.deployment.kind` is `served`.
 
-A server is kept by a process of its own (`llmexp.endpoints.keeper`) that ends its whole tree however we end. `Servers`
-keeps it from job to job: one that wants the same command takes over the server of the job before it.
+A server is kept by a process of its own (`llmexp.endpoints.keeper`, under a warden) that ends its whole tree however we
+end. `Servers` keeps it from job to job: one that wants the same command takes over the server of the job before it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 from urllib.parse import urlsplit
 
 from llmexp.config import Model, Served
@@ -47,7 +48,11 @@ def identity(model: Model, host: str = "127.0.0.1") -> str | None:
     if not isinstance(deployment, Served):
         return None
     return json.dumps(
-        [command.fill(model, deployment, host=host, port=command.UNFILLED_PORT), deployment.ready, deployment.port]
+        [
+            command.fill(model, deployment, host=host, port=command.UNFILLED_PORT),
+            command.ready(model, deployment, host=host, port=command.UNFILLED_PORT),
+            deployment.port,
+        ]
     )
 
 
@@ -72,7 +77,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of the process that keeps it; the server's own are below it."""
+        """Of the first process that keeps it; the server's own are below it."""
         return self._process.pid
 
     def ended(self) -> str | None:
@@ -102,6 +107,7 @@ class Server:
             process.wait(STOP_S + KILL_S)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
         except BaseException:
             # Interrupted again: no more patience, but nothing may be left.
             process.send_signal(signal.SIGTERM)
@@ -110,6 +116,7 @@ class Server:
             raise
         finally:
             if process.poll() is not None:
+                _read_to_end(process.stdout, KILL_S)
                 process.stdout.close()
             if process.returncode != 0:
                 self._kill_rest()
@@ -131,6 +138,13 @@ class Server:
             with contextlib.suppress(psutil.Error, OSError):
                 if os.getsid(process.pid) in self._sessions:
                     process.kill()
+
+
+def _read_to_end(stream: IO[bytes], seconds: float) -> None:
+    """The keeper holds this pipe until its work is done, even where its warden was killed before it."""
+    deadline = time.monotonic() + seconds
+    while select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0] and stream.read(4096):
+        pass
 
 
 def _epitaph(line: bytes) -> str:
@@ -181,7 +195,7 @@ class Servers:
         wanted = identity(model, host)
         assert wanted is not None
         self.make_room(wanted)
-        if self._server is not None and _answers(_ready_url(deployment, self._server.address), model):
+        if self._server is not None and _answers(_ready_url(model, deployment, self._server.address), model):
             self._server.go_on(log_dir / LOG)
             return self._server, False
         self.stop()
@@ -221,7 +235,7 @@ def _start(model: Model, deployment: Served, log_dir: Path, host: str, port: int
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         file.write(f"$ {redact(line)}\n")
-    process = start_module("llmexp.endpoints.keeper", log_dir / "endpoint.log")
+    process = start_module("llmexp.endpoints.warden", log_dir / "endpoint.log", str(own_pid() or 0))
     shown = command.fill(model, deployment, host=host, port=command.UNFILLED_PORT)
     server = Server(wanted, shown, f"http://{_in_url(host)}:{port}", log_dir.resolve(), process)
     assert process.stdin is not None
@@ -229,7 +243,6 @@ def _start(model: Model, deployment: Served, log_dir: Path, host: str, port: int
         "command": line,
         "log": str(log),
         "stop_s": STOP_S,
-        "parent": own_pid(),
         "PATH": command.search_path(),
         "PYTHONPATH": os.environ.get("PYTHONPATH"),
     }
@@ -248,7 +261,7 @@ def _start(model: Model, deployment: Served, log_dir: Path, host: str, port: int
 
 def _await_ready(server: Server, model: Model, deployment: Served, port: int) -> None:
     """Returns when the server answers. Raises `JobError` with its last lines when it ends or takes too long."""
-    url, began = _ready_url(deployment, server.address), time.monotonic()
+    url, began = _ready_url(model, deployment, server.address), time.monotonic()
     while True:
         server.note_sessions()
         if (how := server.ended()) is not None:
@@ -272,11 +285,10 @@ def _tail_of(log: Path) -> str:
     return "".join([f"; the end of {log}:", *(f"\n  {line}" for line in lines)])
 
 
-def _ready_url(deployment: Served, address: str) -> str:
-    ready = deployment.ready
-    if ready.startswith(("http://", "https://")):
-        return ready.replace("{port}", str(urlsplit(address).port))
-    return f"{address}/{ready.lstrip('/')}"
+def _ready_url(model: Model, deployment: Served, address: str) -> str:
+    parts = urlsplit(address)
+    ready = command.ready(model, deployment, host=parts.hostname or "", port=parts.port or 0)
+    return ready if ready.startswith(("http://", "https://")) else f"{address}/{ready.lstrip('/')}"
 
 
 def _answers(url: str, model: Model) -> bool:

@@ -102,15 +102,15 @@ def _owned(folder: Folder) -> Iterator[Folder]:
         folder.drop_if_empty()
 
 
-def plan_only(found: list[Spec]) -> Outcome:
-    """The plan of these jobs on stdout; nothing is sent."""
+def plan_only(found: list[Spec], at_least: list[Spec] | None = None) -> Outcome:
+    """The plan of these jobs on stdout; nothing is sent. `at_least`: those that the money has to suffice for."""
     from llmexp.jobs import plan
 
     estimate = plan.estimate(found)
     show(plan.render(estimate))
     for caution in plan.cautions(found):
         log.warning("%s", caution)
-    plan.check_money(found, Ledger(found[0].config.run.max_usd))
+    plan.check_money(at_least or found, Ledger(found[0].config.run.max_usd))
     return Outcome(OK, None, sweep=len(found) > 1)
 
 
@@ -141,7 +141,7 @@ class CommandRun:
 
         todo = self._todo()
         ledger = Ledger(self.specs[0].config.run.max_usd, self.folder.path)
-        plan.check_money(todo, ledger)
+        self._check_money(todo, ledger)
         if self.sweep is not None:
             log.info(plan.one_line(plan.estimate(self.specs), len(todo), self.folder.path))
         if remark := plan.money_remark(todo, ledger):
@@ -155,6 +155,12 @@ class CommandRun:
         finally:
             self._close()
         return Outcome(self._status(), self.folder.path, sweep=self.sweep is not None)
+
+    def _check_money(self, todo: list[Spec], ledger: Ledger) -> None:
+        """Raises `ConfigError` where these jobs are expected to pass the limit."""
+        from llmexp.jobs import plan
+
+        plan.check_money(todo, ledger)
 
     def _close(self) -> None:
         """Whatever happened: the sweep's run is closed, and no process stays."""

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 from llmexp import results
 from llmexp.compare import stats
 from llmexp.config import flatten
-from llmexp.errors import FAILED, INTERRUPTED, ConfigError
+from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError
 from llmexp.jobs import lock, sweep_dir, tune_goal
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.spec import Composed, Spec
 from llmexp.jobs.sweep import CommandRun, Outcome, plan_only
 from llmexp.jobs.sweep_dir import SweepDir
+from llmexp.jobs.tune_goal import Value
 from llmexp.json_types import branch, items
 from llmexp.metrics.wording import digits, percent_range
 from llmexp.results import Result, Run
@@ -45,7 +46,6 @@ log = logging.getLogger("llmexp")
 FILE = "search.json"
 TRIALS = "trials"
 ALPHA = 0.05
-Value = bool | int | float | str | None
 
 
 @dataclass
@@ -70,12 +70,19 @@ def run(composed: Composed) -> Outcome:
     space = tune_goal.space(base.config.search.space)
     _check_keys(composed, space)
     confirm = _specs(composed, {}, repeats=max(1, base.config.search.confirm))
-    planned = [base] * base.config.search.trials + confirm * (2 if base.config.search.confirm else 0)
+    last = confirm * (2 if base.config.search.confirm else 0)
+    planned = [replace(spec, number=at) for at, spec in enumerate([base] * base.config.search.trials + last)]
     if base.config.dry_run:
-        return plan_only([replace(spec, number=at) for at, spec in enumerate(planned)])
+        return plan_only(planned, at_least=_least(planned, base))
     with _folder(composed, base) as (folder, resumed):
         sweep = SweepDir.resume(folder, confirm) if resumed else SweepDir.new(folder, confirm)
         return Search(planned, folder, sweep, composed=composed, base=base, space=space).run()
+
+
+def _least(planned: list[Spec], base: Spec) -> list[Spec]:
+    """The jobs without which a search is none: two trials, and those that confirm."""
+    search = base.config.search
+    return planned[: min(2, search.trials)] + planned[search.trials :]
 
 
 def _price_problems(base: Spec) -> Iterator[str]:
@@ -108,7 +115,8 @@ def _specs(composed: Composed, params: Mapping[str, Value], *, repeats: int) -> 
     from omegaconf.errors import OmegaConfBaseException
 
     words = [f"{key}={_word(value)}" for key, value in params.items()]
-    kept = [word for word in composed.overrides if not word.lstrip("+").startswith("run.repeats=")]
+    replaced = {*params, "run.repeats"}
+    kept = [word for word in composed.overrides if word.lstrip("+").partition("=")[0] not in replaced]
     overrides = [*kept, *words, f"run.repeats={repeats}"]
     try:
         config = compose(config_name="config", overrides=overrides, return_hydra_config=True)
@@ -125,20 +133,19 @@ def _word(value: Value) -> str:
 
 
 def _check_keys(composed: Composed, space: Mapping[str, BaseDistribution]) -> None:
-    """Each key composed once with a value of its own, so that a wrong one is known before the first trial."""
-    from llmexp.jobs.tune_sampler import Axis
-
+    """Each choice, and both ends of each range, composed alone: what is wrong is known before the first trial."""
     problems = []
     for key, distribution in space.items():
-        value = Axis(key, distribution).at(0.0)
-        assert value is None or isinstance(value, bool | int | float | str)
-        try:
-            _specs(composed, {key: value}, repeats=1)
-        except ConfigError as error:
-            unknown = "Could not override" in str(error)
-            problems.append(f"search.space.{key}: {'is no key of the configuration' if unknown else error}")
+        for value in tune_goal.ends(distribution):
+            try:
+                _specs(composed, {key: value}, repeats=1)
+            except ConfigError as error:
+                if "Could not override" in str(error):
+                    problems.append(f"search.space.{key}: is no key of the configuration")
+                    break
+                problems.append(f"search.space.{key}: {error}")
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
@@ -156,37 +163,46 @@ class Search(CommandRun):
     headline: str = ""
 
     def _todo(self) -> list[Spec]:
-        """As many jobs as there can be: money and time are asked for all of them."""
+        """As many jobs as there can be."""
         return self.specs
+
+    def _check_money(self, todo: list[Spec], ledger: Ledger) -> None:
+        """A search takes as many trials as the money allows, so no more than a few have to fit."""
+        super()._check_money([] if _told(self.folder.path) else _least(todo, self.base), ledger)
 
     def _run_all(self, todo: list[Spec], ledger: Ledger) -> None:  # noqa: ARG002 -- what is run follows from the trials
         study = self._study()
-        pending = self._take_up(study)
-        while len(self.trials) < self.base.config.search.trials and self._goes_on(ledger):
-            asked = None if not self.trials or pending is not None else study.ask(fixed_distributions=self.space)
-            params = pending or ({} if asked is None else {key: asked.params[key] for key in self.space})
-            if asked is not None and any(params == one.params for one in self.trials):
+        for trial in self._take_up(study) or ([] if self.trials else [self._new({})]):
+            if not self._affords_a_trial(ledger):
+                break
+            self._tell(study, self._try(trial, ledger), None)
+        if self.trials and self.trials[0].value is None and self._status() != INTERRUPTED:
+            log.error("search.goal: the configuration as it stands has no value: %s", self.trials[0].why)
+            self.statuses.append(FAILED)
+            return
+        while len(self.trials) < self.base.config.search.trials and self._affords_a_trial(ledger):
+            asked = study.ask(fixed_distributions=self.space)
+            params = {key: asked.params[key] for key in self.space}
+            if any(params == one.params for one in self.trials):
                 log.info("every setting of search.space was tried")
                 break
-            pending = None
-            self._tell(study, self._try(params, ledger), asked)
-            if len(self.trials) == 1 and self.trials[0].value is None:
-                log.error("search.goal: the configuration as it stands has no value: %s", self.trials[0].why)
-                self.statuses.append(FAILED)
-                return
+            self._tell(study, self._try(self._new(params), ledger), asked)
         best = self._best()
-        if best is not None and self._goes_on(ledger):
+        if best is not None and self._status() != INTERRUPTED:
             self._confirm(best, ledger)
         self._write()
 
-    def _goes_on(self, ledger: Ledger) -> bool:
+    def _affords_a_trial(self, ledger: Ledger) -> bool:
+        """Whether another one leaves enough for the jobs that confirm the winner."""
         from llmexp.jobs import plan
 
         if self._status() == INTERRUPTED:
             return False
-        problem = ledger.problem(plan.estimate([self.base]).usd)
+        last = self.specs[self.base.config.search.trials :]
+        problem = ledger.problem(plan.estimate([self.base, *last]).usd)
         if problem:
-            log.warning("%s; the search ends after %d trials", problem, len(self.trials))
+            words = " for another trial and the repeats that confirm the winner" if last else ""
+            log.warning("%s%s; the search ends after %d trials", problem, words, len(self.trials))
         return problem is None
 
     # -- trials -------------------------------------------------------------------------------------------------------
@@ -200,25 +216,33 @@ class Search(CommandRun):
         sampler = Surface(self.space, self.base.config.run.seed)
         return optuna.create_study(direction=tune_goal.direction(self.base.config), sampler=sampler)
 
-    def _try(self, params: dict[str, Value], ledger: Ledger) -> Trial:
-        """One job with these settings."""
+    def _new(self, params: dict[str, Value]) -> Trial:
         number = len(self.trials)
-        trial = Trial(number, params, f"{TRIALS}/{number}")
-        self.trials.append(trial)
+        self.trials.append(Trial(number, params, f"{TRIALS}/{number}"))
+        return self.trials[-1]
+
+    def _try(self, trial: Trial, ledger: Ledger) -> Trial:
+        """One job with these settings."""
+        trial.why = None
         self._write()
-        words = _words(params)
+        number, words = trial.number, _words(trial.params)
         log.info("[trial %d of %d] %s", number + 1, self.base.config.search.trials, words)
         try:
-            spec = _specs(self.composed, params, repeats=1)[0]
+            spec = _specs(self.composed, trial.params, repeats=1)[0]
             place = self.folder.path / trial.folder
             spec = replace(spec, number=number, name=f"trial {number}: {words}", directory=place, sweep=self._id)
-            self._run_one(spec, ledger)
-            self._judge(trial, self.results[-1])
+            status = self._run_one(spec, ledger)
         except ConfigError as error:
-            trial.why = str(error)
+            log.warning("trial %d: %s", number, error)
+            status, trial.why = FAILED, str(error)
         except KeyboardInterrupt:
-            self.statuses.append(INTERRUPTED)
+            status = INTERRUPTED
+        else:
+            if status != INTERRUPTED:
+                status = self._judge(trial, self.results[-1])
+        if status == INTERRUPTED:
             trial.why = "interrupted"
+        self.statuses.append(status)
         self._write()
         return trial
 
@@ -227,10 +251,9 @@ class Search(CommandRun):
         assert self.sweep is not None
         return self.sweep.id
 
-    def _judge(self, trial: Trial, result: Result) -> None:
+    def _judge(self, trial: Trial, result: Result) -> int:
+        """What the trial was worth; its exit status, in which a service level that was missed does not count."""
         config = self.base.config
-        if result.status == "interrupted":
-            self.statuses.append(INTERRUPTED)
         if result.status == "finished":
             trial.value, trial.behind = (
                 tune_goal.value_of(result, config.search.metric),
@@ -247,6 +270,7 @@ class Search(CommandRun):
             log.info(
                 "trial %d: %s %s, the best so far %s", trial.number, metric, digits(trial.value), digits(best.value)
             )
+        return FAILED if result.status == "failed" else OK
 
     def _tell(self, study: Study, done: Trial, asked: optuna.Trial | None) -> None:
         """Let Optuna know; what it did not ask for counts too where it lies in the space."""
@@ -284,24 +308,27 @@ class Search(CommandRun):
 
     # -- an earlier command's trials ----------------------------------------------------------------------------------
 
-    def _take_up(self, study: Study) -> dict[str, Value] | None:
-        """The trials that stand; returns the settings of the one that was cut off."""
+    def _take_up(self, study: Study) -> list[Trial]:
+        """Trials that stand count; returns those that failed or were cut off, to be tried again in their places."""
+        again = []
         for told in _told(self.folder.path):
-            trial = Trial(len(self.trials), told, f"{TRIALS}/{len(self.trials)}")
+            trial = self._new(told)
             directory = self.folder.path / trial.folder
             result = sweep_dir.result_in(directory)
             if result is None or not sweep_dir.stands(result, rerun_invalid=self.base.config.run.rerun_invalid):
-                return told
-            self.trials.append(trial)
+                again.append(trial)
+                continue
             self.results.append(result)
             self.recorder.catch_up(Run(result, directory))
             self._judge(trial, result)
             self._tell(study, trial, None)
-        return None
+        return again
 
     # -- the winner ---------------------------------------------------------------------------------------------------
 
     def _confirm(self, best: Trial, ledger: Ledger) -> None:
+        from llmexp.jobs import plan
+
         search = self.base.config.search
         metric, count = search.metric, len(self.trials)
         if not best.params:
@@ -319,6 +346,9 @@ class Search(CommandRun):
         self.sweep.place_beside([replace(spec, number=at) for at, spec in enumerate(both)])
         todo, self.standing = self.sweep.outstanding(rerun_invalid=self.base.config.run.rerun_invalid)
         self.results += [result for _, result in self.standing]
+        if problem := ledger.problem(plan.estimate(todo).usd):
+            log.warning("%s to confirm the winner by repeats", problem)
+            return
         super()._run_all(todo, ledger)
         values = [[self._value(spec) for spec in self.sweep.specs[side::2]] for side in (0, 1)]
         pairs = [(one, two) for one, two in zip(*values, strict=True) if one is not None and two is not None]

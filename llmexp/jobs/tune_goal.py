@@ -17,6 +17,8 @@ from llmexp.results import Result
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+Value = bool | int | float | str | None
+"""What a key may be."""
 PER = {"goodput_per_usd": "cost_usd", "goodput_per_joule": "gpu/energy_j"}
 """Goal → what its good requests are held against."""
 _RANGE = frozenset({"low", "high", "step", "log"})
@@ -111,6 +113,16 @@ def _range(key: str, value: Mapping[str, object]) -> BaseDistribution:
         return FloatDistribution(float(low), float(high), log=log, step=step)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def ends(distribution: BaseDistribution) -> list[Value]:
+    """Every choice, or both ends of a range."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return [distribution.low, distribution.high]
 
 
 # --- what a trial was worth ------------------------------------------------------------------------------------------

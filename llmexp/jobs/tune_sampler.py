@@ -33,6 +33,9 @@ the worst threshold at the median and at the 90th percentile."""
 CANDIDATES = 4096
 DRAWS = 64
 EDGES = 0.4
+UNLIKELY = 0.01
+DIGITS = 4
+"""Significant digits of a value between two ends."""
 LOG_FROM = 8
 """A range whose ends lie so many times apart is looked at by its logarithm."""
 _NOISE = (1e-6, 0.1)
@@ -99,6 +102,8 @@ class Axis:
         value = low * (high / low) ** share if logarithmic else low + share * (high - low)
         if found.step:
             value = low + round((value - low) / found.step) * found.step
+        elif isinstance(found, FloatDistribution):
+            value = float(f"{value:.{DIGITS}g}")
         value = min(max(value, low), high)
         return round(value) if isinstance(found, IntDistribution) else value
 
@@ -142,7 +147,18 @@ class Surface(BaseSampler):
         if not candidates:
             return dict(best.params)
         places = np.array([self._place(one) for one in candidates])
-        return candidates[int(self._gains(study, told, places).argmax())]
+        gains = self._gains(study, told, places) * self._chance(done, told, places)
+        return candidates[int(gains.argmax())]
+
+    def _chance(self, done: Sequence[FrozenTrial], told: Sequence[FrozenTrial], places: Floats) -> Floats:
+        """How likely a trial at each place comes to an end: a server may not start there, or run out of memory."""
+        failed = [one for one in done if one.state == TrialState.FAIL and set(one.params) == set(self._space)]
+        if not failed:
+            return np.ones(len(places))
+        known = np.array([self._place(one.params) for one in (*told, *failed)])
+        ended = np.r_[np.ones(len(told)), np.zeros(len(failed))]
+        chance: Floats = Model(known, ended).mean(places)
+        return np.clip(chance, UNLIKELY, 1.0)
 
     @staticmethod
     def _sign(study: Study) -> float:
@@ -169,7 +185,8 @@ class Surface(BaseSampler):
             goodput = Model(known, values).draws(places, drawn[0])
         gains: Floats = np.maximum(goodput - values.max(), 0.0).mean(axis=0)
         # Where nothing promises to be better, the likeliest to come near is worth more than the first of the list.
-        promised: Floats = gains + 1e-3 * goodput.mean(axis=0)
+        expected = goodput.mean(axis=0)
+        promised: Floats = gains + 1e-3 * (expected - expected.min())
         return promised
 
     # -- points -------------------------------------------------------------------------------------------------------
@@ -259,6 +276,11 @@ class Model:
         # Without a word before the data, few points let a length scale run to either end.
         prior = 0.5 * (((fit[:-2] - math.log(0.8)) / 0.8) ** 2).sum() + 0.05 * (fit[-1] - math.log(1e-3)) ** 2
         return float(misfit + prior)
+
+    def mean(self, places: Floats) -> Floats:
+        """What each place is expected to have."""
+        expected: Floats = self._kernel(places, self._places, self._fit) @ self._weights
+        return expected * self._scale + self._mean
 
     def draws(self, places: Floats, normal: Floats) -> Floats:
         """Values that each place may have: a row for each draw."""

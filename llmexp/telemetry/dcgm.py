@@ -40,17 +40,19 @@ class Dcgm:
         """What each GPU says."""
         text = self._fetch()
         by_gpu: dict[str, list[prometheus.Sample]] = {}
-        seen: dict[str, None] = {}
+        seen: dict[tuple[str, str], None] = {}
         for sample in prometheus.parse(text, NAMES):
             if not math.isfinite(sample.value):
                 continue
             index, uuid = sample.labels.get("gpu", ""), sample.labels.get("UUID", "")
-            seen[index] = None
+            seen[index, uuid] = None
             if chosen(int(index) if index.isdigit() else None, uuid, self._gpus):
                 by_gpu.setdefault(uuid or f"{sample.labels.get('Hostname', '')}/{index}", []).append(sample)
-        if not by_gpu:
-            wanted = "no GPU" if self._gpus is None else f"none of model.gpus={list(self._gpus)}"
-            raise SourceError(f"{self.name} tells of {wanted}; it has: {', '.join(seen) or 'none'}")
+        missing = [one for one in self._gpus or () if not any(_is(gpu, one) for gpu in seen)]
+        if not by_gpu or missing:
+            wanted = "no GPU" if self._gpus is None else f"not every GPU of model.gpus={list(self._gpus)}"
+            there = ", ".join(f"{index} ({uuid})" if uuid else index for index, uuid in seen) or "none"
+            raise SourceError(f"{self.name} tells of {wanted}; there are: {there}")
         return {gpu: _reading(samples) for gpu, samples in by_gpu.items()}
 
     def _fetch(self) -> str:
@@ -82,6 +84,11 @@ class Dcgm:
             with contextlib.suppress(OSError):
                 self._connection.close()
             self._connection = None
+
+
+def _is(gpu: tuple[str, str], wanted: int | str) -> bool:
+    index, uuid = gpu
+    return chosen(int(index) if index.isdigit() else None, uuid, (wanted,))
 
 
 def _reading(samples: Iterable[prometheus.Sample]) -> Reading:

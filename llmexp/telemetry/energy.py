@@ -32,6 +32,14 @@ def of_counter(at_s: Floats, joules: Floats, start_s: float, end_s: float) -> fl
     return float(after - before)
 
 
+def refreshed_s(at_s: Floats, joules: Floats) -> float | None:
+    """The longest that a counter stood still: what its exporter says may be so old. None without such a counter."""
+    if len(at_s) < 2 or not joules.any():
+        return None
+    moved = at_s[1:][np.diff(joules) != 0]
+    return float(np.diff(np.concatenate([at_s[:1], moved, at_s[-1:]])).max())
+
+
 def of_power(at_s: Floats, watts: Floats, start_s: float, end_s: float) -> float | None:
     """Power over time; None where the readings leave a gap or do not reach over both ends."""
     if len(at_s) < 2 or at_s[0] > start_s or at_s[-1] < end_s:

@@ -14,10 +14,12 @@ import numpy as np
 from llmexp.json_types import Tree, branch, items, number
 from llmexp.metrics.timeline import window
 from llmexp.records.observed import Floats, Observed
-from llmexp.telemetry.energy import means, of_counter, of_power
+from llmexp.telemetry.energy import means, of_counter, of_power, refreshed_s
 from llmexp.telemetry.reading import Reading
 from llmexp.telemetry.watch import PowerWatch
 
+MAX_AGE_SHARE = 0.1
+"""Of the window: figures that an exporter refreshes less often do not tell what was drawn inside it."""
 Series = Callable[[Reading], float | None]
 
 
@@ -79,14 +81,24 @@ def report(watch: PowerWatch, work: Work | None, curves: Tree | None) -> Drawn:
         "energy_from": _from([how for _, how in energies]),
     }
     if joules is None:
-        source["problem"] = "the readings do not cover the whole window of the run" + (
-            f" ({watch.problem})" if watch.problem else ""
-        )
+        source["problem"] = _why_none(watch, devices, work)
     return Drawn(
         {name: value for name, value in metrics.items() if value is not None},
         _curves(watch, devices, work, curves or {}),
         source,
     )
+
+
+def _why_none(watch: PowerWatch, devices: Sequence[str], work: Work) -> str:
+    """Why there is no energy, and what would help."""
+    ages = [refreshed_s(*_series(watch, device, _energy_j, work.start_ns)) for device in devices]
+    age_s, window_s = max((age for age in ages if age is not None), default=0.0), (work.end_ns - work.start_ns) / 1e9
+    if age_s > MAX_AGE_SHARE * window_s and not watch.problem:
+        return (
+            f"its figures stood still for {age_s:.1f} s of a window of {window_s:.1f} s: have it refresh them more "
+            "often (dcgm-exporter: --collect-interval=100, in ms), or measure for longer"
+        )
+    return "the readings do not cover the whole window of the run" + (f" ({watch.problem})" if watch.problem else "")
 
 
 def regraded(metrics: Tree, right_answers: int | None) -> dict[str, object]:
@@ -143,9 +155,13 @@ def _series(watch: PowerWatch, device: str, part: Series, origin_ns: int) -> tup
 def _energy(watch: PowerWatch, device: str, work: Work) -> tuple[float | None, str | None]:
     """Joules over the window, and what they come from."""
     end_s = (work.end_ns - work.start_ns) / 1e9
-    joules = of_counter(*_series(watch, device, _energy_j, work.start_ns), 0.0, end_s)
+    counter = _series(watch, device, _energy_j, work.start_ns)
+    joules = of_counter(*counter, 0.0, end_s)
     if joules is not None:
         return joules, "counter"
+    age_s = refreshed_s(*counter)
+    if age_s is not None and age_s > MAX_AGE_SHARE * end_s:
+        return None, None
     joules = of_power(*_series(watch, device, _power, work.start_ns), 0.0, end_s)
     return joules, None if joules is None else "power"
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from llmexp.telemetry.reading import Reading, Source, SourceError
 
 SETTLE_S = 2.5
-"""How long to wait after the load for counters to move once more, so that the window's end lies between readings."""
+"""How long to wait before the load, and after it, for counters to move once: the window lies between two steps then."""
 SETTLE_READINGS = 3
 log = logging.getLogger("llmexp")
 
@@ -31,8 +31,10 @@ class PowerWatch:
 
     def __enter__(self) -> PowerWatch:
         if self.source is not None:
-            self._read()
+            readable = self._read()
             self._thread.start()
+            if readable:
+                self._settle(1)
         if self.problem is not None:
             log.warning("no energy: %s", self.problem)
         return self
@@ -43,7 +45,7 @@ class PowerWatch:
         if self.source is None:
             return
         if kind is None and self.samples:
-            self._settle()
+            self._settle(SETTLE_READINGS)
         self._stop.set()
         self._thread.join(5.0)
         if not self._thread.is_alive():
@@ -69,13 +71,13 @@ class PowerWatch:
         self.samples.append(((before + time.monotonic_ns()) // 2, found))
         return True
 
-    def _settle(self) -> None:
-        """Until every energy counter has moved after now, and some readings have come."""
+    def _settle(self, readings: int) -> None:
+        """Until every energy counter has moved after now, and so many readings have come."""
         begun, had = time.monotonic(), len(self.samples)
         first = {name: one.energy_j for name, one in self.samples[-1][1].items()}
         while time.monotonic() - begun < SETTLE_S:
             time.sleep(0.02)
             now = self.samples[-1][1]
             moved = all(now[name].energy_j != energy for name, energy in first.items() if name in now and energy)
-            if moved and len(self.samples) >= had + SETTLE_READINGS:
+            if moved and len(self.samples) >= had + readings:
                 return
