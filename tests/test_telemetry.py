@@ -136,7 +136,7 @@ def test_an_exporter_that_is_not_there_is_said_and_costs_nothing() -> None:
 def test_a_gpu_that_is_not_there_is_said() -> None:
     with exporter(counters) as url, PowerWatch(Dcgm(url, (7,))) as watch:
         time.sleep(0.05)
-    assert "none of model.gpus=[7]; it has: 0, 1" in str(watch.problem)
+    assert "not every GPU of model.gpus=[7]; there are: 0 (GPU-aaaa-0), 1 (GPU-aaaa-1)" in str(watch.problem)
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_15_trials_find_the_best_goodput_of_a_known_space() -> None:
     near = 0
     for seed in range(1):
         draw = np.random.default_rng(seed)
-        study = optuna.create_study(direction="maximize", sampler=Surface(space, seed))
+        study = optuna.create_study(direction="maximize", sampler=Surface(space, seed, 15))
         for _ in range(15):
             trial = study.ask(fixed_distributions=space)
             value, served, late = serve(trial.params, tuple(draw.normal(0, 0.01, 2)))

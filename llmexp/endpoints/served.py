@@ -158,7 +158,9 @@ def _epitaph(line: bytes) -> str:
     elif status < 0:
         how = f"was ended by {_signal_name(-status)}"
     else:
-        how = f"ended with exit status {status}"
+        # A shell says so of a child that a signal ended.
+        by = f" ({_signal_name(status - 128)})" if 128 < status < 128 + signal.NSIG else ""
+        how = f"ended with exit status {status}{by}"
     lines = "".join(f"\n  {line}" for line in tail)
     return f"{how}; {f'its last lines:{lines}' if tail else 'it wrote nothing'}"
 
@@ -262,17 +264,18 @@ def _start(model: Model, deployment: Served, log_dir: Path, host: str, port: int
 def _await_ready(server: Server, model: Model, deployment: Served, port: int) -> None:
     """Returns when the server answers. Raises `JobError` with its last lines when it ends or takes too long."""
     url, began = _ready_url(model, deployment, server.address), time.monotonic()
+    over = began + model.ready_timeout_s
     while True:
         server.note_sessions()
         if (how := server.ended()) is not None:
             if any(words in how.lower() for words in _TAKEN):
                 raise _PortTakenError(f"the server found port {port} taken: it {how}")
             raise JobError(f"the server {how}\n  all of it: {server.started_by / LOG}")
-        if _answers(url, model):
+        if _answers(url, model, over - time.monotonic()):
             _check_whose(server, port)
             server.ready_s = time.monotonic() - began
             return
-        if time.monotonic() - began > model.ready_timeout_s:
+        if time.monotonic() > over:
             raise JobError(
                 f"{url} did not answer within {model.ready_timeout_s:g} s (model.ready_timeout_s)"
                 f"{_tail_of(server.started_by / LOG)}"
@@ -291,18 +294,18 @@ def _ready_url(model: Model, deployment: Served, address: str) -> str:
     return ready if ready.startswith(("http://", "https://")) else f"{address}/{ready.lstrip('/')}"
 
 
-def _answers(url: str, model: Model) -> bool:
+def _answers(url: str, model: Model, within_s: float = ANSWER_S) -> bool:
     """Whether the server is ready. One that asks for a key is: whether ours is right shows in the load."""
-    status = status_of(url, model)
+    status = status_of(url, model, max(POLL_S, min(within_s, ANSWER_S)))
     return status is not None and (200 <= status < 300 or status in (401, 403))
 
 
-def status_of(url: str, model: Model) -> int | None:
+def status_of(url: str, model: Model, timeout_s: float) -> int | None:
     """What GET answers; None when nobody does."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = connect(parts.hostname or "", parts.port, timeout=ANSWER_S)
+    connection = connect(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
         connection.request("GET", f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}", headers=_key(model))
         return connection.getresponse().status

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -234,6 +235,9 @@ def _interpolation(error: Exception) -> str:
     if "Environment variable" in first:
         variable = first.split("'")[1]
         return f"{key}: environment variable {variable} is not set; export it, or set {key}=VALUE"
+    if unknown := re.search(r"Interpolation key '(\w+)' not found", first):
+        name = unknown[1]
+        first += f"; write ${{oc.env:{name}}} for an environment variable, or ${name} where a shell reads the value"
     return f"{key}: {first}"
 
 

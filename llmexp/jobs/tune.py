@@ -213,7 +213,7 @@ class Search(CommandRun):
         from llmexp.jobs.tune_sampler import Surface
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = Surface(self.space, self.base.config.run.seed)
+        sampler = Surface(self.space, self.base.config.run.seed, self.base.config.search.trials)
         return optuna.create_study(direction=tune_goal.direction(self.base.config), sampler=sampler)
 
     def _new(self, params: dict[str, Value]) -> Trial:
@@ -261,7 +261,8 @@ class Search(CommandRun):
             )
         if trial.value is None:
             trial.why = tune_goal.why_none(result, config.search.metric)
-            log.warning("trial %d: %s", trial.number, trial.why)
+            if result.status != "failed":  # that was told
+                log.warning("trial %d: %s", trial.number, trial.why)
         else:
             best = self._best()
             assert best is not None

@@ -4,7 +4,8 @@ A benchmark's trial takes minutes, so that 15 of them have to do, where Optuna's
 random. A goodput falls off a cliff where latencies pass the service level, and beyond it every trial says 0. What lies
 behind it is smooth: how many requests are served for a second (a dollar, a joule), and how far their latencies are from
 the thresholds. Each is fitted by a Gaussian process over the space, and the next trial goes where the goodput that they
-make together is expected to improve most on the best so far. A goal of another kind is fitted as it is.
+make together is expected to improve most on the best so far. What that product does not explain of a goodput (a queue
+makes a few wait for long, not all for a little) is fitted too. A goal of another kind is fitted as it is.
 """
 
 from __future__ import annotations
@@ -33,6 +34,14 @@ the worst threshold at the median and at the 90th percentile."""
 CANDIDATES = 4096
 DRAWS = 64
 EDGES = 0.4
+LEAST_SPREAD, MOST_SPREAD = 3, 5
+"""Trials that are spread over the space before the surface is asked: as many as there are keys, within these."""
+ANYWHERE = 3
+"""One trial in so many may go anywhere; the others change one key of the best so far, or of one that is as good."""
+ALIKE = 0.03
+"""Values so close, relatively, are as good as each other."""
+LAST, TIMID = 3, 0.1
+"""The last trials, one in so many, look where most is expected, not where most may be."""
 UNLIKELY = 0.01
 DIGITS = 4
 """Significant digits of a value between two ends."""
@@ -111,7 +120,8 @@ class Axis:
 class Surface(BaseSampler):
     """Suggests all keys of a trial together."""
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: Space, seed: int, trials: int) -> None:
+        self._trials = trials
         self._space = dict(space)
         self._axes = [Axis(name, distribution) for name, distribution in space.items()]
         self._seed = seed
@@ -140,15 +150,24 @@ class Surface(BaseSampler):
         """The next point."""
         done = [one for one in study.get_trials(deepcopy=False) if one.state.is_finished()]
         told = [one for one in done if one.state == TrialState.COMPLETE and set(one.params) == set(self._space)]
-        if len(told) < min(1 + len(self._axes), 5):
+        if len(told) < min(max(len(self._axes), LEAST_SPREAD), MOST_SPREAD):
             return self._spread_out([one.params for one in done], trial.number)
         best = max(told, key=lambda one: self._sign(study) * float(one.value or 0.0))
         candidates = self._candidates([one.params for one in done], best.params)
         if not candidates:
             return dict(best.params)
+        top = abs(float(best.value or 0.0))
+        good = [one.params for one in told if abs(float(one.value or 0.0) - float(best.value or 0.0)) <= ALIKE * top]
+        beside = [one for one in candidates if any(self._differing(one, other) == 1 for other in good)]
+        last = trial.number >= self._trials - self._trials // LAST
+        if beside and (last or trial.number % ANYWHERE):
+            candidates = beside
         places = np.array([self._place(one) for one in candidates])
-        gains = self._gains(study, told, places) * self._chance(done, told, places)
+        gains = self._gains(study, told, places, TIMID if last else 1.0) * self._chance(done, told, places)
         return candidates[int(gains.argmax())]
+
+    def _differing(self, one: Mapping[str, object], other: Mapping[str, object]) -> int:
+        return sum(one[axis.name] != other[axis.name] for axis in self._axes)
 
     def _chance(self, done: Sequence[FrozenTrial], told: Sequence[FrozenTrial], places: Floats) -> Floats:
         """How likely a trial at each place comes to an end: a server may not start there, or run out of memory."""
@@ -169,18 +188,22 @@ class Surface(BaseSampler):
 
     # -- what a point promises ----------------------------------------------------------------------------------------
 
-    def _gains(self, study: Study, told: Sequence[FrozenTrial], places: Floats) -> Floats:
-        """Expected improvement on the best so far at each place."""
+    def _gains(self, study: Study, told: Sequence[FrozenTrial], places: Floats, daring: float) -> Floats:
+        """Expected improvement on the best so far at each place; `daring`: how much what is not known counts."""
         known = np.array([self._place(one.params) for one in told])
         values = np.array([self._sign(study) * float(one.value or 0.0) for one in told])
         parts = [(one.user_attrs.get(YIELD), *(one.user_attrs.get(HEADROOM) or (None, None))) for one in told]
-        drawn = self._draw.standard_normal((3, DRAWS, 1))
+        drawn = self._draw.standard_normal((4, DRAWS, 1)) * daring
         if all(None not in part for part in parts):
             served, median, tail = (
                 Model(known, np.array(column, dtype=float)).draws(places, drawn[at])
                 for at, column in enumerate(zip(*parts, strict=True))
             )
-            goodput = np.exp(served) * _share_within(median, tail)
+            columns = np.array(parts, dtype=float)
+            seen = np.clip(self._sign(study) * values / np.exp(columns[:, 0]), 0.0, 1.0)
+            beside = seen - _share_within(columns[:, 1], columns[:, 2])
+            share = _share_within(median, tail) + Model(known, beside).draws(places, drawn[3])
+            goodput = np.exp(served) * np.clip(share, 0.0, 1.0)
         else:
             goodput = Model(known, values).draws(places, drawn[0])
         gains: Floats = np.maximum(goodput - values.max(), 0.0).mean(axis=0)

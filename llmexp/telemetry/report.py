@@ -18,8 +18,8 @@ from llmexp.telemetry.energy import means, of_counter, of_power, refreshed_s
 from llmexp.telemetry.reading import Reading
 from llmexp.telemetry.watch import PowerWatch
 
-MAX_AGE_SHARE = 0.1
-"""Of the window: figures that an exporter refreshes less often do not tell what was drawn inside it."""
+MAX_AGE_SHARE, MAX_AGE_S = 0.1, 0.5
+"""Of the window, and at the least: figures that are refreshed less often do not tell what was drawn inside it."""
 Series = Callable[[Reading], float | None]
 
 
@@ -91,14 +91,22 @@ def report(watch: PowerWatch, work: Work | None, curves: Tree | None) -> Drawn:
 
 def _why_none(watch: PowerWatch, devices: Sequence[str], work: Work) -> str:
     """Why there is no energy, and what would help."""
-    ages = [refreshed_s(*_series(watch, device, _energy_j, work.start_ns)) for device in devices]
-    age_s, window_s = max((age for age in ages if age is not None), default=0.0), (work.end_ns - work.start_ns) / 1e9
-    if age_s > MAX_AGE_SHARE * window_s and not watch.problem:
+    covered = watch.samples[0][0] <= work.start_ns and watch.samples[-1][0] >= work.end_ns
+    stale = [age for device in devices if (age := _stale_s(watch, device, work)) is not None]
+    if covered and stale:
         return (
-            f"its figures stood still for {age_s:.1f} s of a window of {window_s:.1f} s: have it refresh them more "
-            "often (dcgm-exporter: --collect-interval=100, in ms), or measure for longer"
+            f"the figures stood still for {max(stale):.1f} s, and the run's window has "
+            f"{(work.end_ns - work.start_ns) / 1e9:.1f} s: have the exporter refresh them more often (dcgm-exporter: "
+            "--collect-interval=100, in ms), or measure for longer"
         )
     return "the readings do not cover the whole window of the run" + (f" ({watch.problem})" if watch.problem else "")
+
+
+def _stale_s(watch: PowerWatch, device: str, work: Work) -> float | None:
+    """How long a device's figures stood still, where that is too long for this window."""
+    age_s = refreshed_s(*_series(watch, device, _energy_j, work.start_ns))
+    limit_s = max(MAX_AGE_S, MAX_AGE_SHARE * (work.end_ns - work.start_ns) / 1e9)
+    return age_s if age_s is not None and age_s > limit_s else None
 
 
 def regraded(metrics: Tree, right_answers: int | None) -> dict[str, object]:
@@ -159,8 +167,7 @@ def _energy(watch: PowerWatch, device: str, work: Work) -> tuple[float | None, s
     joules = of_counter(*counter, 0.0, end_s)
     if joules is not None:
         return joules, "counter"
-    age_s = refreshed_s(*counter)
-    if age_s is not None and age_s > MAX_AGE_SHARE * end_s:
+    if _stale_s(watch, device, work) is not None:
         return None, None
     joules = of_power(*_series(watch, device, _power, work.start_ns), 0.0, end_s)
     return joules, None if joules is None else "power"

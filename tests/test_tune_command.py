@@ -1,0 +1,139 @@
+"""The whole command of a search, with loads that are made up: failed trials, resumes, money, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.without_load import MODEL, load_of, no_load  # noqa: F401 -- a fixture
+
+from llmexp import composition
+from llmexp.benchmark import driver
+from llmexp.benchmark.measurement import Measurement
+from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError, JobError
+from llmexp.jobs import command, readers
+from llmexp.jobs.sweep import Outcome
+
+pytestmark = pytest.mark.service
+pytest.importorskip("optuna")
+
+ASKED = (
+    *MODEL,
+    "experiment=tune",
+    "model.name=plain",
+    "run.max_requests=60",
+    "run.warmup_requests=0",
+    "tracking=none",
+    "search.goal=ttft_s/mean",
+    "search.confirm=0",
+)
+NAMES = "search.space={model.name: [fast, broken, other]}"
+
+
+def search(*overrides: str) -> Outcome:
+    with composition.opened(None):
+        (one,) = composition.compose_all([*ASKED, *overrides, "hydra.run.dir=out"])
+        return command.run_composed(one.task, one.hydra)
+
+
+def told() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path("out/search.json").read_text())
+    return found
+
+
+def ids() -> dict[str, str]:
+    """Trial → the id of its job."""
+    files = [file for file in Path("out/trials").glob("*/result.json") if file.parent.name.isdigit()]
+    return {file.parent.name: json.loads(file.read_text())["job"]["id"] for file in files}
+
+
+@pytest.fixture
+def loads(no_load: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, BaseException]:  # noqa: F811
+    """Model name → what its load raises."""
+    raised: dict[str, BaseException] = {}
+
+    def load(self: driver.Benchmark) -> Measurement:
+        error = raised.get(self._job.config.model.name)
+        if error is not None:
+            raise error
+        if self._job.purse is not None:
+            self._job.purse.book(3.84, 0.0, 0.0)
+        return load_of(self)
+
+    monkeypatch.setattr(driver.Benchmark, "run", load)
+    monkeypatch.setattr(readers, "write_files", lambda *_arguments: None)
+    return raised
+
+
+def test_a_trial_that_fails_costs_itself_and_a_resume_tries_it_again_and_no_other(
+    loads: dict[str, BaseException],
+) -> None:
+    loads["broken"] = JobError("the server ended with exit status 3")
+    assert search(NAMES, "search.trials=4").status == FAILED
+    trials = {one["params"].get("model.name"): one for one in told()["trials"]}
+    assert set(trials) == {None, "fast", "broken", "other"}
+    assert trials["broken"]["value"] is None
+    assert "exit status 3" in trials["broken"]["why"]
+    assert told()["best"]["params"] == {"model.name": "fast"}
+    before = ids()
+    del loads["broken"]
+    assert search(NAMES, "search.trials=4", "run.resume=out").status == OK
+    after, number = ids(), str(trials["broken"]["number"])
+    assert before.pop(number) != after.pop(number)
+    assert before == after
+    assert [one["params"] for one in told()["trials"]] == [one["params"] for one in trials.values()]
+    assert all(one["value"] for one in told()["trials"])
+
+
+def test_an_interrupted_trial_ends_the_search_and_the_resume_begins_with_it(loads: dict[str, BaseException]) -> None:
+    loads["fast"] = KeyboardInterrupt()
+    assert search("search.space={model.name: [fast]}", "search.trials=4").status == INTERRUPTED
+    assert [one["value"] is None for one in told()["trials"]] == [False, True]
+    first = ids()["0"]
+    del loads["fast"]
+    resumed = search("search.space={model.name: [fast]}", "search.trials=4", "run.resume=out", "search.confirm=2")
+    assert resumed.status == OK
+    assert ids()["0"] == first
+    assert len(told()["verdict"]["values"]) == 2
+    assert len(told()["trials"]) == 2, "there are no more settings"
+
+
+def test_a_configuration_without_a_value_ends_the_search(loads: dict[str, BaseException]) -> None:
+    loads["plain"] = JobError("no server")
+    assert search(NAMES).status == FAILED
+    assert [one["why"] for one in told()["trials"]] == ["no server"]
+
+
+def test_money_for_the_repeats_that_confirm_is_kept(loads: dict[str, BaseException]) -> None:
+    """A job is estimated at 60 requests × 64 tokens × 1,000 USD per million tokens, and costs that: 3.84 USD."""
+    priced = ("model.price.usd_per_million_output_tokens=1000", "model.price.usd_per_million_input_tokens=0")
+    more = (*priced, "search.space={model.name: [fast, slow, a, b]}", "search.confirm=1")
+    assert not loads
+    assert search(*more, "run.max_usd=16").status == OK
+    assert len(told()["trials"]) == 2
+    assert len(told()["verdict"]["values"]) == 1
+    with pytest.raises(ConfigError, match=r"run\.max_usd: this is estimated at .* above 15"):
+        search(*more, "run.max_usd=15")
+
+
+def test_what_is_wrong_in_the_space_is_known_before_anything_is_sent(loads: dict[str, BaseException]) -> None:
+    assert not loads
+    with pytest.raises(ConfigError) as error:
+        search(
+            "search.space={model.nmae: [a, b], concurrency: [1, 0], run.warmup_requests: {low: -1, high: 4}, "
+            "load: [closed, clsed]}"
+        )
+    said = str(error.value)
+    assert "search.space.model.nmae: is no key of the configuration" in said
+    assert "search.space.concurrency: concurrency: must be at least 1, got 0" in said
+    assert "search.space.run.warmup_requests: run.warmup_requests: must be at least 0, got -1" in said
+    assert "search.space.load: " in said
+    assert not Path("out/search.json").exists()
+
+
+def test_a_group_may_be_searched(loads: dict[str, BaseException]) -> None:
+    assert not loads
+    assert search("search.space={workload: [qa, chat]}", "search.trials=2", "workload=quick").status == OK
+    assert {one["params"].get("workload") for one in told()["trials"]} <= {None, "qa", "chat"}
