@@ -223,8 +223,10 @@ def gone(pids: set[int]) -> bool:
 @pytest.mark.service
 @pytest.mark.parametrize(
     "how",
-    ["block", "error", "exit", "SIGINT", "SIGTERM", "SIGKILL", "daemon"]
-    + ["job and keeper", "job and warden", "keeper", "keeper and warden"],
+    [
+        *("block", "error", "exit", "SIGINT", "SIGTERM", "SIGKILL", "daemon"),
+        *("job and keeper", "job and warden", "keeper", "keeper and warden"),
+    ],
 )
 def test_nothing_survives(how: str, tmp_path: Path) -> None:
     """Not the server, not what it started and detached, not what does not listen to SIGTERM; whoever is killed."""
@@ -254,7 +256,7 @@ def test_nothing_survives(how: str, tmp_path: Path) -> None:
         if how == "keeper":
             assert gone(started)
         if killed and "job" not in how:
-            os.kill(driver.pid, signal.SIGTERM)
+            os.kill(driver.pid, signal.SIGINT)
         driver.communicate(timeout=30)
         assert gone(started)
     finally:

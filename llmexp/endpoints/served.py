@@ -273,6 +273,7 @@ def _await_ready(server: Server, model: Model, deployment: Served, port: int) ->
             raise JobError(f"the server {how}\n  all of it: {server.started_by / LOG}")
         if _answers(url, model, over - time.monotonic()):
             _check_whose(server, port)
+            server.note_sessions()
             server.ready_s = time.monotonic() - began
             return
         if time.monotonic() > over:
