@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ TTFT_S, GAP_S, TOKENS = 0.05, 0.01, 16
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    with cluster(tmp_path_factory.mktemp("hosts"), nodes=("a", "b"), names=("a", "b", "c")) as found:
+    with cluster(tmp_path_factory.mktemp("hosts"), nodes=("a", "b"), names=("a", "b", "c", "d")) as found:
         delays = ("--ttft", str(TTFT_S), "--inter-token", str(GAP_S))
         where = ("--host", found.address("a"), "--port", "8900")
         found.start("a", sys.executable, "-m", "llmexp.simulate", *where, *delays, log="endpoint.log")
@@ -142,6 +142,48 @@ def test_conversations_are_dealt_over_hosts_turn_by_turn(hosts: Hosts) -> None:
         assert all(later["sent_ns"] >= row["end_ns"] for row, later in itertools.pairwise(turns))
 
 
+def test_litellm_times_its_own_streams_on_each_host(hosts: Hosts) -> None:
+    client = Path(llmexp.__file__).parent / "clients" / "litellm.py"
+    will_not_be_stopped = client.read_text().replace("self.times_itself = ", "self.times_itself = True or ", 1)
+    path = ["model.api=litellm", "model.provider=hosted_vllm", "ray.workers=2", "ray.nodes=own"]
+    with third_host(hosts, "c", '--resources={"own": 1}', replaced={client: will_not_be_stopped}):
+        done = hosts.run(*arguments(hosts, "own"), *path, "concurrency=4", "run.max_requests=16", timeout_s=200)
+    assert done.returncode == 0, done.stderr
+    (result,) = results(hosts, "own")
+    seen = rows(result)
+    assert {row["worker"] for row in seen} == {0, 1}
+    assert set(by_address(result)) == {hosts.address("c")}
+    for row in seen:
+        assert row["status"] == "completed"
+        assert TTFT_S <= (row["first_token_ns"] - row["sent_ns"]) / 1e9 < 20 * TTFT_S
+    assert result["metrics"]["window_s"] < 20 * 4 * (TTFT_S + TOKENS * GAP_S)
+    assert "litellm_own_stream" in {reason["reason"] for reason in result["validity"]["reasons"]}
+
+
+def test_workers_stay_beside_an_endpoint_that_the_job_starts(hosts: Hosts) -> None:
+    own = ["ray=cluster", f"ray.address={hosts.head}", "model=simulated", "run.max_requests=8", "tracking=none"]
+    done = hosts.run(*own, "concurrency=4", f"paths.outputs={hosts.directory / 'beside'}")
+    assert done.returncode == 0, done.stderr
+    (result,) = results(hosts, "beside")
+    assert set(by_address(result)) == {hosts.address("a")}
+    assert "all workers run beside it" in done.stderr
+    assert "all workers run beside it" in " ".join(result["notes"]["workload"])
+
+
+def test_a_host_that_cannot_be_timed_to_ten_milliseconds_makes_the_run_invalid(hosts: Hosts) -> None:
+    with third_host(hosts, "d"):
+        job = ["concurrency=6", "run.max_requests=60"]
+        done = hosts.run(*arguments(hosts, "far"), *job)
+        assert done.returncode == 0, done.stderr
+    (result,) = results(hosts, "far")
+    far = by_address(result)[hosts.address("d")]
+    assert 0.015 <= far["clock_uncertainty_s"] < 0.1
+    assert abs(far["clock_offset_s"] - AHEAD_S["d"]) <= far["clock_uncertainty_s"]
+    assert result["validity"]["verdict"] == "invalid"
+    (reason,) = [one for one in result["validity"]["reasons"] if one["reason"] == "clock_uncertainty"]
+    assert reason["level"] == "invalid"
+
+
 def test_a_sweep_keeps_its_pairs_and_nodes_can_be_chosen(hosts: Hosts) -> None:
     done = hosts.run("-m", *arguments(hosts, "sweep"), "ray.nodes=others", "concurrency=2,4", "run.max_requests=12")
     assert done.returncode == 0, done.stderr
@@ -217,7 +259,7 @@ def wait_for_rows(directory: Path, count: int) -> None:
 def test_another_version_on_a_node_is_refused_and_a_node_that_dies_costs_its_requests_alone(
     hosts: Hosts,
 ) -> None:
-    with third_host(hosts, version="0.0.7"):
+    with third_host(hosts, replaced={Path(llmexp.__file__): '__version__ = "0.0.7"\n'}):
         done = hosts.run(*arguments(hosts, "version"), "concurrency=4")
         assert done.returncode == 2, done.stderr
         assert "0.0.7" in done.stderr
@@ -251,17 +293,19 @@ def test_another_version_on_a_node_is_refused_and_a_node_that_dies_costs_its_req
 
 
 @contextmanager
-def third_host(hosts: Hosts, version: str | None = None) -> Iterator[None]:
-    """A node `c` that comes and goes; with `version`, its llmexp says that it is this one."""
-    if version is not None:
-        other = hosts.directory / "other.py"
-        other.write_text(f'__version__ = "{version}"\n')
-        hosts.replaced["c"] = {Path(llmexp.__file__): other}
-    hosts.start_ray("c")
+def third_host(
+    hosts: Hosts, name: str = "c", *options: str, replaced: Mapping[Path, str] | None = None
+) -> Iterator[None]:
+    """A node that comes and goes, with options of `ray start`; `replaced` are files that read otherwise there."""
+    for at, (file, text) in enumerate((replaced or {}).items()):
+        other = hosts.directory / f"other{at}.py"
+        other.write_text(text)
+        hosts.replaced.setdefault(name, {})[file] = other
+    hosts.start_ray(name, *options)
     hosts.wait_for_nodes(3)
     try:
         yield
     finally:
-        hosts.end("c")
+        hosts.end(name)
         hosts.replaced.clear()
         hosts.wait_for_nodes(2)

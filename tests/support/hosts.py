@@ -3,6 +3,7 @@
     a    10.77.0.1   driver and head of the Ray cluster, this machine's clock
     b    10.77.0.2   a node whose monotonic clock is 50,000 s ahead, without the files below /tmp
     c    10.77.0.3   the same with a clock 20,000 s behind b's, for tests that end a node
+    d    10.77.0.4   a node like these, far away: every packet takes 15 ms
 
 Each is a network namespace; a bridge in `a` joins them and leads nowhere else. What runs inside is ended with them.
 """
@@ -23,8 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SUBNET = "10.77.0"
-AHEAD_S = {"b": 50_000, "c": 30_000}
-NUMBERS = {"a": 1, "b": 2, "c": 3}
+AHEAD_S = {"b": 50_000, "c": 30_000, "d": 20_000}
+NUMBERS = {"a": 1, "b": 2, "c": 3, "d": 4}
+FAR_MS = {"d": 15.0}
 UP_S = 90.0
 PORT = 6390
 
@@ -49,6 +51,7 @@ class Hosts:
     directory: Path
     token: str
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    links: list[subprocess.Popen[str]] = field(default_factory=list)
     replaced: dict[str, dict[Path, Path]] = field(default_factory=dict)
     """Host → file → the file that stands in its place there."""
 
@@ -167,6 +170,16 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
+def _slow_link(one: str, device: str, other: str, delay_ms: float) -> subprocess.Popen[str]:
+    """Devices `device` here and `eth0` there, and what carries packets between them."""
+    script = str(Path(__file__).with_name("slow_link.py"))
+    command = [sys.executable, script, one, device, other, "eth0", str(delay_ms)]
+    link = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert link.stdout is not None
+    assert link.stdout.readline() == "ready\n"
+    return link
+
+
 @contextmanager
 def hosts(directory: Path, names: Sequence[str] = ("a", "b")) -> Iterator[Hosts]:
     """Make the hosts, without Ray; end whatever runs on them, and them, at the end."""
@@ -182,7 +195,10 @@ def hosts(directory: Path, names: Sequence[str] = ("a", "b")) -> Iterator[Hosts]
         _ip("-n", main, "link", "set", "br0", "up")
         for name in names[1:]:
             other, end = f"{found.prefix}{name}", f"to-{name}"
-            _ip("-n", main, "link", "add", end, "type", "veth", "peer", "name", "eth0", "netns", other)
+            if name in FAR_MS:
+                found.links.append(_slow_link(main, end, other, FAR_MS[name]))
+            else:
+                _ip("-n", main, "link", "add", end, "type", "veth", "peer", "name", "eth0", "netns", other)
             _ip("-n", main, "link", "set", end, "master", "br0")
             _ip("-n", main, "link", "set", end, "up")
             _ip("-n", other, "addr", "add", f"{found.address(name)}/24", "dev", "eth0")
@@ -191,7 +207,9 @@ def hosts(directory: Path, names: Sequence[str] = ("a", "b")) -> Iterator[Hosts]
     finally:
         for name in reversed(names):
             found.end(name)
-        for process in found.started:
+        for link in found.links:
+            link.kill()
+        for process in [*found.started, *found.links]:
             process.wait()
             for stream in (process.stdout, process.stderr):
                 if stream is not None:
