@@ -464,6 +464,35 @@ def test_an_event_stream_of_an_unknown_kind_is_replayed() -> None:
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.finished) == (5, 2, True)
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (b'data: {"code": 50501, "message": "Model is busy", "data": ""}', "50501", "Model is busy"),
+        (b'error: {"code": 500, "message": "context size", "type": "server_error"}', "server_error", "context size"),
+        (b'event: error\ndata: {"x": 1}', None, '{"x":1}'),
+        (b'data: {"detail": "Internal"}', None, "Internal"),
+        (b"data: Internal Server Error", None, "Internal Server Error"),
+        (b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "abort"}]}', "abort", "reason 'abort'"),
+        (b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "error"}]}', "error", "reason 'error'"),
+    ],
+)
+def test_what_litellm_passes_over_is_told_all_the_same(error: bytes, code: str | None, message: str) -> None:
+    client = LiteLLMClient(model("hosted_vllm"), "http://127.0.0.1:9/v1")
+    first, second, *rest = chat("Hel", "lo", "!")
+    answer = client.explain_slowly(response([first, second, error + b"\n\n", *rest]))
+    assert answer.failure is not None
+    assert (answer.failure.error_class, answer.failure.code) == ("in_stream", code)
+    assert message in answer.failure.message
+    assert [token.text for token in answer.events[:2]] == ["Hel", "lo"]
+
+
+@pytest.mark.parametrize(("reason", "good"), [("stop", True), ("length", True), ("load", False), ("unheard_of", False)])
+def test_an_end_that_litellm_calls_a_good_one_is_the_server_s(stranger: LiteLLMClient, reason: str, good: bool) -> None:
+    *said, end = lines("Hel", "lo")
+    answer = stranger.explain(response([*said, end.replace(b'"stop"', f'"{reason}"'.encode())]))
+    assert (answer.finish_reason, answer.failure is None, len(answer.events)) == (reason, good, 2)
+
+
 def test_litellm_reads_what_our_decoders_read() -> None:
     client = LiteLLMClient(model("hosted_vllm"), "http://127.0.0.1:9/v1")
     usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}

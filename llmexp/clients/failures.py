@@ -32,6 +32,7 @@ _NUMBER_KEYS = ("code", "status", "status_code", "statusCode", "error_code", "er
 _CODE_KEYS = (*_NUMBER_KEYS, "type", "error_type", "__type", "ErrorCode", "errorType")
 _WORDS = frozenset(_MESSAGE_KEYS) - {"reason", "title", "details"}
 """Keys that make an object an error where it is nothing else."""
+_OF_ERRORS = frozenset({*_MESSAGE_KEYS, *_CODE_KEYS})
 _INNER = ("base_resp", "response", "result", "data", "output", "fault", "status")
 """Objects inside which some servers say how it went."""
 _BAD = frozenset({"error", "errors", "failed", "failure", "exception", "fatal"})
@@ -72,6 +73,11 @@ def of_event(payload: object) -> Failure:
 def is_error(tree: Mapping[str, object]) -> bool:
     """Whether an object that is no part of an answer says that something went wrong."""
     return _is_bad(tree) or _inner_error(tree) is not None
+
+
+def is_nothing_else(tree: Mapping[str, object]) -> bool:
+    """Whether it is an error, and holds nothing that an answer could stand in."""
+    return tree.keys() <= _OF_ERRORS and is_error(tree) and not any(isinstance(said, dict) for said in tree.values())
 
 
 def _is_bad(tree: Mapping[str, object]) -> bool:

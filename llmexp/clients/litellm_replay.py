@@ -2,7 +2,8 @@
 
 `replay` runs a call again with the recorded response in place of the network and notes which fragment had been handed
 out when each of LiteLLM's chunks came back, so that events carry the stamps of the wire. LiteLLM's guesses at usage
-never pass as the server's: only what chunks carried counts.
+never pass as the server's: only what chunks carried counts. Nor does it decide what is an error or a good end
+(`litellm_overheard`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from llmexp.clients import failures, litellm_private, litellm_sdk, openai
 from llmexp.clients.base import Answer, ErrorClass, Failure, Response, TokenEvent, Usage
 from llmexp.clients.decoding import Draft
+from llmexp.clients.litellm_overheard import overheard
 from llmexp.clients.litellm_private import Http, Reply, Sent, Stream
 
 Call = Mapping[str, object]
@@ -77,7 +79,10 @@ async def replay(call: Call, is_main: Callable[[Sent], bool], response: Response
             await heard.listen(await start(call), lambda: tape.at_ns)
         except Exception as error:  # noqa: BLE001 -- a server can make LiteLLM raise anything
             failure = _replay_failure(error, response)
-    return heard.answer(failure)
+    said = overheard(response)
+    if said.finish_reason is not None and heard.finish_reason is not None:
+        heard.draft.finish_reason = said.finish_reason
+    return heard.answer(said.failure or failure)
 
 
 class _Tape:

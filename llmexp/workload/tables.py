@@ -161,14 +161,18 @@ def _csv(path: Path) -> Iterator[Entry]:
 
 
 def _parquet(path: Path) -> Iterator[Entry]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches():
-            for record in batch.to_pylist():
-                number += 1
-                yield Entry(f"row {number}", record)
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for record in batch.to_pylist():
+                    number += 1
+                    yield Entry(f"row {number}", record)
+    except (pa.ArrowException, OverflowError) as error:
+        raise ValueError(str(error)) from None
 
 
 _READERS: Mapping[str, Callable[[Path], Iterator[Entry]]] = {

@@ -5,9 +5,13 @@ python tests/fuzz/seeds.py
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
@@ -39,6 +43,9 @@ def main() -> None:
         put(target, "good", b"".join([*said, *tail]))
         put(target, "error", b"".join([*said, b'error: {"code": 500, "message": "no"}\n\n', b": ping\n\n", *tail]))
         put(target, "whole", json.dumps([{"error": {"message": "no"}}, {"candidates": []}]).encode())
+        if target == "openai":
+            put("replay", "good", b"".join([*said, *tail]))
+            put("replay", "error", b"".join([*said, b'data: {"error": {"code": 500, "message": "no"}}\n\n', *tail]))
         put("http", target, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + _chunked([*said, *tail]))
     put("http", "gzip", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\n\x1f\x8b\x08\x00\x00")
     speaks = Bedrock()
@@ -62,6 +69,10 @@ def main() -> None:
         for target in ("jsonl", "trace"):
             put(target, f"row{at}", json.dumps(row).encode() + b"\n")
     put("json", "rows", json.dumps(ROWS).encode())
+    put("parquet", "rows", b"\n".join(json.dumps(row).encode() for row in ROWS[1:4]))
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"prompt": ["Why?", None], "max_tokens": [5.0, 7.0]}), sink)
+    put("parquet", "file", sink.getvalue())
     put("csv", "rows", b'prompt,max_tokens\n"a\nb",5\nWhy?,7\n')
     put("csv", "burst", b"Timestamp,Model,Request tokens,Response tokens\n5,ChatGPT,472,0\n5.5,GPT-4,10,8\n")
     put("plain_trace", "lines", b"# seconds\n1.5\n2\n2026-01-31 12:00:00.5\n")

@@ -6,11 +6,18 @@ bytes that came (a compressed body apart, which has a bound of its own).
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import tempfile
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from support.aws_server import event
 from support.reader import REQUEST, Words
 
@@ -21,7 +28,7 @@ from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed, unframe
 from llmexp.clients.json_text import NotJson, dumps, loads, mend
 from llmexp.companion.explain import record
-from llmexp.config import Load
+from llmexp.config import Load, Model
 from llmexp.errors import ConfigError
 from llmexp.records import Record, to_batch
 from llmexp.schedule.trace import notes
@@ -125,6 +132,22 @@ def event_stream(data: bytes) -> None:
     explained("bedrock", [HEAD, data])
 
 
+@cache
+def _litellm() -> _Client:
+    """A client that reads by LiteLLM whatever the wire."""
+    from llmexp.clients.litellm import LiteLLMClient
+
+    os.environ["LLMEXP_FUZZ_KEY"] = "k"
+    fields = {"name": "m", "api": "litellm", "provider": "hosted_vllm", "api_key_env": "LLMEXP_FUZZ_KEY"}
+    return _Client(LiteLLMClient(Model.model_validate(fields), "http://127.0.0.1:9/v1").explain_slowly)
+
+
+def replay(data: bytes) -> None:
+    """A stream as LiteLLM reads it from the tape."""
+    _CLIENTS["litellm"] = _litellm()
+    explained("litellm", [HEAD, *_pieces(data)])
+
+
 def json_text(data: bytes) -> None:
     """JSON, read kindly."""
     try:
@@ -147,6 +170,22 @@ def _file(suffix: str, read: Callable[[str], object]) -> Callable[[bytes], None]
     return target
 
 
+def parquet(data: bytes) -> None:
+    """A file as it is, or the rows that JSON lines make."""
+    if not data.startswith(b"PAR1"):
+        rows = []
+        for line in data.splitlines():
+            with suppress(ValueError, RecursionError):
+                rows.append(json.loads(line))
+        sink = io.BytesIO()
+        try:
+            pq.write_table(pa.Table.from_pylist([row for row in rows if isinstance(row, dict)]), sink)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError, KeyError):
+            return
+        data = sink.getvalue()
+    _file(".parquet", _rows)(data)
+
+
 def _rows(path: str) -> None:
     for row in read_rows("workload.file", path).rows:
         assert row.messages or row.input_tokens
@@ -164,10 +203,12 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": frames,
     "parts": parts,
     "event_stream": event_stream,
+    "replay": replay,
     "json_text": json_text,
     "jsonl": _file(".jsonl", _rows),
     "json": _file(".json", _rows),
     "csv": _file(".csv", _rows),
+    "parquet": parquet,
     "trace": _file(".jsonl", _trace),
     "plain_trace": _file(".txt", _trace),
 }
