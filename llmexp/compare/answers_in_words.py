@@ -37,7 +37,7 @@ def joined(text: str, comparison: Comparison) -> str:
     if len(rights) == 1 == len(comparison.verdicts):
         right, subject = rights[0], subject_of(comparison.verdicts[0])
         link = "but" if right.call in _BUT else "and"
-        return f"{text}, {link} {_clause(right, subject)}{_cost(right, subject, comparison)}"
+        return f"{text}, {link} {_clause(right, subject)}{_cost([right], subject, comparison)}"
     return f"{text}; {alone(comparison)}"
 
 
@@ -45,11 +45,13 @@ def alone(comparison: Comparison) -> str:
     """`b's answers are not worse than a's at concurrency 1 and 16`, pair by pair."""
     rights = comparison.rights
     if len(rights) == 1:
-        return rights[0].text + _cost(rights[0], rights[0].candidate, comparison)
+        return rights[0].text + _cost(rights, rights[0].candidate, comparison)
     by_pair: dict[tuple[Stack, Stack], list[Right]] = {}
     for right in rights:
         by_pair.setdefault((right.reference, right.candidate), []).append(right)
     parts = [_pair(members, comparison) for members in by_pair.values()]
+    if len(parts) == 1:
+        parts[0] += _cost(rights, rights[0].candidate, comparison, named=True)
     more = len(parts) - PAIRS
     return "; ".join(parts[:PAIRS]) + (f"; and {more} more {'pair' if more == 1 else 'pairs'}" if more > 0 else "")
 
@@ -84,23 +86,34 @@ def _clause(right: Right, subject: Stack) -> str:
     return f"{whose} cannot be compared{than and f' with {right.reference.label}’s'}"
 
 
-def _cost(right: Right, subject: Stack, comparison: Comparison) -> str:
-    """`; a right answer costs 0.31 times as much`, of the subject against the other."""
-    other = right.reference if subject == right.candidate else right.candidate
-    found = [comparison.values.get((stack.key, right.cell.key, COST)) for stack in (subject, other)]
-    if found[0] is None or found[1] is None or found[0].value <= 0 or found[1].value <= 0:
+def _cost(rights: Sequence[Right], subject: Stack, comparison: Comparison, *, named: bool = False) -> str:
+    """`; a right answer costs 0.31 times as much`, of the subject against the other; over several loads a range."""
+    ratios = []
+    for right in rights:
+        other = right.reference if subject == right.candidate else right.candidate
+        found = [comparison.values.get((stack.key, right.cell.key, COST)) for stack in (subject, other)]
+        if found[0] is None or found[1] is None or found[0].value <= 0 or found[1].value <= 0:
+            return ""
+        ratios.append(found[0].value / found[1].value)
+    if max(abs(ratio - 1) for ratio in ratios) < _ALIKE:
         return ""
-    ratio = found[0].value / found[1].value
-    return "" if abs(ratio - 1) < _ALIKE else f"; a right answer costs {digits(ratio, 2)} times as much"
+    sizes = list(dict.fromkeys(digits(ratio, 2) for ratio in (min(ratios), max(ratios))))
+    whose = f" of {subject.label}'s" if named else ""
+    return f"; a right answer{whose} costs {' to '.join(sizes)} times as much"
+
+
+def _size(right: Right) -> str:
+    """` (−1.6 to +2.4 points)`; nothing where the answers cannot be compared."""
+    return "" if right.call == "refused" else f" ({span(right)})"
 
 
 def _pair(rights: Sequence[Right], comparison: Comparison) -> str:
-    """`b's answers are not worse than a's at concurrency 1 and 4, worse at concurrency 16`."""
+    """`b's answers are not worse than a's at concurrency 1 (−1.6 to +2.4 points), worse at concurrency 16 (…)`."""
     first = rights[0]
     parts = []
     for call, text in _PLACES.items():
-        cells = [right.cell for right in rights if right.call == call]
-        if cells:
-            places = words.join([words.where(cell, comparison.grid.several_workloads) for cell in cells])
-            parts.append(f"{text} {first.reference.label}'s {places}")
+        some = [right for right in rights if right.call == call]
+        if some:
+            sized = [f"{words.where(one.cell, comparison.grid.several_workloads)}{_size(one)}" for one in some]
+            parts.append(f"{text} {first.reference.label}'s {words.join(sized)}")
     return f"{first.candidate.label}'s answers {', '.join(parts)}"

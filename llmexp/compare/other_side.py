@@ -74,6 +74,8 @@ def _money(winner: Stack, loser: Stack, comparison: Comparison) -> dict[str, tup
     shares = []
     for cell in comparison.grid.cells:
         sides = [comparison.values.get((stack.key, cell.key, MONEY)) for stack in (winner, loser)]
+        if sides[1] is not None and sides[1].value == 0:
+            return {}  # a stack without a price, such as a machine of one's own, is not cheaper by 100 %
         if sides[0] is not None and sides[1] is not None and sides[0].value > 0:
             shares.append(1 - sides[1].value / sides[0].value)
     if not shares or min(shares) <= comparison.options.margin or comparison.primary.name == MONEY:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llmexp.compare import change
+from llmexp.compare.answers import RIGHT
 from llmexp.compare.evidence import Value
 from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.quality import Right
@@ -67,8 +68,9 @@ def _changes(comparison: Comparison, metrics: Sequence[Metric]) -> Rows:
 
 
 def columns(comparison: Comparison) -> list[Metric]:
-    """The main metrics, the primary one first; money only where something costs any."""
-    found = dict.fromkeys([comparison.primary, *(metric for metric in comparison.metrics if metric.name in COLUMNS)])
+    """The main metrics, the primary one and right answers first; money only where something costs any."""
+    shown = [metric for metric in comparison.metrics if metric.name in COLUMNS]
+    found = dict.fromkeys([comparison.primary, *(metric for metric in shown if metric.name == RIGHT), *shown])
     return [
         metric for metric in found if metric.unit != "USD" or metric == comparison.primary or costs(comparison, metric)
     ]

@@ -17,7 +17,7 @@ from llmexp.compare.quality import Right, span
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.wording import confidence, digits
-from llmexp.report.figures import HEIGHT_IN, WIDTH_IN, Plot, colour, label_axis, legend, marker, plot
+from llmexp.report.figures import HEIGHT_IN, MUTED, WIDTH_IN, Plot, colour, label_axis, legend, marker, plot
 from llmexp.results.run import Run
 
 COST = "usd_per_thousand_right"
@@ -25,6 +25,7 @@ ON_A_JOB, ON_A_COMPARISON = 50, 20
 """Wrong answers shown of a job, and of each stack of a comparison."""
 LONGEST = 2000
 """Characters of a text that are shown."""
+_NAME = 34
 _BADGES = {
     "better": "better",
     "worse": "worse",
@@ -89,9 +90,11 @@ def plane(comparison: Comparison) -> Plot | None:
                 lw=1,
                 label=stack.label,
             )
-        for point in points:
-            where = (point.latency.value, 100 * point.right.value)
-            axes.annotate(f"{point.cell.level:g}", where, (6, 4), textcoords="offset points", fontsize=7.5)
+        for where, levels in _levels(points).items():
+            axes.annotate(", ".join(levels), where, (6, 4), textcoords="offset points", fontsize=7.5)
+        axes.set_title(
+            f"numbers: {points[0].cell.axis}; up and left is better", fontsize=8.5, fontweight="normal", color=MUTED
+        )
         axes.margins(0.14)
         axes.set_xlim(left=0)
         axes.set_ylabel("right answers, %")
@@ -105,6 +108,17 @@ def plane(comparison: Comparison) -> Plot | None:
         for point in points
     )
     return plot("comparison_right", f"Right answers and {latency.label}", words, draw, (WIDTH_IN, HEIGHT_IN))
+
+
+def _levels(points: list[_Point]) -> dict[tuple[float, float], list[str]]:
+    """Where a number is written → the loads that lie there, as good as at one place."""
+    widest = max(point.latency.value for point in points)
+    found: dict[tuple[float, float], list[str]] = {}
+    for point in points:
+        at = (point.latency.value, 100 * point.right.value)
+        near = (known for known in found if abs(known[0] - at[0]) < 0.04 * widest and abs(known[1] - at[1]) < 3)
+        found.setdefault(next(near, at), []).append(f"{point.cell.level:g}")
+    return {at: list(dict.fromkeys(levels)) for at, levels in found.items()}
 
 
 def _points(comparison: Comparison, latency: Metric) -> Iterator[_Point]:
@@ -141,12 +155,14 @@ def per_dollar(comparison: Comparison) -> Plot | None:
             range(len(found)), [count for _, _, count in found], 0.7, color=[colour(at) for at, *_ in found]
         )
         axes.bar_label(bars, [f"{digits(count)}" for *_, count in found], fontsize=7.5, padding=2)
-        axes.set_yticks(range(len(found)), [name if len(name) <= 40 else f"{name[:39]}…" for name in names])
+        names = [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in names]
+        axes.set_yticks(range(len(found)), names)
+        axes.locator_params(axis="x", nbins=4)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.margins(x=0.14)
+        axes.margins(x=0.2)
         axes.set_xlabel("right answers per USD")
-        figure.subplots_adjust(left=0.42)
+        figure.subplots_adjust(left=min(0.6, 0.04 + 0.0175 * max(map(len, names))))
 
     words = "; ".join(f"{grid.stacks[at].label} at {cell.load}: {digits(count)}" for at, cell, count in found)
     size = (WIDTH_IN, max(HEIGHT_IN * 0.6, 0.8 + 0.3 * len(found)))
