@@ -19,6 +19,7 @@ from llmexp.benchmark import clocks
 from llmexp.benchmark.host_load import LoadWatch
 from llmexp.benchmark.nodes import Node
 from llmexp.errors import ConfigError, JobError
+from llmexp.installed import versions
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -122,21 +123,12 @@ def sight(models: Sequence[Model]) -> Sight:
     from llmexp.clients import credentials
 
     problems = dict.fromkeys(line for model in models for line in credentials.problems(model))
-    return Sight(versions(), tuple(problems), psutil.virtual_memory().available)
+    return Sight(_versions(), tuple(problems), psutil.virtual_memory().available)
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Python, llmexp, and what matters for its numbers."""
-    import platform
-    from importlib import metadata
-
-    found = {"python": platform.python_version(), "llmexp": llmexp.__version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return versions(PACKAGES) | {"llmexp": llmexp.__version__}
 
 
 @dataclass

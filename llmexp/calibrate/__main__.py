@@ -102,15 +102,16 @@ def result(points: Sequence[Point], limit_s: float) -> dict[str, Any]:
     """What is kept: machine, date, every point, and the largest honest load."""
     from datetime import UTC, datetime
 
+    from llmexp.installed import versions
     from llmexp.results import calibration, strict, timestamp
-    from llmexp.results.environment import host, versions
+    from llmexp.results.environment import PACKAGES, host
 
     honest = [point for point in points if point.honest(limit_s)]
     tree = {
         "schema_version": calibration.SCHEMA_VERSION,
         "date": timestamp(datetime.now(UTC)),
         "machine": host(),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "ttft_error_p99_limit_s": limit_s,
         "note": NOTE,
         "largest": _largest(honest) if honest else None,

@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmexp.convert.exchange import Exchange, Tree, Unusable, list_of, seconds_of, tree_of
-
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
+from llmexp.workload.chat import SHAREGPT_ROLES
 
 
 def exchange_of(record: Mapping[str, object]) -> Exchange:
@@ -28,11 +18,13 @@ def exchange_of(record: Mapping[str, object]) -> Exchange:
     for entry in listed:
         each = tree_of(entry)
         said = str(each.get("from") or each.get("role") or "").lower()
-        if said not in _ROLES:
-            raise Unusable(f"a turn of '{said}', which is none of {', '.join(_ROLES)}")
+        role = SHAREGPT_ROLES.get(said)
+        if role in (None, "tool"):
+            known = [name for name, meant in SHAREGPT_ROLES.items() if meant != "tool"]
+            raise Unusable(f"a turn of '{said}', which is none of {', '.join(known)}")
         text = each.get("value", each.get("content"))
         if isinstance(text, str) and text:
-            messages.append({"role": _ROLES[said], "content": text})
+            messages.append({"role": role, "content": text})
     remark = ""
     while messages and messages[0]["role"] == "assistant":
         messages.pop(0)

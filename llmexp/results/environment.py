@@ -7,8 +7,9 @@ import platform
 import re
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
+
+from llmexp.installed import versions
 
 PACKAGES = (
     "llmexp",
@@ -27,18 +28,7 @@ PACKAGES = (
 
 def environment(directory: Path | None = None) -> dict[str, object]:
     """Versions, host and git state of `directory` (default: the working directory)."""
-    return {"versions": versions(), "host": host(), **git_state(directory or Path.cwd())}
-
-
-def versions() -> dict[str, str]:
-    """Package → version, of what is installed; Python among them."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"versions": versions(PACKAGES), "host": host(), **git_state(directory or Path.cwd())}
 
 
 def host() -> dict[str, object]:

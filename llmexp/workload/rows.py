@@ -34,7 +34,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from llmexp.errors import ConfigError
-from llmexp.workload.chat import ROLES, message_of, tools_of
+from llmexp.workload.chat import ROLES, SHAREGPT_ROLES, message_of, tools_of
 from llmexp.workload.expected import expected_of, question_of
 from llmexp.workload.request import Message, Tool, texts_of
 from llmexp.workload.tables import column, entries, is_empty, normal
@@ -60,23 +60,6 @@ _OUTPUT = (
 )
 _INPUT = ("inputtokens", "prompttokens", "inputlength", "inputlen", "contexttokens", "requesttokens")
 _IDS = ("prompttokenids", "tokenids", "inputids")
-_SHAREGPT = {
-    "human": "user",
-    "user": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "system": "system",
-    "developer": "developer",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-}
 _NAMED = 3
 _MOST_TOKENS = 2**31 - 1
 
@@ -301,9 +284,9 @@ def _message(at: int, entry: object, folder: Path) -> Message:
     if said.get("role") is None:
         raise ValueError(f"message {at} says not who speaks (role, or from)")
     role = str(said["role"]).lower()
-    if role not in _SHAREGPT:
-        raise ValueError(f"role '{role}' is not one of {', '.join(dict.fromkeys((*ROLES, *_SHAREGPT)))}")
-    said["role"] = _SHAREGPT[role]
+    if role not in SHAREGPT_ROLES:
+        raise ValueError(f"role '{role}' is not one of {', '.join(dict.fromkeys((*ROLES, *SHAREGPT_ROLES)))}")
+    said["role"] = SHAREGPT_ROLES[role]
     if said["role"] == "tool" and not said.get("tool_call_id"):
         said["tool_call_id"] = str(said.get("name") or "call")
     content = said.get("content")

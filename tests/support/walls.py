@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 BASE = {"errors", "config", "json_types", "secrets"}
-NUMBERS = BASE | {"records", "metrics", "litellm_package"}
+NUMBERS = BASE | {"records", "metrics", "litellm_package", "installed"}
 READER = NUMBERS | {"results"}
 MEASURING = NUMBERS | {"workload", "schedule", "clients", "worker", "companion", "endpoints", "benchmark"}
 READERS = {"terminal", "tracking", "llmperf", "report", "compare"}
@@ -37,6 +37,7 @@ ROOMS: Mapping[str, set[str]] = {
     "secrets": set(),
     "errors": {"secrets"},
     "json_types": set(),
+    "installed": set(),
     "litellm_package": {"json_types"},
     "config": {"errors", "json_types", "secrets"},
     "records": {"errors", "json_types", "secrets"},
