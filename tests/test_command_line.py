@@ -56,6 +56,8 @@ def said(*arguments: str) -> str:
         ("temperature=0", "temperature: unknown key; did you mean model.params.temperature?"),
         ("model.top_p=1", "model.top_p: unknown key; did you mean model.params.top_p?"),
         ("slo.ttft_s.p95=1", "slo.ttft_s.p95: unknown key; slo.ttft_s is a value and has no keys"),
+        ("ttft=1", "ttft: unknown key; did you mean slo.ttft_s?"),
+        ("model.deployment.slots=2", "model.deployment.slots: unknown key; "),
         ("~run.sed", "run.sed: unknown key; did you mean run.seed?"),
         ("hydra.foo=1", "hydra.foo: Hydra has no such key; --cfg hydra shows those it has"),
         ("hydra.mode=X", "hydra.mode: Invalid value 'X', expected one of [RUN, MULTIRUN]"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from llmexp.compare.__main__ import main, newest
 from llmexp.errors import ConfigError
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.wording import digits, percent_range
+from llmexp.report import plots
 from llmexp.results import Metrics
 from llmexp.results.run import Run, find
 
@@ -116,6 +118,12 @@ def test_one_or_two_runs_a_side_give_intervals_and_no_verdict(blocks):
     assert "within these runs" in found.text
     low, high = found.gap.ratios(found.alpha)
     assert 1.2 < low < 1.5 < high < 1.8
+    # Text and drawing speak of the side that looks better, in the same numbers.
+    assert found.ahead == found.reference
+    percent = re.match(r"sonnet's mean TTFT at concurrency 4 is ([\d.]+)–([\d.]+) % lower than llama's", found.text)
+    drawn = plots._drawn(found)
+    assert percent is not None
+    assert (-drawn[2], -drawn[0]) == pytest.approx((float(percent[1]), float(percent[2])), abs=0.5)
 
 
 def test_a_percentile_that_the_sample_does_not_carry_gets_neither_interval_nor_verdict():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import html
 import json
@@ -10,7 +11,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from support import synthetic
+from support import browser, synthetic
 from support.synthetic import Truth, run_sweep
 
 from llmexp import report
@@ -243,11 +244,46 @@ def test_every_series_colour_has_a_variable():
     assert all(style.count(f"--s{at}: ") == 3 for at in range(len(figures.SERIES))), "light, dark, print"
 
 
-def test_many_stacks_and_loads_stay_small(tmp_path):
-    stacks = [replace(Truth(f"a-rather-long-model-name-{at}"), requests=20, timings=False) for at in range(9)]
+NAMES = [
+    *(f"meta-llama/Llama-3.1-8B-Instruct-of-a-rather-long-model-name-{at}" for at in range(9)),
+    "通义千问-二百三十五亿参数-指令微调-长上下文版本-模型",
+    "unbroken" + "x" * 80,
+]
+CLIPPED = """(() => {
+  const page = document.documentElement, found = [];
+  if (page.scrollWidth > window.innerWidth) found.push(`the page is ${page.scrollWidth} wide`);
+  for (const part of document.querySelectorAll("main *")) {
+    if (part.closest("svg, thead, details:not([open])") || getComputedStyle(part).display === "inline") continue;
+    if (part.scrollWidth > part.clientWidth + 1) found.push(`${part.tagName}: ${part.innerText.slice(0, 40)}`);
+  }
+  for (const text of document.querySelectorAll("svg text")) {
+    const paper = text.closest("svg").getBoundingClientRect(), own = text.getBoundingClientRect();
+    const beyond = [paper.left - own.left, own.right - paper.right, paper.top - own.top, own.bottom - paper.bottom];
+    if (Math.max(...beyond) > 1) found.push(`a plot's text: ${text.textContent}`);
+  }
+  return found;
+})()"""
+
+
+@pytest.mark.service
+@pytest.mark.skipif(browser.executable() is None, reason="no Chromium on this machine: apt-get install chromium")
+def test_long_names_of_many_stacks_stay_small_and_nothing_is_clipped_at_any_width(tmp_path):
+    stacks = [replace(Truth(name), requests=20, timings=False) for name in NAMES]
     synthetic.write_sweep(tmp_path, stacks, [1], repeats=1)
     run_sweep(tmp_path)
+    report.job(Run.at(tmp_path / "0"))
     assert (tmp_path / "comparison.html").stat().st_size < 1_500_000
+
+    async def look() -> None:
+        async with browser.browser() as page:
+            for name, words in (("comparison.html", "How to read this"), ("0/report.html", "To run it again")):
+                for width in (400, 800, 1400):
+                    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width == 400}
+                    await page.call("Emulation.setDeviceMetricsOverride", **size)
+                    await page.open((tmp_path / name).as_uri(), words)
+                    assert await page.evaluate(CLIPPED) == [], (name, width)
+
+    asyncio.run(look())
 
 
 def test_a_job_is_also_markdown_and_a_table_of_numbers(tmp_path):

@@ -30,11 +30,12 @@ def unknown_key(path: list[str], groups: list[str]) -> str:
 
 def suggestion(path: list[str], more: Sequence[str] = (), whole: Sequence[str] = ()) -> str:
     """The remedy for an unknown key: the nearest known one here, that name elsewhere, or all that there are here."""
-    known = [*_keys_at(path[:-1]), *more]
+    key = ".".join(whole or path)
+    known = [name for name in (*_keys_at(path[:-1]), *more) if ".".join([*path[:-1], name]) != key]
     near = difflib.get_close_matches(path[-1], known, n=1)
     if near:
         return f"; did you mean {'.'.join([*path[:-1], near[0]])}?"
-    meant = elsewhere((whole or path)[-1])
+    meant = [each for each in elsewhere((whole or path)[-1]) if each != key]
     if meant:
         return f"; did you mean {' or '.join(meant)}?"
     if known:
@@ -47,10 +48,18 @@ def elsewhere(name: str) -> list[str]:
     """Keys whose last part is this name or nearly so, wherever they stand; of several those that stand highest."""
     if name in _SAMPLING:
         return [f"model.params.{name}"]
+    plain = [key for key in _all_keys() if not _of_a_simulator(key)]
+    return _named(name, plain) or _named(name, [key for key in _all_keys() if key.startswith("model.deployment.")])
+
+
+def _of_a_simulator(key: str) -> bool:
+    """How a simulator plays a model: seldom what is meant."""
+    return key.startswith("model.rehearsal.") or ".profile." in key
+
+
+def _named(name: str, keys: Sequence[str]) -> list[str]:
     places: dict[str, list[str]] = {}
-    for key in _all_keys():
-        if key.startswith("model.rehearsal.") or ".profile." in key:
-            continue  # how a simulator plays a model: seldom what is meant
+    for key in keys:
         places.setdefault(key.rpartition(".")[2], []).append(key)
     near = difflib.get_close_matches(name, places, n=1, cutoff=0.8)
     found = places[near[0]] if near else []

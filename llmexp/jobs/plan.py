@@ -174,9 +174,14 @@ class Clock:
             return ""
         elapsed = time.monotonic() - self.began_s
         seconds = sum(self.planned_s[done:]) * elapsed / max(sum(self.planned_s[:done]), 1e-9)
-        if seconds < 90:
-            return f", about {seconds:.0f} s left"
-        return f", about {seconds / 60:.0f} min left" if seconds < 5400 else f", about {seconds / 3600:.1f} h left"
+        return f", about {_span(seconds)} left"
+
+
+def _span(seconds: float) -> str:
+    """`45 s`, `3 min`, `1.6 h`: as rough as an estimate is."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def cautions(specs: Sequence[Spec]) -> list[str]:
@@ -306,7 +311,7 @@ def render(expected: Estimate) -> str:
             usd,
             job.price_source,
         )
-    return _text(table) + f"\nTotal: {_usd(expected)}"
+    return _text(table) + f"\nTotal: {_usd(expected)}, about {_span(sum(job.seconds for job in expected.jobs))}"
 
 
 def _text(renderable: object) -> str:

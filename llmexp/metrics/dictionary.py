@@ -445,8 +445,5 @@ def unknown_metric(name: str) -> str | None:
     near = difflib.get_close_matches(base or name, DICTIONARY, n=3, cutoff=0.5)
     near = near or [metric for metric in DICTIONARY if metric.startswith(name)]
     offered = [f"{metric}/mean" if DICTIONARY[metric].kind == "distribution" else metric for metric in near]
-    return f"there is no metric '{name}'{_or(offered)}; docs/metrics.md lists them all"
-
-
-def _or(names: list[str]) -> str:
-    return f"; did you mean {' or '.join(names)}?" if names else ""
+    meant = f"did you mean {' or '.join(offered)}? All" if offered else "all"
+    return f"there is no metric '{name}'; {meant} of them are in docs/metrics.md"

@@ -129,7 +129,17 @@ def test_the_sweep_s_page_states_the_verdict_and_shows_the_comparison(site: Site
 
     async def act(page: browser.Page) -> None:
         await page.open(run, VERDICT, "sonnet against llama", "Finished")
+        found = "Array.from(document.querySelectorAll('a[href*=\"/artifacts/report.html\"]')).map(link => link.href)"
+        links = await page.evaluate(found)
+        assert {child for child in site.children.values() if any(child in link for link in links)} == {
+            *site.children.values()
+        }
+        await page.open(links[0], "report.html", "Path:")
         await page.open(f"{run}/artifacts/comparison.html", "comparison.csv", "multirun.yaml", "Path:")
+        # MLflow's frame may open nothing, so the page in it has no link that would be dead.
+        shown = await page.evaluate("fetch(document.querySelector('iframe').src).then(answer => answer.text())")
+        assert "sonnet c=4" in shown
+        assert ".html" not in shown
 
     look(act)
 
