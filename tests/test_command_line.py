@@ -57,7 +57,6 @@ def said(*arguments: str) -> str:
         ("model.top_p=1", "model.top_p: unknown key; did you mean model.params.top_p?"),
         ("slo.ttft_s.p95=1", "slo.ttft_s.p95: unknown key; slo.ttft_s is a value and has no keys"),
         ("ttft=1", "ttft: unknown key; did you mean slo.ttft_s?"),
-        ("model.deployment.slots=2", "model.deployment.slots: unknown key; "),
         ("~run.sed", "run.sed: unknown key; did you mean run.seed?"),
         ("hydra.foo=1", "hydra.foo: Hydra has no such key; --cfg hydra shows those it has"),
         ("hydra.mode=X", "hydra.mode: Invalid value 'X', expected one of [RUN, MULTIRUN]"),
@@ -78,6 +77,27 @@ def test_a_mistyped_override_is_answered_with_what_was_meant(argument: str, answ
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
+        (["run.timeout_s=-1"], "run.timeout_s: must be greater than 0, got -1"),
+        (["workload.input_tokens.mean=-3"], "workload.input_tokens.mean: must be greater than 0, got -3"),
+        (["experiment=nope"], "experiment=nope: no such option; known: "),
+        (["concurency=3"], "concurency: unknown key; did you mean concurrency?"),
+        (["run.max_request=4"], "run.max_request: unknown key; did you mean run.max_requests?"),
+        (["modle=sonnet"], "modle: unknown key; did you mean model?"),
+        (["-m", "load.rat=1,2"], "load.rat: unknown key; did you mean load.rate?"),
+        (["compare.primary=ttft"], "compare.primary: there is no metric 'ttft'; did you mean ttft_s/mean"),
+        (["compare.primary=ttft_s"], "name what of it, such as ttft_s/mean"),
+        (["compare.primary=ttft_s/p42"], "'ttft_s' has no 'p42'"),
+        (["--dry-run"], "--dry-run: unknown flag; did you mean dry_run=true?"),
+        (["model.base_url=nowhere"], "model.base_url: must be a URL"),
+        (["model=openai_compatible"], "model.name: must be given"),
+        (["model=claude"], "environment variable ANTHROPIC_API_KEY is not set"),
+        (["model=llama"], "LLMEXP_SAGEMAKER_ENDPOINT"),
+        (["load=poisson"], "load.rate"),
+        (["run.resume=nowhere"], "run.resume: no such file or directory"),
+        (
+            ["model=simulated", "model.deployment.slots=2"],
+            "model.deployment.slots: unknown key; known here: cloudwatch",
+        ),
         (["--max_requests", "4"], "--max_requests: unknown flag; did you mean run.max_requests=4? Keys are set as"),
         (["--max-requests=4"], "did you mean run.max_requests=4?"),
         (["--dryrun"], "did you mean dry_run=true?"),
@@ -92,7 +112,11 @@ def test_a_mistyped_override_is_answered_with_what_was_meant(argument: str, answ
     ],
     ids=" ".join,
 )
-def test_a_mistyped_flag_is_answered_with_what_was_meant(arguments: list[str], answer: str) -> None:
+def test_what_cannot_be_is_answered_with_the_remedy(
+    arguments: list[str], answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "LLMEXP_SAGEMAKER_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
     assert answer in said(*arguments)
 
 
