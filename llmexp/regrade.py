@@ -73,7 +73,9 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
     how, judges = _asked(overrides, config_dir)
     if not how.quality.graded:
         raise ConfigError("quality: must say how to grade, such as quality=number")
-    runs = load_runs([directory])
+    runs = [run for run in load_runs([directory]) if run.metrics.number("requests_completed")]
+    if not runs:
+        raise ConfigError(f"{directory}: holds no answers; no request was completed")
     _check(runs, how, judges, limited=any(each.lstrip("+").startswith("run.max_usd=") for each in overrides))
     with lock.all_held(directory):
         for run in runs:
@@ -149,7 +151,7 @@ def _regrade(run: Run, how: Config, judges: tuple[Model, ...], ledger: Ledger) -
     spec = Spec(config, tree, info.model, info.overrides, info.repeat, info.index, name=run.name, id=info.id)
     spec = replace(spec, directory=run.directory, judges=judges)
     graded = grading.grade(spec, run.result.notes.nonce or "", None, None, ledger)
-    result = regraded(run.result, spec, graded)
+    result = regraded(run.result, spec, graded, None if graded.cost is None else ledger.summary())
     results.write(run.directory, result)
     report.job(results.Run(result, run.directory))
     if graded.interrupted:

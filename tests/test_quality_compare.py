@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -210,6 +211,9 @@ def test_rows_for_machines_and_the_text_for_people() -> None:
         assert (row["reference"], row["stack"], row["verdict"], row["regression"]) == ("slow", "fast", "worse", True)
         assert row["low"] < row["value"] < row["high"] < -0.02
     json.dumps(tree, allow_nan=False)
+    sized = r"fast's answers are worse than slow's at concurrency 1 \(−\d.* to −\d.* points\) and 4 \(−"
+    assert re.search(sized, found.headline)
+    assert re.search(r"a right answer of fast's costs [\d. to]+ times as much", found.headline)
     text = render(found, width=200)
     assert "are right less often than slow's" in text
     assert "right" in text.split("What differs")[-1]

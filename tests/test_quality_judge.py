@@ -14,6 +14,7 @@ from llmexp import records
 from llmexp.config import Quality
 from llmexp.metrics.quality import right_answers
 from llmexp.metrics.summary import observe
+from llmexp.metrics.timeline import Span
 from llmexp.quality.build import build
 from llmexp.quality.grade import Given
 from llmexp.quality.grading import TEXTS, answers, attach, grade_all, has_texts
@@ -153,6 +154,7 @@ def test_failures_truncated_unparsed_and_ungraded_answers_have_the_right_counts(
     assert table["score"].to_pylist() == [1, 0, 0, None, None, 1, 1, 0, 1]
     for name in TEXTS:
         assert table[name].null_count == len(rows), name
+    assert not any("read" in (note or "") for note in table["grade_note"].to_pylist())  # what was read is text too
     assert table["answer_digest"].to_pylist()[:2] == ["d0", "d1"]
     assert not has_texts(folder)
     numbers = right_answers(observe(folder), None, 0.8, None)
@@ -182,6 +184,16 @@ def test_all_wrong_is_zero_and_nothing_right_has_no_price(tmp_path: Path) -> Non
     assert numbers["right_share"] == 0
     assert numbers["usd_per_thousand_right"] is None
     assert numbers["right_per_s"] is None
+
+
+def test_without_any_grade_there_is_no_rate_of_right_answers(tmp_path: Path) -> None:
+    folder = job(tmp_path, [answered(0, "5", None), answered(1, "6", None)])
+    attach(folder, grade_all(folder, build(Quality(kind="number"))), keep_texts=False)
+    observed = observe(folder)
+    numbers = right_answers(observed, Span(0, 10**9), 1.0, observed.completed)
+    assert (numbers["requests_graded"], numbers["requests_ungraded"]) == (0, 2)
+    absent = ("score", "right_share", "right_share_low", "right_per_s", "usd_per_thousand_right", "right_goodput_per_s")
+    assert {numbers[name] for name in absent} == {None}  # type: ignore[arg-type]
 
 
 def test_ten_thousand_answers_are_graded_in_seconds(tmp_path: Path) -> None:

@@ -224,8 +224,11 @@ def salvage(directory: Path) -> Result | None:
     return salvaged
 
 
-def regraded(result: Result, spec: Spec, graded: grading.Graded) -> Result:
-    """A job's result with the numbers of its new grades; everything else stays as it was measured."""
+def regraded(result: Result, spec: Spec, graded: grading.Graded, command: Mapping[str, object] | None = None) -> Result:
+    """A job's result with the numbers of its new grades, everything else as it was measured.
+
+    `command`: what the whole command has spent, where judges were asked anew.
+    """
     from llmexp import results, telemetry
     from llmexp.metrics import prices
     from llmexp.metrics import summary as metrics
@@ -238,6 +241,7 @@ def regraded(result: Result, spec: Spec, graded: grading.Graded) -> Result:
     changed |= telemetry.regraded(result.metrics, None if work is None else work.right_answers)
     tree = results.tree_of(result)
     cost = result.cost.model_dump() | {"judge": graded.cost or {}}
+    cost |= {"command": dict(command)} if command is not None and not spec.config.rehearse else {}
     new = {"config": dict(spec.tree), "metrics": {**result.metrics.tree, **changed}, "cost": cost}
     return results.parse({**tree, **new}, str(spec.directory))
 

@@ -36,13 +36,13 @@ def right_answers(observed: Observed, span: Span | None, cost_usd: float | None,
         return dict(NOTHING)
     count, right = int(graded.sum()), int((observed.right & graded).sum())
     low, high = wilson(right, count) if count else (None, None)
-    good = None if in_time is None else int((observed.right & graded & in_time).sum())
+    good = None if in_time is None or not count else int((observed.right & graded & in_time).sum())
     return {
         "score": distribution(observed.score[graded]),
         "right_share": right / count if count else None,
         "right_share_low": low,
         "right_share_high": high,
-        "right_per_s": None if span is None else right / span.duration_s,
+        "right_per_s": right / span.duration_s if span is not None and count else None,
         "usd_per_thousand_right": cost_usd / right * 1000 if cost_usd is not None and right else None,
         "requests_graded": count,
         "requests_unparsed": int(observed.unparsed.sum()),

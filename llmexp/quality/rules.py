@@ -103,11 +103,12 @@ def number(threshold: float, tolerance: float) -> Grader:
     def grade(given: Given) -> Grade:
         wanted = [found for text in accepted(given.expected) if (found := final_number(text))]
         if not wanted:
-            return ungraded("the expected text holds no number")
+            return ungraded(NOTHING_EXPECTED if given.expected is None else "the expected text holds no number")
         found = final_number(given.text)
         if found is None:
             return unparsed("no number in the answer")
-        return graded(float(any(found.near(one, tolerance) for one in wanted)), threshold, f"read: {found.text}")
+        right = any(found.near(one, tolerance) for one in wanted)
+        return graded(float(right), threshold, f"read: {found.text}", quotes=True)
 
     return grade
 
@@ -118,11 +119,11 @@ def choice(threshold: float) -> Grader:
     def grade(given: Given) -> Grade:
         wanted = [found for text in accepted(given.expected) if (found := _chosen(given.question, text))]
         if not wanted:
-            return ungraded("the expected text holds no letter")
+            return ungraded(NOTHING_EXPECTED if given.expected is None else "the expected text holds no letter")
         found = _chosen(given.question, given.text)
         if found is None:
             return unparsed("no letter in the answer")
-        return graded(float(found in wanted), threshold, f"read: {found}")
+        return graded(float(found in wanted), threshold, f"read: {found}", quotes=True)
 
     return grade
 

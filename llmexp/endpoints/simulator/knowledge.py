@@ -21,7 +21,7 @@ from typing import Literal
 
 from llmexp.endpoints.simulator.options import Options
 from llmexp.workload import words
-from llmexp.workload.answers import bare_digest
+from llmexp.workload.answers import bare_digest, right_text
 from llmexp.workload.puzzles import Solution, beside, solve
 
 Kind = Literal["right", "wrong", "unparsed"]
@@ -78,7 +78,8 @@ class Knowledge:
 
     def _solution(self, question: str) -> Solution | None:
         if found := _RUBRIC.search(question):
-            same = found.group(1).strip().casefold() in found.group(2).casefold()
+            wanted = (right_text(found.group(1)) or "").casefold().split(" or ")
+            same = any(text.strip() in found.group(2).casefold() for text in wanted)
             verdicts = ("GRADE: RIGHT", "GRADE: WRONG")
             return Solution(*(verdicts if same else verdicts[::-1]))
         known = self._answers.get(bare_digest(question))
