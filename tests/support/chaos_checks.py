@@ -51,6 +51,14 @@ def job_problems(folder: Path, asked: int = ASKED) -> list[str]:
     return found
 
 
+def status_of(folder: Path) -> str | None:
+    """What a job's result says of it; None where none can be read."""
+    try:
+        return str(json.loads((folder / "result.json").read_text())["status"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def job_folders(directory: Path) -> list[Path]:
     """All jobs of all sweeps of a round, replaced ones too."""
     return sorted(path for path in directory.rglob("[0-9]*") if path.is_dir() and path.parent.name.startswith("sweep"))
