@@ -233,8 +233,10 @@ def _check_files(at: Play) -> None:
     lost = at.kind.name.startswith(("SIGKILL endpoint", "SIGKILL keeper"))
     if at.kind.honest and not lost and rows > len(lines):
         broken.append(f"{rows} rows were sent, the server saw {len(lines)} requests")
-    if at.kind.name == "nothing" and len(lines) != len(JOBS) * (ASKED + WARM_UP):
-        broken.append(f"the server saw {len(lines)} requests")
+    if at.kind.name == "nothing":
+        if len(lines) != len(JOBS) * (ASKED + WARM_UP):
+            broken.append(f"the server saw {len(lines)} requests")
+        broken += [f"{path.name} was left among temporary files" for path in (directory / "t").iterdir()]
 
 
 def ours(mark: str) -> list[psutil.Process]:
