@@ -207,7 +207,8 @@ KINDS: tuple[Kind, ...] = (
         Kind(f"endpoint: {names}", _nothing, server=f" --failure-rate 0.3 --failure {names}", overrides=SHORT)
         for names in _failing
     ),
-    Kind("hostile endpoint", _nothing, last=frozenset({0, 1}), overrides=SHORT, honest=False),
+    Kind("hostile endpoint", _nothing, last=frozenset({0, 1}), overrides=(*SHORT, "run.max_usd=null"), honest=False),
+    Kind("hostile endpoint, a limit", _nothing, last=frozenset({0, 1, 2}), overrides=SHORT, honest=False),
     Kind("two commands", _two_commands),
     Kind("two resumes", _two_resumes, DRIVER_GONE),
     Kind("onlookers", _onlookers),
