@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, cast
 
-from llmexp import command_line, secrets
+from llmexp import command_line, mistakes, secrets
 from llmexp import errors as outcome
 from llmexp.composition import conf_dir, quiet_environment, store_schema
 from llmexp.errors import FAILED, INTERRUPTED, WRONG, ConfigError
@@ -43,7 +43,7 @@ def main() -> None:
         code = end.code if isinstance(end.code, int) else FAILED if end.code else 0
         outcome.report(WRONG if code == FAILED and not outcome.reported() else code)
     except Exception as error:
-        explained = None if outcome.reported() else command_line.explain(error, arguments, conf_dir())
+        explained = None if outcome.reported() else mistakes.explain(error, arguments, conf_dir())
         if explained is None:
             raise
         print(explained, file=sys.stderr)

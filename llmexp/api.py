@@ -200,7 +200,7 @@ def with_latencies(frame: pd.DataFrame) -> pd.DataFrame:
 @contextlib.contextmanager
 def _composing(config_dir: str | Path | None) -> Iterator[None]:
     """Hydra's own errors become one message, as the command gives it."""
-    from llmexp import command_line
+    from llmexp import mistakes
 
     composition.quiet_environment()
     folder = None if config_dir is None else Path(config_dir)
@@ -213,7 +213,7 @@ def _composing(config_dir: str | Path | None) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        explained = command_line.explain(error, given, composition.conf_dir())
+        explained = mistakes.explain(error, given, composition.conf_dir())
         if explained is None:
             raise
         raise ConfigError(explained) from error

@@ -1,8 +1,8 @@
-"""The command line as a person types it: what is answered at once, in which order Hydra reads it, and why it could not.
+"""The command line as a person types it: what is answered at once, and in which order Hydra reads the rest.
 
 `--help`, `--version`, `--options`, `--show` and `--copy` are answered without importing Hydra. Everything else goes to
-Hydra with its own flags in front, since Hydra takes overrides in one piece only. What Hydra cannot compose is
-explained here, with the key, the value and what to do.
+Hydra with its own flags in front, since Hydra takes overrides in one piece only. `llmexp.mistakes` explains what it
+cannot compose.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpa
 SHELL, SHELL_WORDS = ("--shell-completion", "-sc"), ("install=", "uninstall=", "query=")
 ALONE = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"} | set(SHELL)
 OWN = ("--options", "--show", "--copy")
-SHOW_WIDTH = 100
+SHOW_WIDTH, SUMMARY_WIDTH = 100, 72
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _traceback_wanted = False
 own_folders: list[Path] = []
@@ -71,7 +71,7 @@ def answer(arguments: Sequence[str], conf: Path) -> int | None:
     """Answer what needs no configuration, on stdout; the exit status, or None where Hydra has to take over."""
     if "--version" in arguments:
         return _say(f"llmexp {metadata.version('llmexp')}")
-    folders = [*_own_folders(arguments), conf]
+    folders = [*own_folders_in(arguments), conf]
     if "--help" in arguments or "-h" in arguments:
         return _say("\n".join([HEAD, *_choices(folders), TAIL]))
     asked = next((flag for flag in OWN if flag in arguments), None)
@@ -139,35 +139,6 @@ def _info(word: str, rest: list[str]) -> list[str]:
     return [name, value]
 
 
-def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str | None:
-    """Why Hydra could not compose the configuration, in one message; None where it is no such error."""
-    if _traceback_wanted:
-        return None
-    from hydra.errors import (
-        ConfigCompositionException,
-        HydraException,
-        MissingConfigException,
-        OverrideParseException,
-    )
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    folders = [*_own_folders(arguments), conf]
-    if isinstance(error, MissingConfigException):
-        return _missing(error.missing_cfg_file or "", folders) or _first_line(error)
-    if isinstance(error, ValueError) and (empty := next((word for word in arguments if word.startswith("=")), None)):
-        return f"{empty}: is no override; write key=value, such as model=sonnet or concurrency=4"
-    if isinstance(error, OverrideParseException):
-        return _unreadable(error.override, _first_line(error))
-    if isinstance(error, YAMLError):
-        return " ".join(str(error).split())
-    if isinstance(error, ConfigCompositionException):
-        return _composition(error, folders)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _first_line(error)
-    return None
-
-
 @contextlib.contextmanager
 def errors_are_raised() -> Iterator[None]:
     """Have Hydra raise what it cannot compose, so that it is explained here; it would print it and exit 1.
@@ -181,6 +152,11 @@ def errors_are_raised() -> Iterator[None]:
         yield
     finally:
         composed()
+
+
+def traceback_wanted() -> bool:
+    """Whether the user asked for Hydra's own traceback."""
+    return _traceback_wanted
 
 
 def composed() -> None:
@@ -212,7 +188,8 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def _own_folders(arguments: Sequence[str]) -> list[Path]:
+def own_folders_in(arguments: Sequence[str]) -> list[Path]:
+    """The folders of `--config-dir` that exist."""
     found: list[Path] = []
     for at, word in enumerate(arguments):
         name, _, value = word.partition("=")
@@ -235,7 +212,7 @@ def _answer_own(asked: str, words: list[str], folders: Sequence[Path]) -> int:
     if asked == "--options":
         for group in words or known:
             for option, file in _group(group, known).items():
-                print(f"{group}/{option:20} {_summary(file)}".rstrip())
+                print(f"{f'{group}/{option}':26} {_summary(file)}".rstrip())
         return OK
     if not words:
         raise ConfigError(f"{asked}: name an option, such as {asked} model/sonnet")
@@ -249,7 +226,7 @@ def _answer_own(asked: str, words: list[str], folders: Sequence[Path]) -> int:
 
 def _group(name: str, known: dict[str, dict[str, Path]]) -> dict[str, Path]:
     if name not in known:
-        raise ConfigError(f"{name}: no such group{_nearest(name, list(known))}")
+        raise ConfigError(f"{name}: no such group{nearest(name, list(known))}")
     return known[name]
 
 
@@ -261,7 +238,7 @@ def _file(word: str, known: dict[str, dict[str, Path]]) -> Path:
         )
     of = _group(group, known)
     if option not in of:
-        raise ConfigError(f"{word}: no such option{_nearest(option, list(of), f'{group}/')}")
+        raise ConfigError(f"{word}: no such option{nearest(option, list(of), f'{group}/')}")
     return of[option]
 
 
@@ -279,65 +256,20 @@ def _copy(file: Path, folder: Path) -> int:
 
 
 def _summary(file: Path) -> str:
-    """The first comment of an option's file: what it is."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            return line.lstrip("# ")
-    return ""
+    """The first sentence of an option's file, where it begins with a comment: what it is."""
+    import itertools
+    import textwrap
+
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    words = " ".join(line.lstrip("# ") for line in comment if "@package" not in line)
+    first = re.split(r"(?<=[\w)`])(?:\. (?=[A-Z`])|[:;] )", words, maxsplit=1)[0].rstrip(".")
+    return textwrap.shorten(first, SUMMARY_WIDTH, placeholder=" …")
 
 
 def _say(text: str) -> int:
     print(text)
     return OK
-
-
-# --- what could not be composed --------------------------------------------------------------------------------------
-
-
-def _composition(error: Exception, folders: Sequence[Path]) -> str:
-    from llmexp.config.keys import unknown_key
-
-    text = str(error)
-    if removed := re.match(r"Could not delete from config\. '([^']+)' does not exist", text):
-        return unknown_key(removed[1].split("."), groups=list(options(folders)))
-    if twice := re.match(r"Multiple values for ([^.]+)\. To override a value use 'override [^:]+: ([^']+)'", text):
-        return f"+{twice[1]}={twice[2]}: an option of {twice[1]} is chosen already; write {twice[1]}={twice[2]}"
-    if merged := re.match(r"Error merging override ([^=\s]+)=", text):
-        return f"{merged[1].lstrip('+~')}: {_first_line(error.__cause__ or error)}"
-    if unknown := re.match(r"Could not override '([^']+)'", text):
-        if unknown[1].startswith("hydra."):
-            return f"{unknown[1]}: Hydra has no such key; --cfg hydra shows those it has"
-        return unknown_key(unknown[1].split("."), groups=list(options(folders)))
-    if several := re.match(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{several[1]}: several values make a sweep: add -m, or quote the value to send it as one"
-    if group := re.match(r"Override (\S+) looks like a config group", text):
-        return f"{group[1]}: no such group{_nearest(group[1].partition('@')[0], list(options(folders)))}"
-    if "requires --multirun" in text:
-        return f"{text.splitlines()[0]}: add -m"
-    cause = f" ({_first_line(error.__cause__)})" if error.__cause__ is not None else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{' '.join(lines[:2])}{cause}" if lines else cause.strip(" ()")
-
-
-def _missing(name: str, folders: Sequence[Path]) -> str | None:
-    """An option that is in no folder, with the nearest one."""
-    if "/" not in name and name != "config":
-        return f"--config-name: no such file: '{name}.yaml'"
-    group, _, option = name.rpartition("/")
-    known = options(folders).get(group)
-    if not known:
-        return None
-    return f"{group}={option}: no such option{_nearest(option, list(known), f'{group}=')}"
-
-
-def _unreadable(override: str, why: str) -> str:
-    if "=" not in override:
-        return f"{override}: is no override; write key=value, such as model=sonnet or concurrency=4"
-    key, _, value = override.partition("=")
-    if not re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w/@.-]*(?<![./@-])", key):
-        return f"{override}: '{key}' is no key; write key=value, such as model=sonnet or run.seed=1"
-    quoted = value.replace("'", "")
-    return f"{key}: the value '{value}' cannot be read ({why}); quote it: \"{key}='{quoted}'\""
 
 
 def _unknown_flag(word: str, rest: Sequence[str]) -> str:
@@ -358,11 +290,8 @@ def _unknown_flag(word: str, rest: Sequence[str]) -> str:
     return f"{word}: unknown flag; {remedy} are set as key=value (see --help)"
 
 
-def _nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
+def nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
+    """The remedy for a mistyped name: the nearest one, and all that there are."""
     near = difflib.get_close_matches(word, known, n=1)
     listed = ", ".join(sorted(known))
     return f"; did you mean {prefix}{near[0]}? Known: {listed}" if near else f"; known: {listed}"
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

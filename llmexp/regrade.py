@@ -90,7 +90,7 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
 
 def _asked(overrides: Sequence[str], config_dir: Path | None) -> tuple[Config, tuple[Model, ...]]:
     """The configuration that the overrides compose, and the judges that it names."""
-    from llmexp import command_line
+    from llmexp import mistakes
     from llmexp.jobs.judges import judges_of
     from llmexp.jobs.spec import resolved
 
@@ -100,7 +100,7 @@ def _asked(overrides: Sequence[str], config_dir: Path | None) -> tuple[Config, t
     except ConfigError:
         raise
     except Exception as error:
-        explained = command_line.explain(error, list(overrides), composition.conf_dir())
+        explained = mistakes.explain(error, list(overrides), composition.conf_dir())
         if explained is None:
             raise
         raise ConfigError(explained) from error

@@ -22,7 +22,7 @@ ALLOWED = {
     "litellm": ("llmexp/clients/litellm_sdk.py",),
     "boto3": AWS,
     "botocore": AWS,
-    "hydra": ("llmexp/__main__.py", "llmexp/command_line.py", "llmexp/composition.py", "llmexp/jobs/"),
+    "hydra": ("llmexp/__main__.py", "llmexp/composition.py", "llmexp/mistakes.py", "llmexp/jobs/"),
 }
 PURE = ("metrics/", "schedule/", "compare/stats.py")
 IMPURE = {"socket", "http", "urllib", "requests", "time", "asyncio", "subprocess", "ray", "mlflow"}

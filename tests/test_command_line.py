@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmexp import __version__, command_line
+from llmexp import __version__, command_line, mistakes
 from llmexp.composition import compose_all, conf_dir, opened
 from llmexp.config import load
 from llmexp.errors import ConfigError
@@ -28,17 +28,17 @@ DOORS = (
 )
 
 
-def said(*arguments: str) -> str:
+def said(*arguments: str, folder: Path | None = None) -> str:
     """What the command answers: its flags arranged, its configuration composed, its jobs checked."""
     before = list(command_line.own_folders)
     try:
         words = [word for word in command_line.arranged(arguments) if not word.startswith("-")]
-        with opened(None):
+        with opened(folder):
             specs(compose_all(words))
     except ConfigError as error:
         return str(error)
     except Exception as error:
-        return command_line.explain(error, arguments, conf_dir()) or f"not explained: {error!r}"
+        return mistakes.explain(error, arguments, conf_dir()) or f"not explained: {error!r}"
     finally:
         command_line.own_folders[:] = before
     return ""
@@ -118,6 +118,25 @@ def test_what_cannot_be_is_answered_with_the_remedy(
     for name in ("ANTHROPIC_API_KEY", "LLMEXP_SAGEMAKER_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     assert answer in said(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "answer"),
+    [
+        ("model/own", "nme: x\n", "model.nme: unknown key; did you mean model.name?\nmodel.name: must be given"),
+        ("model/own", "- a\n- b\n", "model/own.yaml: must hold keys and their values, not a list"),
+        ("model/own", "name: [x\n", "expected ',' or ']'"),
+        ("model/own", "defaults: [opena_compatible]\n", "model=opena_compatible: no such option; did you mean"),
+        ("experiment/own", "defaults: [override /modl: gpt]\n", "override /modl: no such group; did you mean model?"),
+        ("experiment/own", "defaults: [override /model: gpt]\n", "begin the file with '# @package _global_'"),
+        ("experiment/own", "# @package _global_\nrun: {max_request: 1}\n", "did you mean run.max_requests?"),
+    ],
+)
+def test_a_mistake_in_a_file_of_ones_own_is_named(file: str, text: str, answer: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{file}.yaml"
+    path.parent.mkdir()
+    path.write_text(text)
+    assert answer in said(f"{path.parent.name}=own", folder=tmp_path)
 
 
 def test_a_reference_in_an_override_is_kept_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,8 +172,18 @@ def resolved(composed: Composed) -> dict[str, object]:
     plain = {str(key): value for key, value in tree.items()}
     missing = [key for key, value in flatten(plain).items() if value == "???"]
     if missing:
-        raise ConfigError("\n".join(f"{key}: must be given, such as {key}=VALUE" for key in missing))
+        wanted = [f"{key}: must be given, such as {key}=VALUE" for key in missing]
+        raise ConfigError("\n".join([*_unknown_keys(plain), *wanted]))
     return plain
+
+
+def _unknown_keys(plain: Tree) -> list[str]:
+    """Keys that a file holds and the schema does not: what is missing may stand under one of them."""
+    try:
+        load(plain)
+    except ConfigError as error:
+        return [line for line in str(error).splitlines() if ": unknown key" in line]
+    return []
 
 
 def _names_limit(composed: Composed) -> bool:

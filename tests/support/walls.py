@@ -25,6 +25,7 @@ DOORS = {
     "llmperf.llm_correctness",
     "llmperf.script",
     "llmperf.token_benchmark_ray",
+    "mistakes",
     "plain_flags",
     "regrade",
     "relog",
