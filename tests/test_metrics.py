@@ -317,6 +317,17 @@ def test_sources_and_undeclared_cache_hits() -> None:
     assert cached_beyond(observe(table([record(chunks=[1.0])])), 0.0) is None
 
 
+def test_counts_that_their_streams_contradict_are_counted_once_a_completed_row() -> None:
+    rows = [record(at, sent=at, chunks=[at + 0.5]) for at in range(5)]
+    rows[0].remarks = ["output_tokens_refused", "input_tokens_refused", "noise"]
+    rows[1].remarks = ["noise", "repeated_text"]
+    rows[2].remarks = ["cached_tokens_refused"]
+    rows[3].remarks, rows[3].status = ["output_tokens_refused"], "failed"
+    observed = observe(table(rows))
+    assert observed.contradicted == 2
+    assert observed.remarks["output_tokens_refused"] == observed.remarks["noise"] == 2
+
+
 def test_which_percentiles_a_sample_carries() -> None:
     found = all_uncarried(numbers([record(at, sent=float(at), chunks=[at + 1.0]) for at in range(30)], streams=1))
     assert found["ttft_s"] == ["p95", "p99"]
