@@ -173,18 +173,16 @@ def per_dollar(comparison: Comparison) -> Plot | None:
 
 
 def wrong(run: Run, most: int) -> list[dict[str, str]]:
-    """Wrong answers whose texts were kept, the first ones first: question, answer, expected, grade."""
+    """Wrong answers whose texts were kept, the first ones by index: question, answer, expected, grade."""
     if run.directory is None or not records.exists(run.directory) or not run.metrics.number("requests_graded"):
         return []
     names = ["index", "question", "text", "tool_calls", "expected", "score", "right", "grade_status", "grade_note"]
-    found: list[dict[str, str]] = []
+    found: list[dict[str, object]] = []
     for batch in records.iterate(run.directory):
-        for row in batch.select(names).to_pylist():
-            if row["right"] is False and (row["text"] is not None or row["tool_calls"]):
-                found.append(_shown(row))
-                if len(found) == most:
-                    return found
-    return found
+        rows = batch.select(names).to_pylist()
+        found += [row for row in rows if row["right"] is False and (row["text"] is not None or row["tool_calls"])]
+        found = sorted(found, key=lambda row: int(str(row["index"])))[:most]
+    return [_shown(row) for row in found]
 
 
 def _shown(row: dict[str, object]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from llmexp.compare.answers import RIGHT
 from llmexp.config import flatten
 from llmexp.json_types import Tree, branch, items, number
 from llmexp.metrics.catalogue import Metric
@@ -71,8 +72,12 @@ def _data(run: Run) -> dict[str, object]:
     }
 
 
+_OF_NOTE = ("requests_unparsed", "requests_ungraded", "requests_truncated")
+"""Counts that are worth a tile where they are not 0."""
+
+
 def _headline(run: Run) -> str:
-    """`200 of 200 requests completed: mean TTFT 213 ms, 43.1 tokens/s`."""
+    """`200 of 200 requests completed: mean TTFT 213 ms, 43.1 tokens/s, 81.2 % right answers`."""
     completed, sent = int(run.requests.completed.sum()), len(run.requests)
     if not sent:
         return "No request was sent"
@@ -83,6 +88,8 @@ def _headline(run: Run) -> str:
     ]
     if "output_tokens_per_s" in run.values:
         parts.append(Metric("output_tokens_per_s").show(run.values["output_tokens_per_s"]))
+    if RIGHT in run.values:
+        parts.append(f"{Metric(RIGHT).show(run.values[RIGHT])} right answers")
     return f"{completed:,} of {sent:,} requests completed" + (f": {', '.join(parts)}" if parts else "")
 
 
@@ -123,13 +130,23 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
         yield "capacity", capacity_headline(capacity)
     for name in names:
         metric = Metric(name)
-        if name in run.values and (metric.unit != "USD" or run.values[name] > 0):
+        if name in run.values and (run.values[name] > 0 or (metric.unit != "USD" and name not in _OF_NOTE)):
             yield metric.label, metric.show(run.values[name]) + ("" if _carried(run, metric) else "*")
+        if name == RIGHT and name in run.values:
+            yield "… 95 % interval", _shares(run)
     judge = number(run.result.cost.judge, "usd")
     if judge:
         yield "judges", Metric("cost_usd").show(judge)
     if (kept := run.metrics.number("slo/attainment")) is not None:
         yield "service level", f"{'met' if run.metrics.flag('slo/met') else 'missed'}, {100 * kept:.1f} % good"
+    elif (met := run.metrics.flag("slo/met")) is not None:
+        yield "service level, of right answers", "met" if met else "missed"
+
+
+def _shares(run: Run) -> str:
+    """Wilson's interval: `74.2–86.1 %`."""
+    low, high = (100 * run.values[f"{RIGHT}_{end}"] for end in ("low", "high"))
+    return f"{low:.1f}–{high:.1f} %"
 
 
 def _carried(run: Run, metric: Metric) -> bool:
