@@ -47,6 +47,8 @@ _PAIRS = _words(
     "access-key access-token account-key api-key api-token auth-token bearer-token id-token master-key private-key "
     "refresh-token secret-key security-token session-key session-token shared-key signing-key subscription-key"
 )
+_SHORT_WORDS = _words("pass pat pwd")
+"""At the end of a variable's name: DB_PASS, GITHUB_PAT."""
 _INNOCENT_BEFORE_KEY = _words(
     "cache foreign group hash hot idempotency index json lookup partition primary public route routing row shard sort "
     "tool"
@@ -77,6 +79,8 @@ def is_credential_name(name: str) -> bool:
     if any(f"{one}-{two}" in _PAIRS for one, two in pairwise(words)):
         return True
     last, before = words[-1], words[-2] if len(words) > 1 else ""
+    if name.isupper() and last in _SHORT_WORDS:
+        return True
     if last == "key":
         return before not in _INNOCENT_BEFORE_KEY
     return last == "token" and before not in _INNOCENT_BEFORE_TOKEN
@@ -87,7 +91,7 @@ _PASSWORD_IN_URL = re.compile(
 )
 """Also one with a slash or an @ in it, which should have been written in URL form; a port is none."""
 _URL = re.compile(r"[A-Za-z][\w+.-]*://(?:(?!,[A-Za-z][\w+.-]*://)[^\s'\"<>])+")
-_SIGNED = re.compile(r"^(sig|signature|x-amz-signature|x-goog-signature)$", re.IGNORECASE)
+_SIGNED = re.compile(r"^(code|sig|signature|x-amz-signature|x-goog-signature)$", re.IGNORECASE)
 
 
 def credentials_in_url(text: str) -> Iterator[tuple[str, str]]:
@@ -136,12 +140,15 @@ def learn(environ: Mapping[str, str]) -> None:
     """Remember what an environment holds: variables named like a credential, and passwords inside URLs."""
     for name, value in environ.items():
         if is_credential_name(name) and not is_path(value):
-            register(value, value.strip())
+            register(value, value.strip(), *(part.strip() for part in value.split(",")))
         if "://" in value:
             for _, found in credentials_in_url(value):
                 register(found, unquote(found))
         if value.lstrip()[:1] in ("{", "["):
             register(*_inside(value))
+        if ";" in value:  # a connection string: Name=value;Name=value
+            pairs = (part.partition("=") for part in value.split(";"))
+            register(*(one.strip() for called, _, one in pairs if is_credential_name(called.strip())))
 
 
 def learn_overrides(words: Iterable[str]) -> None:

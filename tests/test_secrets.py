@@ -25,14 +25,14 @@ CREDENTIALS = (
     "api_key apiKey apikey X-Api-Key Ocp-Apim-Subscription-Key Authorization x-auth auth access_token accessToken "
     "access_key aws_secret_access_key AWS_ACCESS_KEY_ID aws_session_token OPENAI_API_KEY HF_TOKEN token key password "
     "DB_PASSWORD passwd client_secret cookie Set-Cookie x-goog-api-key bearer credentials private_key "
-    "MLFLOW_TRACKING_TOKEN hf_token authToken secretKey"
+    "MLFLOW_TRACKING_TOKEN hf_token authToken secretKey DB_PASS GITHUB_PAT MYSQL_PWD PGPASSWORD"
 )
 ALIKE = (
     "max_tokens max_completion_tokens prompt_cache_key cache_key stop_token_ids stop_token logit_bias eos_token "
     "bos_token pad_token min_tokens skip_special_tokens tokenizer token_ids truncate_prompt_tokens budget_tokens "
     "top_k author authority monkey idempotency-key api_key_env keys keyword return_tokens_as_token_ids "
     "usd_per_million_output_tokens PWD OLDPWD inter-token time_per_output_token safety_identifier "
-    "top_logprobs SSH_AUTH_SOCK AWS_SHARED_CREDENTIALS_FILE"
+    "top_logprobs SSH_AUTH_SOCK AWS_SHARED_CREDENTIALS_FILE first_pass pat"
 )
 
 
@@ -110,6 +110,9 @@ def test_passwords_in_urls_are_masked_whatever_their_length() -> None:
 def test_an_environment_is_learned_by_names_and_urls() -> None:
     secrets.learn({"SOME_TOKEN": "tok-11223344", "HTTPS_PROXY": "http://u:pr0xy%2Fpass@h:1", "PLAIN": "plain-value"})
     assert secrets.redact("tok-11223344 pr0xy/pass pr0xy%2Fpass plain-value") == "*** *** *** plain-value"
+    connection = "DefaultEndpointsProtocol=https;AccountName=not-secret;AccountKey=c0nnection+key==;EndpointSuffix=x"
+    secrets.learn({"STORAGE": connection, "MY_API_KEY": "first-key-0,second-key-1"})
+    assert secrets.redact("not-secret c0nnection+key== second-key-1") == "not-secret *** ***"
 
 
 def test_what_the_chain_of_aws_and_a_judge_s_variable_give_is_known(
@@ -210,6 +213,9 @@ REFUSED = {
     "hydra.job.env_set.OPENAI_API_KEY": "hunter22",
     "model.params.password": 12345678,
     "model.params.auth.value": "hunter2222",
+    "tracking.tags.remark": "use sk-ant-api03-AbCdEfGh0123456789_-xyz for it",
+    "workload.file": "data/AKIAIOSFODNN7EXAMPLE.jsonl",
+    "model.base_url???": "https://h/v1?code=hunter2222",
     "model.params.extra_headers.X-Team": "${oc.env:S}",
     "model.deployment.probe": "curl -H 'Authorization: Bearer abcdefgh12'",
 }
@@ -232,6 +238,7 @@ ALLOWED = {
     "model.deployment.command": "vllm serve m --max-model-len 4096 --tokenizer-mode auto --api-key $KEY",
     "workload.prefix_tokens": 5,
     "model.params.auth.kind": "none",
+    "model.revision": "sk-learn-of-2026-with-a-long-name-and-digits",
     "model.deployment.probe": 'curl -H "Authorization: Bearer $KEY"',
     "quality.judge.rubric": "Authorization: is it granted? Token: which one?",
 }

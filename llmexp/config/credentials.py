@@ -21,6 +21,11 @@ _ASSIGNMENT = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*)=(?![-{$])(\S+)")
 _SHELL_VARIABLE = re.compile(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?")
 _IN_A_COMMAND = "put it in an environment variable and write $VARIABLE, which the shell fills in"
 _INTERPOLATION = re.compile(r"\$\{oc\.env:\s*([^,}\s]+)")
+_SHAPES = re.compile(
+    r"(?<![\w-])(?:sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|gh[oprsu]_\w{30,}|"
+    r"github_pat_\w{30,}|hf_[A-Za-z]{30,}|xox[abeprs]-[\w-]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?![\w-])"
+)
+"""How keys of well-known providers and signed tokens look, wherever they stand."""
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LONG = 12
@@ -132,8 +137,9 @@ def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, s
         return f"{key}: {option} holds a credential; {_IN_A_COMMAND}"
     if _by_variable(path, text):
         return None
-    if _SCHEME.fullmatch(text) or _is_named(path, value):
-        secrets.register(text, text.partition(" ")[2])
+    shape = _SHAPES.search(text)
+    if shape is not None or _SCHEME.fullmatch(text) or _is_named(path, value):
+        secrets.register(text, text.partition(" ")[2], shape and shape[0])
         return _named(key)
     return None
 
