@@ -58,7 +58,7 @@ class Trial:
     value: float | None = None
     """What it was worth; None: nothing that counts."""
     why: str | None = None
-    behind: tuple[float, tuple[float, float]] | None = None
+    behind: tune_goal.Behind | None = None
 
 
 def run(composed: Composed) -> Outcome:
@@ -277,9 +277,12 @@ class Search(CommandRun):
         """Let Optuna know; what it did not ask for counts too where it lies in the space."""
         from optuna.trial import TrialState, create_trial
 
-        from llmexp.jobs.tune_sampler import HEADROOM, YIELD
+        from llmexp.jobs.tune_sampler import HEADROOM, IN_SERVICE, YIELD
 
-        attributes = {} if done.behind is None else {YIELD: done.behind[0], HEADROOM: list(done.behind[1])}
+        parts = done.behind
+        attributes: dict[str, object] = {}
+        if parts is not None:
+            attributes = {YIELD: parts.served, HEADROOM: list(parts.headroom), IN_SERVICE: parts.in_service}
         state = TrialState.FAIL if done.value is None else TrialState.COMPLETE
         if asked is not None:
             for name, value in attributes.items():

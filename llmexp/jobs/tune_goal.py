@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmexp.config import Config, Direction
@@ -22,7 +23,7 @@ Value = bool | int | float | str | None
 PER = {"goodput_per_usd": "cost_usd", "goodput_per_joule": "gpu/energy_j"}
 """Goal → what its good requests are held against."""
 _RANGE = frozenset({"low", "high", "step", "log"})
-_TAIL, _MEDIAN = "p90", "p50"
+_PARTS = ("min", "p50", "p90")
 
 
 def problems(config: Config) -> Iterator[str]:
@@ -159,29 +160,53 @@ def why_none(result: Result, metric: str) -> str:
     return f"it has no {metric}"
 
 
-def behind(result: Result, config: Config) -> tuple[float, tuple[float, float]] | None:
-    """What a goodput is made of: log of requests served for each unit, and how far their latencies are from the
-    thresholds (logs of latency / threshold of the worst threshold, at the median and at p90). None for other goals.
-    """
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What a goodput is made of."""
+
+    served: float
+    """Log of requests served for each second, dollar or joule."""
+    headroom: tuple[float, float]
+    """How far latencies are from the thresholds: log of latency / threshold of the worst, at the median and at p90."""
+    in_service: float | None
+    """Of a closed loop: requests that the server worked on at once, as Little's law has it. What is in flight beyond
+    them waits. None where even the fastest request missed a threshold."""
+
+
+def behind(result: Result, config: Config) -> Behind | None:
+    """The parts of a goodput; None for other goals, and where nothing was served."""
     metric = config.search.metric
-    served = result.metrics.number("requests_per_s")
+    a_second = served = result.metrics.number("requests_per_s")
     if metric in PER:
         window_s, spent = result.metrics.number("window_s"), _spent(result, metric)
         served = served * window_s / spent if served and window_s and spent else None
     elif metric != "goodput_per_s":
         return None
-    if not served:
+    if not served or not a_second:
         return None
-    apart = [found for name, limit in config.slo.thresholds.items() if (found := _apart(result, config, name, limit))]
-    if not apart:
+    limits = config.slo.thresholds.items()
+    apart = [[_apart(result, config, name, limit, part) for name, limit in limits] for part in _PARTS]
+    least, median, tail = (max((one for one in part if one is not None), default=None) for part in apart)
+    if least is None or median is None or tail is None:
         return None
-    return math.log(served), (max(one for one, _ in apart), max(other for _, other in apart))
+    in_service = _in_service(result, a_second) if config.closed and least < 0 else None
+    return Behind(math.log(served), (median, tail), in_service)
+
+
+def _in_service(result: Result, requests_per_s: float) -> float | None:
+    """Throughput times the time in service: a request's whole time, less what it waited longer than the fastest."""
+    whole, first, fastest = (
+        result.metrics.number(name) for name in ("e2e_latency_s/mean", "ttft_s/mean", "ttft_s/min")
+    )
+    if whole is None or first is None or fastest is None:
+        return None
+    return requests_per_s * (whole - (first - fastest))
 
 
 _OPEN_LOOP = {"ttft_s": "response_ttft_s", "e2e_latency_s": "response_latency_s"}
 
 
-def _apart(result: Result, config: Config, name: str, limit: float) -> tuple[float, float] | None:
+def _apart(result: Result, config: Config, name: str, limit: float, part: str) -> float | None:
     measured = name if config.closed else _OPEN_LOOP.get(name, name)
-    median, tail = (result.metrics.number(f"{measured}/{part}") for part in (_MEDIAN, _TAIL))
-    return None if not median or not tail else (math.log(median / limit), math.log(tail / limit))
+    value = result.metrics.number(f"{measured}/{part}")
+    return math.log(value / limit) if value else None

@@ -6,6 +6,9 @@ behind it is smooth: how many requests are served for a second (a dollar, a joul
 the thresholds. Each is fitted by a Gaussian process over the space, and the next trial goes where the goodput that they
 make together is expected to improve most on the best so far. What that product does not explain of a goodput (a queue
 makes a few wait for long, not all for a little) is fitted too. A goal of another kind is fitted as it is.
+
+Where the number of requests in flight is searched, Little's law says more than a surface: a trial in which none waited
+is tried with twice as many, and one in which some did with as many as it served at once.
 """
 
 from __future__ import annotations
@@ -28,9 +31,14 @@ from scipy.stats import qmc
 
 Floats = NDArray[np.float64]
 Space = Mapping[str, BaseDistribution]
-YIELD, HEADROOM = "requests per unit", "headroom"
-"""Attributes of a trial: log of requests served for a second, a dollar or a joule; and logs of latency / threshold of
-the worst threshold at the median and at the 90th percentile."""
+YIELD, HEADROOM, IN_SERVICE = "requests per unit", "headroom", "in service"
+"""Attributes of a trial, the parts of `tune_goal.Behind`."""
+LOAD = "concurrency"
+"""The key that says how many requests are in flight."""
+UNQUEUED = 0.9
+"""Share of the requests in flight that were in service, from which none is said to have waited."""
+WORTH_IT = 1.02
+"""A trial that served so much more than the best goodput, relatively, promises more at a load that does not wait."""
 CANDIDATES = 4096
 DRAWS = 64
 EDGES = 0.4
@@ -42,7 +50,7 @@ ALIKE = 0.03
 """Values so close, relatively, are as good as each other."""
 LAST, TIMID = 3, 0.1
 """The last trials, one in so many, look where most is expected, not where most may be."""
-UNLIKELY = 0.01
+UNLIKELY = 0.001
 DIGITS = 4
 """Significant digits of a value between two ends."""
 LOG_FROM = 8
@@ -97,6 +105,13 @@ class Axis:
             count = round((found.high - found.low) / found.step) + 1
             return [found.low + found.step * at for at in range(count)] if count <= CANDIDATES else None
         return None
+
+    def nearest(self, value: float) -> object:
+        """Its value that is nearest to this number."""
+        values = self.values()
+        if values is not None:
+            return min(values, key=lambda one: abs(float(str(one)) - value))
+        return self.at(self.place(min(max(value, self._ends()[0]), self._ends()[1]))[0])
 
     def at(self, share: float) -> object:
         """The value that lies at this share of the way."""
@@ -153,18 +168,63 @@ class Surface(BaseSampler):
         if len(told) < min(max(len(self._axes), LEAST_SPREAD), MOST_SPREAD):
             return self._spread_out([one.params for one in done], trial.number)
         best = max(told, key=lambda one: self._sign(study) * float(one.value or 0.0))
-        candidates = self._candidates([one.params for one in done], best.params)
+        tried = [one.params for one in done]
+        if (point := self._without_a_queue(told, tried, float(best.value or 0.0))) is not None:
+            return point
+        last = trial.number >= self._trials - self._trials // LAST
+        if not last and (point := self._at_twice_the_load(told, tried, best)) is not None:
+            return point
+        candidates = self._candidates(tried, best.params)
         if not candidates:
             return dict(best.params)
-        top = abs(float(best.value or 0.0))
-        good = [one.params for one in told if abs(float(one.value or 0.0) - float(best.value or 0.0)) <= ALIKE * top]
+        good = [one.params for one in told if _alike(one, best)]
         beside = [one for one in candidates if any(self._differing(one, other) == 1 for other in good)]
-        last = trial.number >= self._trials - self._trials // LAST
         if beside and (last or trial.number % ANYWHERE):
             candidates = beside
         places = np.array([self._place(one) for one in candidates])
         gains = self._gains(study, told, places, TIMID if last else 1.0) * self._chance(done, told, places)
         return candidates[int(gains.argmax())]
+
+    def _without_a_queue(
+        self, told: Sequence[FrozenTrial], tried: Sequence[Mapping[str, object]], best: float
+    ) -> dict[str, object] | None:
+        """Settings that served more than the best goodput but let requests wait: the same with no more in flight than
+        they served at once, which by Little's law they serve as fast. None where there are none.
+        """
+        axis = self._load_axis
+        known = [one for one in told if one.user_attrs.get(IN_SERVICE) and one.user_attrs.get(YIELD) is not None]
+        if axis is None or best <= 0:
+            return None
+        for one in sorted(known, key=lambda one: -float(one.user_attrs[YIELD])):
+            if math.exp(one.user_attrs[YIELD]) < WORTH_IT * best:
+                return None
+            point = {**one.params, LOAD: axis.nearest(one.user_attrs[IN_SERVICE])}
+            if point[LOAD] < one.params[LOAD] and point not in tried:
+                return point
+        return None
+
+    def _at_twice_the_load(
+        self, told: Sequence[FrozenTrial], tried: Sequence[Mapping[str, object]], best: FrozenTrial
+    ) -> dict[str, object] | None:
+        """The best settings with twice as many requests in flight, where none of those had to wait and no higher load
+        was tried with them.
+        """
+        axis = self._load_axis
+        if axis is None:
+            return None
+        for one in sorted((one for one in told if _alike(one, best)), key=lambda one: one.value != best.value):
+            load, busy = one.params.get(LOAD), one.user_attrs.get(IN_SERVICE)
+            if not busy or not isinstance(load, int | float) or busy < UNQUEUED * load:
+                continue
+            point = {**one.params, LOAD: axis.nearest(2 * load)}
+            alone = [other[LOAD] for other in tried if {**other, LOAD: load} == one.params]
+            if point[LOAD] > load and not any(isinstance(other, int | float) and other > load for other in alone):
+                return point
+        return None
+
+    @property
+    def _load_axis(self) -> Axis | None:
+        return next((one for one in self._axes if one.name == LOAD and one.ordered), None)
 
     def _differing(self, one: Mapping[str, object], other: Mapping[str, object]) -> int:
         return sum(one[axis.name] != other[axis.name] for axis in self._axes)
@@ -215,8 +275,12 @@ class Surface(BaseSampler):
     # -- points -------------------------------------------------------------------------------------------------------
 
     def _spread_out(self, tried: Sequence[Mapping[str, object]], number: int) -> dict[str, object]:
-        """A Sobol sequence, moved on where it meets what was tried."""
+        """A Sobol sequence, moved on where it meets what was tried. Its loads are high ones, which tell the most: what
+        the settings can serve, and how many requests at once.
+        """
         points = qmc.Sobol(len(self._axes), seed=self._seed).random(64)
+        loads = [axis.name == LOAD and axis.ordered for axis in self._axes]
+        points[:, loads] = 0.5 + points[:, loads] / 2
         for at in range(number, 64):
             point = {axis.name: axis.at(float(share)) for axis, share in zip(self._axes, points[at], strict=True)}
             if point not in tried:
@@ -252,6 +316,11 @@ class Surface(BaseSampler):
             elif chance < 0.6:
                 point[axis.name] = axis.at(float(np.round(self._draw.random())))
         return point
+
+
+def _alike(one: FrozenTrial, other: FrozenTrial) -> bool:
+    value, of = float(one.value or 0.0), float(other.value or 0.0)
+    return abs(value - of) <= ALIKE * abs(of)
 
 
 def _share_within(median: Floats, tail: Floats) -> Floats:
