@@ -23,11 +23,14 @@ from pathlib import Path
 
 from PIL import Image
 from rich.console import Console
+from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from support import browser  # type: ignore[import-not-found]  # noqa: E402
+
+from llmexp.tracking.view import CHARTS, VIEW  # noqa: E402
 
 SERVERS = {"vllm_a": (0.12, 0.012, 1.5), "vllm_b": (0.09, 0.016, 1.2)}
 """Name → seconds to the first token, between tokens, and USD an hour."""
@@ -35,6 +38,13 @@ SWEEP = (
     "--config-dir mine -m model=vllm_a,vllm_b concurrency=2,8 run.repeats=3 run.max_requests=60 slo=chat "
     "workload.output_tokens.mean=24 workload.output_tokens.stddev=6"
 )
+CLOSE_ASSISTANT = """(() => {
+  const named = each => each.children.length === 0 && each.innerText === "MLflow Assistant";
+  for (let part = [...document.querySelectorAll("*")].find(named); part; part = part.parentElement) {
+    const buttons = part.querySelectorAll("button");
+    if (buttons.length) return buttons[buttons.length - 1].click();
+  }
+})()"""
 WIDTH, COLOURS, LARGEST = 1100, 96, 200_000
 STYLE = "body{margin:0;background:#14181d}pre{margin:0;padding:18px;font:14px/1.35 monospace;color:#d7dce3}"
 
@@ -91,7 +101,7 @@ def _terminal(told: str) -> str:
     shown = "\n".join(lines[jobs[-3] :])
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(f"$ python -m llmexp {SWEEP.split(' run.max', maxsplit=1)[0]}\n…\n{shown}"))
-    code = console.export_html(inline_styles=True, code_format="{code}")
+    code = console.export_html(theme=MONOKAI, inline_styles=True, code_format="{code}")
     return f"<!doctype html><meta charset='utf-8'><style>{STYLE}</style><pre>{code}</pre>"
 
 
@@ -116,13 +126,15 @@ async def _draw(place: Path, sweep: Path, link: str, pictures: Path) -> None:
         ("terminal", (place / "terminal.html").as_uri(), ["Files:"], 940, None),
         ("comparison", (sweep / "comparison.html").as_uri(), ["Against the load"], WIDTH, 1900),
         ("report", (sweep / "0" / "report.html").as_uri(), ["Distributions"], WIDTH, 1500),
-        ("mlflow", link, ["ttft_s/p50", "vllm_a", "vllm_b"], 1500, 760),
+        ("mlflow", link.replace(VIEW, CHARTS), ["ttft_s/p50", "vllm_a · c2", "vllm_b · c8"], 1500, 900),
     )
     async with browser.browser() as page:
+        await page.call("Emulation.setScrollbarsHidden", hidden=True)
         for name, address, words, width, height in pages:
             metrics = {"width": width, "height": height or 600, "deviceScaleFactor": 1, "mobile": False}
             await page.call("Emulation.setDeviceMetricsOverride", **metrics)
             await page.open(address, *words)
+            await page.evaluate(CLOSE_ASSISTANT)
             await asyncio.sleep(1)
             if height is None:
                 metrics["height"] = int(await page.evaluate("document.querySelector('pre').offsetHeight"))

@@ -258,7 +258,7 @@ def _all_differences(compared: Comparison) -> Iterator[dict[str, object]]:
     for contrast in compared.contrasts:
         gap, metric = contrast.gap, contrast.metric
         yield {
-            "load": contrast.cell.words,
+            "load": _load(contrast.cell, compared),
             "metric": metric.label,
             "pair": f"{contrast.candidate.label} − {contrast.reference.label}",
             "absolute": metric.show_gap(*gap.differences(contrast.alpha)),
@@ -286,7 +286,7 @@ def _service(compared: Comparison, each: Service) -> dict[str, object]:
     return {
         "at": compared.grid.stacks.index(each.stack),
         "stack": each.stack.label,
-        "load": each.cell.words,
+        "load": _load(each.cell, compared),
         "asked": _asked(each),
         "share": f"{100 * each.share:.1f} % ({100 * each.low:.1f}–{100 * each.high:.1f})",
         "met": each.met,
@@ -314,7 +314,7 @@ def _run(compared: Comparison, stack: Stack, cell: Cell, run: Run, directory: Pa
     return {
         "at": compared.grid.stacks.index(stack),
         "stack": stack.label,
-        "load": cell.words,
+        "load": _load(cell, compared),
         "repeat": run.block,
         "name": run.name,
         "link": _link(run, directory),

@@ -85,6 +85,8 @@ class Plot:
     svg: str
     png: bytes
     wide: bool = False
+    tall: bool = False
+    """As high as two others."""
 
     def save(self, directory: Path) -> Path:
         """Write the PNG."""
@@ -143,7 +145,7 @@ def plot(
     guarded = sitting.guard(f"{name}.png was not drawn", sitting.later) if sitting.guard else nullcontext()
     with guarded:
         svg, png = _draw(draw, size, sitting.mark)
-        return Plot(name, title, alt, _for_page(svg), png, wide)
+        return Plot(name, title, alt, _for_page(svg), png, wide, tall=size[1] > 1.5 * HEIGHT_IN)
     return None
 
 

@@ -31,7 +31,7 @@ def write(run: Run, guard: Guard) -> list[Path]:
     """Write the page and its plots into the run's directory; the files written."""
     assert run.directory is not None
     with drawing(guard, relog_command(run.directory), "rehearsal" if run.rehearsal else ""):
-        drawn = [timeline.timeline(run, "timeline", "The run over time"), timeline.scatter(run), timeline.latency(run)]
+        drawn = [timeline.latency(run), timeline.timeline(run, "timeline", "The run over time"), timeline.scatter(run)]
         drawn.insert(0, capacity.curve(run))
         drawn += turns.by_turn({0: (run.name, [run])}, "")
     plots = [plot for plot in drawn if plot]

@@ -44,7 +44,8 @@ def unbroken(text: str) -> str:
 
 def figure(plot: Plot) -> Markup:
     """A drawing with its title and, for those who cannot see it, what it shows."""
-    return _FIGURE.format(title=plot.title, alt=f"{plot.title}. {plot.alt}", svg=_markup(plot.svg))
+    tall = " tall" if plot.tall else ""
+    return _FIGURE.format(tall=tall, title=plot.title, alt=f"{plot.title}. {plot.alt}", svg=_markup(plot.svg))
 
 
 def _markup(ours: str) -> Markup:
@@ -53,7 +54,7 @@ def _markup(ours: str) -> Markup:
 
 
 _FIGURE = Markup(
-    '<figure class="plot"><figcaption>{title}</figcaption><div role="img" aria-label="{alt}">{svg}</div></figure>'
+    '<figure class="plot{tall}"><figcaption>{title}</figcaption><div role="img" aria-label="{alt}">{svg}</div></figure>'
 )
 
 

@@ -98,7 +98,7 @@ def _rows(figure: Figure, panels: Sequence[tuple[str, str, str]]) -> Sequence[Ax
         axes.set_ylabel(words)
         axes.margins(x=0)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=key == "errors"))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=key in ("errors", "inflight")))
     rows[-1].set_xlabel("seconds since the first send")
     margins(figure, top=0.08)
     return rows
@@ -149,14 +149,15 @@ def latency(run: Run) -> Plot | None:
 
 
 def _mark(axes: Axes, sample: np.ndarray, metric: Metric, shade: str) -> None:
+    """Two percentiles, named below and to the right: the curve rises, so nothing of it lies there."""
     low, high = axes.get_xlim()
+    far = high * (high / low) ** 0.2 if axes.get_xscale() == "log" else high + 0.2 * (high - low)
+    axes.set_xlim(low, far)
     for percent in (50, 95):
         value = float(np.percentile(sample, percent))
         axes.plot(value, percent, "o", color=shade, ms=5)
-        beside = {"xytext": (7, -11)} if value < (low + high) / 2 else {"xytext": (-7, -3), "ha": "right"}
-        axes.annotate(
-            f"p{percent} {metric.show(value)}", (value, percent), textcoords="offset points", fontsize=8, **beside
-        )
+        words = f"p{percent} {metric.show(value)}"
+        axes.annotate(words, (value, percent), (7, -11), textcoords="offset points", fontsize=8)
 
 
 def scatter(run: Run) -> Plot | None:
