@@ -81,6 +81,9 @@ _REASONING = (
     "thoughts",
 )
 """Names of reasoning in a delta. Some servers send the same text under two of them: the first with text counts."""
+_FIRST_NAMES = _REASONING[:2]
+_USUAL = frozenset({"content", "tool_calls", "function_call", "refusal", "audio", "text", *_FIRST_NAMES})
+"""Where a delta holds no other keys, nothing else needs to be looked at."""
 _OTHER_REASONING = re.compile(r"reason|think|thought|^cot$|chain.?of.?thought|^analysis$", re.IGNORECASE)
 _NO_REASONING = re.compile(r"finish|stop|signature|token|effort|time|duration", re.IGNORECASE)
 _EXTRA = ("provider_specific_fields", "model_extra")
@@ -142,8 +145,9 @@ def _say(draft: Draft, at_ns: int, delta: Mapping[str, object], stream: int) -> 
     content = delta.get("content")
     thought = False
     if len(delta) > 1 or content is None:
-        _say_reasoning(draft, at_ns, delta, stream)
-        thought = _is_thought(delta)
+        is_usual = delta.keys() <= _USUAL
+        _say_reasoning(draft, at_ns, delta, stream, _FIRST_NAMES if is_usual else _REASONING)
+        thought = not is_usual and _is_thought(delta)
     if isinstance(content, str):
         draft.say(at_ns, "reasoning" if thought else "answer", content, stream)
     elif content:
@@ -159,8 +163,9 @@ def _say(draft: Draft, at_ns: int, delta: Mapping[str, object], stream: int) -> 
             _say_call(draft, at_ns, mapping(call), stream)
 
 
-def _say_reasoning(draft: Draft, at_ns: int, delta: Mapping[str, object], stream: int) -> None:
-    for name in (*_REASONING, *_other_names(frozenset(delta))):
+def _say_reasoning(draft: Draft, at_ns: int, delta: Mapping[str, object], stream: int, listed: tuple[str, ...]) -> None:
+    others = () if listed is _FIRST_NAMES else _other_names(frozenset(delta))
+    for name in (*listed, *others):
         stated = delta.get(name)
         if not stated:
             continue
@@ -170,10 +175,10 @@ def _say_reasoning(draft: Draft, at_ns: int, delta: Mapping[str, object], stream
         if text:
             draft.say(at_ns, "reasoning", text, stream)
             return
-    for name in _EXTRA:
+    for name in () if listed is _FIRST_NAMES else _EXTRA:
         extra = delta.get(name)
         if isinstance(extra, dict):
-            _say_reasoning(draft, at_ns, {key: extra[key] for key in extra if key not in _EXTRA}, stream)
+            _say_reasoning(draft, at_ns, {key: extra[key] for key in extra if key not in _EXTRA}, stream, _REASONING)
 
 
 @lru_cache(maxsize=256)

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from llmexp.clients.json_text import NotJson, TooLarge, loads
+
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\x00"
 
@@ -70,7 +72,7 @@ def _without_bom(body: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes
 class _Reading:
     """Lines and fields between two dispatches."""
 
-    __slots__ = ("_at_ns", "_data", "_event", "_partial", "_skip_lf", "_strays")
+    __slots__ = ("_at_ns", "_data", "_event", "_partial", "_skip_lf", "_strays", "_strays_behind")
 
     def __init__(self) -> None:
         self._partial: list[bytes] = []
@@ -78,6 +80,7 @@ class _Reading:
         self._strays: list[bytes] = []
         self._event = ""
         self._at_ns = 0
+        self._strays_behind = False
         self._skip_lf = False
 
     @property
@@ -138,11 +141,25 @@ class _Reading:
         elif line[:1] == b"\x00":
             self._field(line.lstrip(b"\x00"))
         elif line.strip(_BLANK):
+            self._strays_behind = bool(self._data) if not self._strays else self._strays_behind
             self._strays.append(line)
 
     def _dispatch(self, at_ns: int, *, whole: bool) -> Iterator[SseEvent]:
+        if self._strays_behind and _is_json(self._data + self._strays):
+            self._data, self._strays = self._data + self._strays, []  # only its first line is marked
+        found: list[SseEvent] = []
         if self._strays:
-            yield SseEvent(at_ns, self._event, b"\n".join(self._strays), whole, framed=False)
+            found.append(SseEvent(at_ns, self._event, b"\n".join(self._strays), whole, framed=False))
         if self._data or (self._event == "error" and not self._strays):
-            yield SseEvent(at_ns, self._event, b"\n".join(self._data), whole)
-        self._data, self._strays, self._event = [], [], ""
+            found.append(SseEvent(at_ns, self._event, b"\n".join(self._data), whole))
+        yield from reversed(found) if self._strays_behind else found
+        self._data, self._strays, self._event, self._strays_behind = [], [], "", False
+
+
+def _is_json(lines: list[bytes]) -> bool:
+    """Whether the lines are one value together."""
+    try:
+        loads(b"\n".join(lines))
+    except (NotJson, TooLarge):
+        return False
+    return True

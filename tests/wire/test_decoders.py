@@ -426,3 +426,28 @@ def test_other_words_are_no_heartbeat(text: str) -> None:
 def test_a_long_message_is_cut_before_it_is_searched_for_secrets() -> None:
     failure = Failure.of("in_stream", None, "http://u:" + "a" * 1_000_000)
     assert len(failure.message) <= 500
+
+
+def test_zeros_beside_other_parts_of_a_later_usage_replace_nothing() -> None:
+    start = {"input_tokens": 20, "cache_read_input_tokens": 5, "output_tokens": 1}
+    later = {"input_tokens": 0, "cache_read_input_tokens": 5, "output_tokens": 7}
+    body = sse(
+        {"type": "message_start", "message": {"usage": start}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": later},
+    )
+    assert read(body, anthropic.WIRE).usage == Usage(25, 7, None, 5)
+    assert read(body[: body.index(b'{"type": "message_delta"')], anthropic.WIRE).usage == Usage(25, None, None, 5)
+
+
+@pytest.mark.parametrize("between", [b"", b"\n", b"\ndata: ", b"\n\ndata: "])
+def test_several_objects_of_one_event_are_read_one_by_one(between: bytes) -> None:
+    first, second = (json.dumps(delta(content=text)).encode() for text in ("a", " b"))
+    answer = read(b"data: " + first + between + second + b"\n\ndata: [DONE]\n\n")
+    assert [text for _, text in texts(answer)] == ["a", " b"]
+    assert (answer.failure, answer.finished) == (None, True)
+
+
+def test_an_object_over_several_lines_may_be_marked_at_the_first_alone() -> None:
+    answer = read(b"data: " + json.dumps(delta(content="a"), indent=2).encode() + b"\n\ndata: [DONE]\n\n")
+    assert (texts(answer), answer.failure) == ([("answer", "a")], None)
