@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from support.simulated import PATHS, body, explain, simulator, text
 
+from llmexp.clients import build as build_client
 from llmexp.companion.calls import calls_of
 from llmexp.config import Model, Quality, Workload
-from llmexp.endpoints.simulator.knowledge import Knowledge
+from llmexp.endpoints.simulator.knowledge import Knowledge, asked, offered
 from llmexp.endpoints.simulator.options import Options
 from llmexp.errors import ConfigError
 from llmexp.quality.build import build
 from llmexp.quality.grade import Given
 from llmexp.quality.layouts import follows
+from llmexp.workload import recorded_calls
 from llmexp.workload.answers import bare_digest, key_of, right_text
 from llmexp.workload.expected import expected_of, question_of
 from llmexp.workload.puzzles import Solution, arithmetic, solve
@@ -265,6 +267,23 @@ def test_every_wire_carries_calls_of_tools_that_can_be_graded(tmp_path: Path) ->
                 assert grader(Given("", wanted, calls)).right is right, wire
                 client.send(PATHS[wire], body(wire, 64, prompt="Rain?"))
                 assert calls_of(explain(wire, client.read()).events) == [], wire
+
+
+@pytest.mark.parametrize("api", ["openai", "anthropic", "bedrock"])
+def test_rehearsed_sessions_call_the_recorded_tools(api: str, tmp_path: Path) -> None:
+    recorded = Workload.model_validate({"kind": "sessions", "file": "shipped:agents.jsonl"})
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps(recorded_calls(recorded)))
+    knowledge, made = Knowledge(Options.of({"accuracy": 1.0, "answers": str(key)})), source_of(recorded)
+    client = build_client(Model.model_validate({"name": "m", "api": api}), "http://127.0.0.1:1")
+    for request in map(made.request, range(made.size or 0)):
+        sent = json.loads(client.prepare(request).body)
+        said = knowledge.says(asked(sent), 1, None, offered(sent))
+        assert not made.off_script(request, frozenset({said.tool} if said and said.tool else ()))
+
+
+def source_of(workload: Workload) -> Source:
+    return Source(workload, tokenizer_for(Model(name="m", tokenizer="estimate"), None), seed=1, nonce="n")
 
 
 def test_the_busiest_moment_of_late_counts_as_the_load() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from llmexp.config import Config
+from llmexp.config import Config, Model
 from llmexp.errors import LlmexpError
 from llmexp.jobs import judging
 from llmexp.jobs.ledger import Ledger
@@ -57,7 +57,18 @@ def answer_key(config: Config) -> dict[str, str]:
     idle = deployment.kind == "simulated" and deployment.profile.accuracy is None
     if not simulated or idle or config.workload.kind in ("arithmetic", "lookup", "format"):
         return {}
-    return key_of(workload.every_request(config.workload))
+    return workload.recorded_calls(config.workload) | key_of(workload.every_request(config.workload))
+
+
+def played(config: Config) -> Model:
+    """The model with what the simulator that plays it needs: it answers rightly at times, and calls recorded tools."""
+    from llmexp.endpoints import rehearsal
+
+    if config.quality.graded:
+        return rehearsal.knowing(config.model)
+    if config.rehearse and config.workload.kind in ("sessions", "mix"):
+        return rehearsal.knowing(config.model, 1.0)
+    return config.model
 
 
 def _request_of(config: Config, nonce: str, base_url: str | None, requests: tuple[Request, ...] | None) -> RequestOf:

@@ -69,7 +69,6 @@ def _run(
 ) -> Run:
     from llmexp import endpoints
     from llmexp.benchmark import ensure_ray
-    from llmexp.endpoints import rehearsal
 
     config = spec.config
     started = datetime.now(UTC)
@@ -80,7 +79,7 @@ def _run(
         ensure_ray(config.ray)
         progress.say("starting the endpoint" if config.model.deployment.kind in _OURS else "warming up")
         with endpoints.opened(
-            rehearsal.knowing(config.model) if config.quality.graded else config.model,
+            grading.played(config),
             config.workload,
             config.streams,
             rehearse=config.rehearse,

@@ -50,6 +50,22 @@ def every_request(workload: Workload) -> Iterator[Request]:
     yield from (source.request(index) for index in range(source.size or _FIRST))
 
 
+def recorded_calls(workload: Workload) -> dict[str, str]:
+    """Question's digest → the one tool that the recorded answer called, of turns of sessions that expect nothing."""
+    from llmexp.workload.answers import bare_digest
+    from llmexp.workload.source import Source
+    from llmexp.workload.tokens import Estimate
+
+    source = Source(workload, Estimate(), seed=0, nonce="")
+    found: dict[str, str] = {}
+    for request in map(source.request, range(source.size or _FIRST)):
+        if request.expected is None and source.off_script(request, frozenset()):
+            names = [tool.name for tool in request.tools]
+            enough = [name for name in names if not source.off_script(request, frozenset({name}))]
+            found |= {bare_digest(request.messages[-1].text): name for name in enough[:1]}
+    return found
+
+
 _FIRST = 64
 
 

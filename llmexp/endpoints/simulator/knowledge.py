@@ -134,8 +134,15 @@ def _text(message: object) -> str:
     content = message.get("content", message.get("parts"))
     if isinstance(content, str):
         return content
-    parts = content if isinstance(content, list) else ()
-    return "".join(str(part.get("text") or "") for part in parts if isinstance(part, Mapping))
+    return "".join(map(_of_part, content)) if isinstance(content, list) else ""
+
+
+def _of_part(part: object) -> str:
+    """The text of a part, be it the result of a tool in Anthropic's or Bedrock's words."""
+    if not isinstance(part, Mapping):
+        return ""
+    result = part.get("toolResult", part)
+    return _text(result) if isinstance(result, Mapping) and "content" in result else str(part.get("text") or "")
 
 
 def offered(body: Mapping[str, object]) -> frozenset[str]:
