@@ -131,6 +131,8 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
         composed = composition.compose_all(overrides)
         if len(composed) > 1:
             raise ConfigError(f"llmexp.run: these overrides make {len(composed)} jobs; use llmexp.sweep")
+        if composed[0].task.search.enabled:
+            raise ConfigError("llmexp.run: a search has many jobs; use llmexp.sweep")
     with _left_as_it_was():
         outcome = jobs.run_composed(composed[0].task, composed[0].hydra)
     directory = _directory(outcome)

@@ -13,11 +13,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.without_load import no_load  # noqa: F401 -- a fixture
 
+from llmexp.benchmark import driver
+from llmexp.benchmark.measurement import Measurement
 from llmexp.config import Config, load
 from llmexp.endpoints import command, served
 from llmexp.endpoints.served import Servers
 from llmexp.errors import JobError
+from llmexp.jobs import job
 from llmexp.jobs.order import in_blocks
 from llmexp.jobs.spec import Spec
 
@@ -69,6 +73,7 @@ def problems(line: str, **settings: object) -> str:
         ("s --lora {lora} {port}", {"lora": ["a=b", "c=d"]}, "s --lora a=b c=d 1234"),
         ("s '{\"a\": {{b}}}' ${HOME} {port}", {}, "s '{\"a\": {b}}' ${HOME} 1234"),
         ("sh -c 'x --n {n} & wait' {port}", {"n": 3}, "sh -c 'x --n 3 & wait' 1234"),
+        ("s {port} --also {port} --url=http://{host}:{port}/x", {}, "s 1234 --also 1234 --url=http://127.0.0.1:1234/x"),
     ],
 )
 def test_what_is_filled_in(line: str, settings: dict[str, object], becomes: str) -> None:
@@ -99,6 +104,16 @@ def test_what_is_refused(line: str, settings: dict[str, object], words: str) -> 
 )
 def test_what_is_fine(line: str) -> None:
     assert not problems(line)
+
+
+@pytest.mark.parametrize(("path", "found"), [("/v1/models", True), ("{x}/models", True), ("{nothing}", False)])
+def test_the_path_that_says_ready_is_filled_in_too(path: str, found: bool) -> None:
+    if found:
+        model = config("sh --port {port}", ready=path, x="/v1").model
+        assert model.deployment.kind == "served"
+        assert command.ready(model, model.deployment, host="h", port=1) == "/v1/models"
+    else:
+        assert "model.deployment.ready: {nothing} is filled by nothing" in problems("sh --port {port}", ready=path)
 
 
 # --- started and shared ----------------------------------------------------------------------------------------------
@@ -157,6 +172,20 @@ def test_a_server_that_ends_under_the_load_is_noticed(tmp_path: Path) -> None:
         while server.ended() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         assert "exit status 7" in str(server.ended())
+
+
+@pytest.mark.service
+def test_a_server_that_ends_before_the_load_is_named_whatever_failed_for_it(
+    no_load: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(_self: driver.Benchmark) -> Measurement:
+        raise JobError("worker 0 failed to prepare its requests: [Errno 111] Connection refused")
+
+    monkeypatch.setattr(driver.Benchmark, "run", refused)
+    words = r"(?s)the server that the job started ended with exit status 7; its last lines:.*told"
+    with pytest.raises(JobError, match=words):
+        job.measure(config(f"{SERVE} --die-after 0.8"), no_load / "job", quiet=True)
 
 
 @pytest.mark.service

@@ -19,7 +19,7 @@ import pytest
 
 from llmexp.telemetry import PowerWatch, Work, report
 from llmexp.telemetry.dcgm import Dcgm
-from llmexp.telemetry.energy import of_counter, of_power
+from llmexp.telemetry.energy import of_counter, of_power, refreshed_s
 from llmexp.telemetry.rapl import Rapl
 
 pytestmark = pytest.mark.service
@@ -125,6 +125,31 @@ def test_a_window_that_was_not_seen_whole_has_no_energy() -> None:
         assert "do not cover the whole window" in str(drawn.source["problem"])
 
 
+def test_figures_that_stand_still_for_long_are_no_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As dcgm-exporter's do, 30 s unless it is told otherwise: what they say is of before the load, or nobody knows."""
+    monkeypatch.setattr("llmexp.telemetry.watch.SETTLE_S", 0.2)
+    with exporter(refreshed_each(1000)) as url:
+        watch, work = watched(url, None, 0.4)
+    drawn = report(watch, work, None)
+    assert "energy_j" not in drawn.metrics
+    assert "joules_per_output_token" not in drawn.metrics
+    assert "--collect-interval=100" in str(drawn.source["problem"])
+
+
+def test_an_exporter_that_goes_away_for_a_while_has_counted_on() -> None:
+    """A counter covers a gap; power does not."""
+
+    def away(page: Page) -> Page:
+        begun = time.monotonic()
+        return lambda at_s: "" if 0.8 < at_s - begun < 1.5 else page(at_s)
+
+    with exporter(away(counters)) as url:
+        watch, work = watched(url, None, 1.8)
+    seconds = (work.end_ns - work.start_ns) / 1e9
+    assert watch.missed
+    assert report(watch, work, None).metrics["energy_j"] == pytest.approx(400 * seconds, rel=0.03)
+
+
 def test_an_exporter_that_is_not_there_is_said_and_costs_nothing() -> None:
     with PowerWatch(Dcgm("http://127.0.0.1:9/metrics", None)) as watch:
         time.sleep(0.05)
@@ -154,6 +179,13 @@ def test_steps_of_a_counter_hold_for_when_they_happened() -> None:
     stepped = np.floor(at_s + 1e-9) * 200.0
     assert of_counter(at_s, stepped, 3.5, 15.5) == pytest.approx(2400.0, rel=0.01)
     assert of_counter(at_s, stepped, 0.2, 15.5) is None
+
+
+def test_how_long_a_counter_stood_still() -> None:
+    at_s = np.arange(0.0, 10.0, 0.1)
+    assert refreshed_s(at_s, np.floor(at_s + 1e-9) * 200.0) == pytest.approx(1.0)
+    assert refreshed_s(at_s, np.full(100, 5.0)) == pytest.approx(9.9)
+    assert refreshed_s(at_s, np.zeros(100)) is None, "a counter that is always 0 is none"
 
 
 def test_power_over_time_needs_readings_without_a_gap() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from llmexp.errors import JobError
 from llmexp.jobs.spec import Spec
 from llmexp.terminal.progress import Progress
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from llmexp.workload.request import Request
 
 _ENDED = "the server that the job started"
+TOLD_S = 1.5
 LONGER = 1.5
 """The first requests may be so much longer than the mean."""
 FIRST_ROUNDS, FIRST_OPEN = 6, 32
@@ -63,12 +66,26 @@ def send(
     try:
         with gpu, cpu:
             measurement = Benchmark(job).run()
+    except JobError as error:
+        # Whatever failed on the way, a server that is gone is why.
+        how = _how_it_ended(running)
+        if how is None:
+            raise
+        raise JobError(f"{_ENDED} {how}") from error
     finally:
         if account is not None:
             account.close()
     if (how := running.ended()) is not None and measurement.reason is None:
         measurement.failed, measurement.reason = True, f"{_ENDED} {how}"
     return job, measurement, Seen(watch, gpu, cpu)
+
+
+def _how_it_ended(running: Running) -> str | None:
+    """How the server ended that refused us; it may take a moment until its keeper has told."""
+    deadline = time.monotonic() + TOLD_S
+    while (how := running.ended()) is None and running.pids and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return how
 
 
 def _while_it_serves(running: Running) -> Callable[[Counter[str]], str | None]:

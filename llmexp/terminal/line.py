@@ -10,6 +10,8 @@ from llmexp.results.model import Result
 from llmexp.secrets import printable
 
 LONGEST = 160
+LAST_LINES = 3
+"""Of a reason of several lines, such as a server's last words: what it says first, and these."""
 
 
 def render(result: Result) -> str:
@@ -52,7 +54,9 @@ def _numbers(result: Result) -> Iterator[str]:
 
 def _troubles(result: Result) -> Iterator[str]:
     if result.reason:
-        yield result.reason
+        first, *more = result.reason.splitlines()
+        yield first
+        yield from more[-LAST_LINES:]
     for name, found in result.errors.items():
         said = next((example.message for example in found.examples if example.message), "")
         yield f"{found.count:,} {name}: {said}" if said else f"{found.count:,} {name}"
