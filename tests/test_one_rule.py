@@ -97,7 +97,7 @@ def test_a_percentile_needs_as_many_values_as_its_mirror_image(percent: int) -> 
 
 def test_the_note_marks_what_the_sample_does_not_carry() -> None:
     spread = distributions.distribution([0.1 + at / 100 for at in range(40)])
-    note = describe(parse({"job": {"id": "a1"}, "metrics": {"ttft_s": spread}}, "here"))
+    note = describe(Run(parse({"job": {"id": "a1"}, "metrics": {"ttft_s": spread}}, "here")))
     assert "| first token (TTFT) | 295 ms | – | 295 ms |" in note
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,14 +15,13 @@ from llmexp.metrics.wording import capacity_headline, digits
 from llmexp.report import answers, capacity, exports, timeline, turns
 from llmexp.report.figures import drawing
 from llmexp.report.page import render
+from llmexp.results import again
 from llmexp.results.guard import Guard, relog_command
 from llmexp.results.model import ErrorClass, Spread
 from llmexp.results.run import Run
 from llmexp.secrets import redact
 
 PAGE = "report.html"
-_OF_THE_SWEEP = ("run.resume=", "run.rerun_invalid=", "run.repeats=")
-"""What says how a sweep is run, and nothing of one job."""
 COLUMNS = ("count", "mean", "stddev", "min", "p50", "p75", "p90", "p95", "p99", "max")
 
 
@@ -68,7 +66,7 @@ def _data(run: Run) -> dict[str, object]:
         "client": [(name, _show(value)) for name, value in flatten(result.client).items()],
         "notes": [*result.notes.remarks, *map(str, result.validity.notes)],
         "probes": _probes(result.capacity_curve or {}),
-        "again": _again(run),
+        "again": again.command(run),
     }
 
 
@@ -198,19 +196,3 @@ def _probes(curve: Tree) -> list[dict[str, str]]:
         }
         for level, probe, passed, share, goodput, why in zip(*columns, strict=False)
     ]
-
-
-def _again(run: Run) -> str:
-    """The command that repeats this very job: its own folder of configs, one repeat, the prompts byte for byte."""
-    overrides = [one for one in map(str, run.result.job.overrides) if not one.lstrip("+").startswith(_OF_THE_SWEEP)]
-    folders = [word for folder in run.config_dirs for word in ("--config-dir", folder)]
-    own = [] if any(one.lstrip("+").startswith("run.nonce=") for one in overrides) else _nonce(run)
-    if any(one.lstrip("+").startswith("experiment=") for one in overrides):
-        own.append("hydra.mode=RUN")
-    repeats = ["run.repeats=1"] if number(run.config, "run", "repeats") not in (None, 1) else []
-    return shlex.join(["python", "-m", "llmexp", *folders, *overrides, *own, *repeats])
-
-
-def _nonce(run: Run) -> list[str]:
-    nonce = run.result.notes.nonce
-    return [f"run.nonce={nonce}"] if nonce else []

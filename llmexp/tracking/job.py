@@ -191,7 +191,7 @@ def _tags(run: Run) -> dict[str, str]:
         "llmexp.superseded": True if run.replaced else None,
         "llmexp.git_commit": commit,
         "mlflow.source.git.commit": commit,
-        "mlflow.note.content": describe(result),
+        "mlflow.note.content": describe(run),
         **_fact_tags(result.deployment),
         **branch(run.config, "tracking", "tags"),
     }

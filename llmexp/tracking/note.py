@@ -6,19 +6,21 @@ from llmexp.json_types import branch
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.distributions import carries
 from llmexp.metrics.wording import capacity_headline
+from llmexp.results import again
 from llmexp.results.model import Metrics, Result, Spread
+from llmexp.results.run import Run
 
 _SHOWN = ("ttft_s", "time_per_output_token_s", "e2e_latency_s")
 _COLUMNS = ("p50", "p95", "mean")
 
 
-def describe(result: Result) -> str:
+def describe(run: Run) -> str:
     """What a stranger reads first on the run's page (Markdown). MLflow shows three lines of it until asked for more."""
-    metrics = result.metrics
+    result, metrics = run.result, run.result.metrics
     rows = [_latency_row(Metric(name), metrics.spread(name)) for name in _SHOWN]
     table = ["| | p50 | p95 | mean |", "| --- | --- | --- | --- |", *filter(None, rows)] if any(rows) else []
     counts = _counts(metrics, rehearsal=result.job.rehearsal)
-    parts = [_headline(result), _capacity(metrics), counts, "\n".join(table), *_remarks(result)]
+    parts = [_headline(result), _capacity(metrics), counts, "\n".join(table), *_remarks(run)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -68,11 +70,11 @@ def _cell(metric: Metric, spread: Spread, name: str) -> str:
     return metric.show(spread.get(name)) if carried else "–"
 
 
-def _remarks(result: Result) -> list[str]:
-    overrides = " ".join(result.job.overrides)
+def _remarks(run: Run) -> list[str]:
+    result = run.result
     reasons = [f"- {reason.level}: {reason}" for reason in result.validity.reasons]
     return [
         "\n".join([*reasons, *(f"- {remark}" for remark in result.notes.remarks)]),
-        f"Again: `python -m llmexp {overrides}`" if overrides else "",
+        f"Again: `{again.command(run)}`" if result.job.overrides else "",
         "The job at a glance: artifact `report.html`. Every request: `requests.parquet`.",
     ]
