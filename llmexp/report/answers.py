@@ -13,7 +13,7 @@ from llmexp import records
 from llmexp.compare.answers import RIGHT
 from llmexp.compare.evidence import Value
 from llmexp.compare.model import Comparison
-from llmexp.compare.quality import Right, span
+from llmexp.compare.quality import IDENTICAL, Right, span
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.wording import confidence, digits
@@ -34,6 +34,8 @@ _BADGES = {
     "withheld": "no verdict",
     "refused": "no verdict",
 }
+_OF_CHANGE = {"better": "steadier", "worse": "changed", "not_worse": "unchanged"}
+"""Where it is not about right answers, but about the same ones."""
 _KINDS = {"better": "won", "worse": "missed", "not_worse": "tie"}
 
 
@@ -45,7 +47,7 @@ def verdict(right: Right) -> dict[str, object]:
     gap = right.difference
     how = "paired by prompt" if gap.paired else "not paired: the prompts differ"
     return {
-        "badge": _BADGES[right.call],
+        "badge": (_BADGES | (_OF_CHANGE if right.metric == IDENTICAL else {}))[right.call],
         "kind": _KINDS.get(right.call, right.call),
         "text": right.text.removeprefix("undecided: "),
         "interval": span(right) if right.call == "refused" else "",

@@ -13,7 +13,7 @@ from llmexp.compare.rows import columns, remarks, verdict_text
 from llmexp.compare.service import Capacity, Service
 from llmexp.compare.stacks import Cell, Stack
 from llmexp.metrics.catalogue import Metric
-from llmexp.metrics.wording import confidence, counted, digits
+from llmexp.metrics.wording import confidence, counted
 from llmexp.report import answers, plots, turns
 from llmexp.report.figures import Plot, drawing
 from llmexp.report.page import render
@@ -110,7 +110,7 @@ def _page(compared: Comparison, sections: list[tuple[str, str, list[Plot]]], dir
         verdicts=[_verdict(compared, contrast) for contrast in compared.verdicts],
         rights=[answers.verdict(right) for right in compared.rights],
         effects=[answers.verdict(right) for right in compared.load_effects if right.shown],
-        right_margin=digits(100 * (compared.rights or compared.load_effects)[0].margin, 2) if graded else "",
+        right_margin=f"{100 * (compared.rights or compared.load_effects)[0].margin:g}" if graded else "",
         right_plots=next((drawn for title, _, drawn in sections if title == "right"), []),
         wrong=list(_wrong(compared)),
         decided=any(contrast.call not in ("withheld", "refused") for contrast in compared.verdicts),
