@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of `python -m llmexp` and of the console script."""
+    out.open_closed()
     arguments = sys.argv[1:]
     answered = command_line.answer(arguments, conf_dir())
     if answered is not None:

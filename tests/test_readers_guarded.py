@@ -307,6 +307,14 @@ def test_output_that_the_terminal_cannot_encode_or_nobody_reads(encoding: str) -
     assert done.stdout.startswith(b"line 0 ")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_that_the_shell_closed_take_what_is_said(closed: str) -> None:
+    says = "from llmexp.terminal import out; import sys; out.open_closed(); out.show(str(sys.stdout.isatty())); "
+    script = f"{sys.executable} -c '{says} out.tell(str(sys.stderr.isatty())); out.finish()' {closed}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, b"" if "2>" in closed else b"False")
+
+
 def test_the_guard_names_what_later_and_status(caplog: pytest.LogCaptureFixture) -> None:
     guard = Guard()
     with guard("it was not done", "do it", UNRECORDED):

@@ -46,6 +46,10 @@ def load(tree: Mapping[str, object]) -> Config:
 
     Raises `ConfigError` whose message has a line for each problem.
     """
+    halves = [key for key, value in flatten(tree).items() if _holds_half(key) or _holds_half(value)]
+    if halves:
+        said = "holds half of a character, or bytes that this locale cannot read; set PYTHONUTF8=1 if it was typed"
+        raise ConfigError("\n".join(f"{key.encode('ascii', 'backslashreplace').decode()}: {said}" for key in halves))
     try:
         config = Config.model_validate_json(json.dumps(tree))
     except ValidationError as error:
@@ -55,6 +59,15 @@ def load(tree: Mapping[str, object]) -> Config:
     if problems:
         raise ConfigError("\n".join(problems))
     return config
+
+
+def _holds_half(value: object) -> bool:
+    """Whether a text, or one in a list, holds what no file can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:

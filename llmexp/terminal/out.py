@@ -9,6 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
+
+
+def open_closed() -> None:
+    """Streams into the void in place of those that the shell closed (`>&-`), which Python has as None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 -- for good
 
 
 def show(text: str) -> None:
