@@ -60,6 +60,39 @@ def _to_driver(number: signal.Signals, times: int) -> Callable[[Play], None]:
     return act
 
 
+def _stopped_and_interrupted(at: Play) -> None:
+    """A process hangs, and somebody loses patience."""
+    at.begin()
+    role, number = at.draw.choice(PARTS), at.draw.choice([signal.SIGINT, signal.SIGTERM])
+    if at.find(role) is None or not at.goes_on(at.draw.uniform(0.0, 6.0)):
+        return
+    at.played.cruelty = f"the {role} stopped, and {number.name} to the driver"
+    found = at.find(role)
+    with suppress(psutil.Error):
+        if found is not None:
+            found.suspend()
+    if at.goes_on(2.0):
+        at.running.send_signal(number)
+        status = at.end(at.running, "the command")
+        if status not in INTERRUPTED | {0}:
+            at.played.broken.append(f"{number.name} ended it with {status}")
+
+
+def _several(at: Play) -> None:
+    """Two processes are killed, one soon after the other."""
+    at.begin()
+    roles = at.draw.sample(PARTS, 2)
+    at.played.cruelty = f"SIGKILL to the {roles[0]} and the {roles[1]}"
+    if at.find("worker") is None or not at.goes_on(at.draw.uniform(0.0, 6.0)):
+        return
+    for role in roles:
+        found = at.find(role)
+        with suppress(psutil.Error):
+            if found is not None:
+                found.kill()
+        at.goes_on(at.draw.uniform(0.0, 1.5))
+
+
 def _freeze(at: Play) -> None:
     at.begin()
     role = at.draw.choice([*PARTS, "driver"])
@@ -199,6 +232,8 @@ KINDS: tuple[Kind, ...] = (
     *(Kind(f"SIGTERM {role}", _to(role, signal.SIGTERM)) for role in PARTS),
     *(Kind(f"SIGSTOP {role}", _to(role, signal.SIGSTOP), overrides=SHORT) for role in PARTS),
     Kind("frozen for 3 s", _freeze),
+    Kind("stopped, then a signal", _stopped_and_interrupted, STARTING | {1}, overrides=SHORT),
+    Kind("two are killed", _several),
     Kind("disk full", _full_disk, frozenset({1, 2})),
     Kind("clock forward", _clock(3600.0)),
     Kind("clock back", _clock(-3600.0)),
