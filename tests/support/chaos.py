@@ -29,6 +29,8 @@ from support import chaos_checks as checks
 from support.chaos_checks import ASKED, LIMIT_USD, SECRET, WARM_UP
 
 JOBS = (1, 3)
+LOSING = ("SIGKILL endpoint", "SIGKILL keeper", "SIGSTOP endpoint", "SIGSTOP keeper", "two are killed", "stopped")
+"""Kinds under which the server may not write all that it knows."""
 PATIENCE_S = 150.0
 MARK = "LLMEXP_CHAOS_ROUND"
 SUPPORT = Path(__file__).resolve().parent
@@ -230,7 +232,7 @@ def _check_files(at: Play) -> None:
     broken += checks.money_problems(directory, at.kind.limit_usd, honest=at.kind.honest)
     broken += checks.words_problems(directory)
     lines, rows = checks.truth_lines(directory), checks.sent_rows(directory)
-    lost = at.kind.name.startswith(("SIGKILL endpoint", "SIGKILL keeper", "two are killed"))
+    lost = at.kind.name.startswith(LOSING)
     if at.kind.honest and not lost and rows > len(lines):
         broken.append(f"{rows} rows were sent, the server saw {len(lines)} requests")
     if at.kind.name == "nothing":
