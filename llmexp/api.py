@@ -112,7 +112,7 @@ class Sweep:
         for job in self.jobs:
             info = job.result.job
             own = {"job": info.name, "model": info.model, "repeat": info.repeat + 1}
-            state = {"status": job.status, "validity": job.validity, "concurrency": job.run.config.get("concurrency")}
+            state = {"status": job.status, "validity": job.validity, "concurrency": job.run.concurrency}
             rows.append(own | state | dict(job.metrics.flat))
         return pd.DataFrame(rows)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmexp.config import closed_loop, flatten
+from llmexp.config import closed_loop, flatten, load
 from llmexp.errors import ConfigError, ResultError
 from llmexp.json_types import Tree, branch, text
 from llmexp.results.files import RESULT, read
@@ -135,6 +135,15 @@ class Run:
         """Whether requests were sent by a schedule, whatever the answers did."""
         load = branch(self.config, "load")
         return not closed_loop(text(load, "kind"), text(load, "of"))
+
+    @cached_property
+    def concurrency(self) -> int | None:
+        """Requests in flight as asked, also where the load's own number was taken; None: no ceiling."""
+        try:
+            return load(self.config).streams
+        except ConfigError:
+            given = self.config.get("concurrency")
+            return given if isinstance(given, int) else None
 
     @cached_property
     def choices(self) -> dict[str, str]:

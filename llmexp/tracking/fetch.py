@@ -30,14 +30,16 @@ def download(id: str, uri: str | None = None) -> list[Path]:  # noqa: A002
     address = store_uri(uri, Path.cwd())
     file = sqlite_path(address, Path.cwd())
     if file is not None and not file.exists():
-        raise ConfigError(f"{id}: neither a directory here nor a run: there is no MLflow store at {shown_uri(address)}")
+        raise ConfigError(
+            f"{id}: no directory here, and no MLflow store at {shown_uri(address)} that could hold a run of this id"
+        )
     with recording(address):
         client = connect(address)
         found = _find(client, id)
         if found is None:
             raise ConfigError(
-                f"{id}: neither a directory here nor the id of a run, sweep or job in {shown_uri(address)}; "
-                "python -m llmexp.ui lists them"
+                f"{id}: no run, sweep or job with this id in {shown_uri(address)}, and no directory here; "
+                "python -m llmexp.ui lists the runs"
             )
         jobs = _children(client, found) if found.data.tags.get("llmexp.kind") == "sweep" else [found]
         return [_directory(client, run, address) for run in jobs]

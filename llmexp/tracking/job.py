@@ -16,8 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeGuard
 
-from llmexp.config import flatten, load
-from llmexp.errors import ConfigError
+from llmexp.config import flatten
 from llmexp.json_types import Tree, branch, items, text
 from llmexp.results.files import RESULT
 from llmexp.results.model import Curves, Result
@@ -161,18 +160,10 @@ def params_of(run: Run, facts: Tree | None = None) -> dict[str, str]:
     config = dict(run.config)
     if not config.get("rehearse") and isinstance(config.get("model"), Mapping):
         config["model"] = {key: value for key, value in branch(config, "model").items() if key != "rehearsal"}
-    config["concurrency"] = config.get("concurrency") or _streams(config)
+    config["concurrency"] = run.concurrency
     facts = {"deployment": run.result.deployment if facts is None else facts}
     chosen = {group: option for group, option in run.choices.items() if group in GROUPS}
     return as_params({**chosen, **flatten(config), **flatten(facts)})
-
-
-def _streams(config: Tree) -> int | None:
-    """The concurrency that a null stands for, so that runs can be plotted over it."""
-    try:
-        return load(config).streams
-    except ConfigError:
-        return None
 
 
 def _tags(run: Run) -> dict[str, str]:
