@@ -38,6 +38,10 @@ def config(search: dict[str, object], **parts: object) -> Config:
         ({"goal": "ttft_s/p59"}, {}, "search.goal: 'ttft_s' has no 'p59'"),
         ({"goal": "output_tokens/mean"}, {}, "search.direction: output_tokens/mean has none of its own"),
         ({"goal": "goodput_per_joule"}, {"rehearse": True}, "search.goal: goodput_per_joule needs the energy"),
+        ({"goal": "goodput_per_joule"}, {}, "search.goal: goodput_per_joule needs the energy: set model.gpu_metrics"),
+        ({"goal": "goodput_per_watt"}, {}, "search.goal: "),
+        ({"goal": "capacity/estimate"}, {}, "search.goal: capacity/estimate is the answer of a capacity search"),
+        ({"goal": "right_per_s"}, {}, "search.goal: right_per_s needs graded answers"),
         ({"space": {"concurrency": 4}}, {}, "search.space.concurrency: must be a list of choices"),
         ({"space": {"concurrency": {"low": 4, "high": 1}}}, {}, "search.space.concurrency: "),
         (

@@ -22,6 +22,7 @@ Value = bool | int | float | str | None
 """What a key may be."""
 PER = {"goodput_per_usd": "cost_usd", "goodput_per_joule": "gpu/energy_j"}
 """Goal → what its good requests are held against."""
+_OF_GRADES = ("right_", "score/", "usd_per_thousand_right")
 _RANGE = frozenset({"low", "high", "step", "log"})
 _PARTS = ("min", "p50", "p90")
 
@@ -31,22 +32,39 @@ def problems(config: Config) -> Iterator[str]:
     search = config.search
     if importlib.util.find_spec("optuna") is None:
         yield "search: needs the package optuna (llmexp's extra `tune`): pip install optuna"
-    if search.metric in PER or search.metric.startswith("goodput"):
-        if not config.slo.thresholds:
-            yield f"slo: {search.metric} counts requests that keep a service level; set slo.ttft_s, for example"
-    elif problem := unknown_metric(search.metric):
-        yield f"search.goal: {problem}"
-    elif search.asked_direction is None and Metric(search.metric).better is None:
-        yield f"search.direction: {search.metric} has none of its own; set maximize or minimize"
+    yield from _goal_problems(config)
     if not search.space and not config.closed:
         yield "search.space: is empty, and an open load has no concurrency to search; name keys, such as load.rate"
-    if search.metric == "goodput_per_joule" and (config.rehearse or config.model.gpu_metrics == "none"):
-        yield "search.goal: goodput_per_joule needs the energy: model.gpu_metrics, and no rehearsal"
     try:
         if importlib.util.find_spec("optuna") is not None:
             space(search.space)
     except ConfigError as error:
         yield str(error)
+
+
+def _goal_problems(config: Config) -> Iterator[str]:
+    search = config.search
+    if search.metric not in PER and (problem := unknown_metric(search.metric)):
+        yield f"search.goal: {problem}; or {' or '.join(PER)}"
+    elif search.metric.startswith("goodput"):
+        if not config.slo.thresholds:
+            yield f"slo: {search.metric} counts requests that keep a service level; set slo.ttft_s, for example"
+    elif search.asked_direction is None and Metric(search.metric).better is None:
+        yield f"search.direction: {search.metric} has none of its own; set maximize or minimize"
+    if search.metric.startswith("capacity/") and not config.capacity.enabled:
+        yield f"search.goal: {search.metric} is the answer of a capacity search; set capacity.enabled=true"
+    if search.metric.startswith(_OF_GRADES) and not config.quality.graded:
+        yield f"search.goal: {search.metric} needs graded answers; choose how, such as quality=number"
+    if search.metric == "goodput_per_joule" and not _has_a_source(config):
+        yield "search.goal: goodput_per_joule needs the energy: set model.gpu_metrics, and rehearse nothing"
+
+
+def _has_a_source(config: Config) -> bool:
+    """Whether energy may be known: of a server that the job starts, or of one whose exporter is named."""
+    from llmexp.telemetry.sources import STARTED
+
+    asked = config.model.gpu_metrics
+    return not config.rehearse and asked != "none" and (asked is not None or config.model.deployment.kind in STARTED)
 
 
 def direction(config: Config) -> Direction:
