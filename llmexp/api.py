@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import html
 import io
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +104,15 @@ class Sweep:
 
         runs = [job.run for job in self.jobs]
         return compare(runs, Options.from_config(load_config(runs[0].config)))
+
+    @cached_property
+    def search(self) -> dict[str, object] | None:
+        """What `experiment=tune` found: `space`, `trials`, `best`, `verdict`, …; None for any other sweep."""
+        try:
+            told = json.loads((self.directory / "search.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return told if isinstance(told, dict) else None
 
     def table(self) -> pd.DataFrame:
         """A row for each job: stack, load, repeat, validity, and its numbers by name."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.without_load import MODEL, load_of, no_load  # noqa: F401 -- a fixture
 
+import llmexp
 from llmexp import composition
 from llmexp.benchmark import driver
 from llmexp.benchmark.measurement import Measurement
@@ -133,7 +134,12 @@ def test_what_is_wrong_in_the_space_is_known_before_anything_is_sent(loads: dict
     assert not Path("out/search.json").exists()
 
 
-def test_a_group_may_be_searched(loads: dict[str, BaseException]) -> None:
+def test_a_group_may_be_searched_and_from_python_too(loads: dict[str, BaseException]) -> None:
     assert not loads
-    assert search("search.space={workload: [qa, chat]}", "search.trials=2", "workload=quick").status == OK
+    more = ("search.space={workload: [qa, chat]}", "search.trials=2", "workload=quick")
+    found = llmexp.sweep([*ASKED, *more, "hydra.run.dir=out"])
+    assert (found.exit_status, len(found.jobs)) == (OK, 2)
+    assert found.search == told()
     assert {one["params"].get("workload") for one in told()["trials"]} <= {None, "qa", "chat"}
+    with pytest.raises(ConfigError, match=r"use llmexp\.sweep"):
+        llmexp.run(["experiment=tune", "model=simulated"])
