@@ -13,6 +13,7 @@ Other names of `answer`: `answers`, `answerKey`, `target`, `ideal`, `reference`,
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -179,11 +180,13 @@ def _texts(answer: object) -> object:
 
 
 def _listed(value: object) -> object:
-    """A list or an object that a cell of a table holds as JSON."""
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+    """A list or an object that a cell of a table holds, as JSON or as Python writes it."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    for read in (json.loads, ast.literal_eval):
         try:
-            parsed: object = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
+            parsed: object = read(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
         return parsed
     return value
