@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from llmexp.clients.base import Answer, TokenEvent, Usage
-from llmexp.companion.token_shares import Counter, text_tokens
+from llmexp.companion.token_shares import Counter, are_alike, likely_tokens, text_tokens
 from llmexp.workload.request import Request
 
 AROUND, AROUND_TOOLS = 32, 96
@@ -74,7 +74,7 @@ def _output_holds(answer: Answer, request: Request, tokenizer: Counter) -> bool:
     if not events or may_hide:
         return stated <= request.max_tokens + HIDDEN_TOKENS
     if stated > request.max_tokens + _OVER_LIMIT or stated > _room(events):
-        return stated <= _NEAR * text_tokens(events, tokenizer) + _OVER_LIMIT
+        return stated <= _NEAR * likely_tokens(events, tokenizer) + _OVER_LIMIT
     return True
 
 
@@ -86,7 +86,8 @@ def _words(texts: Iterable[str]) -> int:
 def _cut_anew(stated: int, events: list[TokenEvent], tokenizer: Counter) -> bool:
     """Whether pieces of text are smaller than tokens, as where a gateway sends letter by letter."""
     counted = text_tokens(events, tokenizer)
-    return counted <= _FEWER * stated and counted < len(events) / _FEWER
+    is_near = stated / _FEWER <= counted <= _FEWER * stated
+    return is_near and counted < len(events) / _FEWER and not are_alike(events)
 
 
 def _reasoning_holds(usage: Usage, events: list[TokenEvent], tokenizer: Counter) -> bool:

@@ -17,6 +17,7 @@ from llmexp.records import Source
 
 _CHARACTERS_PER_TOKEN = 4
 _NEAR = (0.6, 1.3)
+_LONGEST_WORD = 24
 _AROUND = 96
 """Tokens beyond the bytes of a text: marks of its begin and end, envelopes of tool calls."""
 
@@ -101,14 +102,34 @@ def _beside_summary(answer: Answer, billed: int, tokenizer: Counter) -> _Total:
 def _counted(events: Sequence[TokenEvent], tokenizer: Counter) -> _Total:
     """The tokenizer's count, or an estimate: a token an event, more where events carry long texts.
 
-    Most servers send a token an event. Where an estimate is near the number of events, that number is the better one.
+    Most servers send a token an event. Where an estimate is near the number of events, or each event holds a word at
+    most, that number is the better one.
     """
     counted = text_tokens(events, tokenizer)
-    if not tokenizer.in_process:
-        return _Total(max(len(events), counted), "estimate")
-    if tokenizer.source == "estimate" and _NEAR[0] * len(events) <= counted <= _NEAR[1] * len(events):
-        return _Total(len(events), "estimate", counted)
-    return _Total(max(1, counted), tokenizer.source, counted)
+    if tokenizer.in_process and tokenizer.source != "estimate":
+        return _Total(max(1, counted), tokenizer.source, counted)
+    known = counted if tokenizer.in_process else None
+    is_near = _NEAR[0] * len(events) <= counted <= _NEAR[1] * len(events)
+    if is_near or _are_words(events, counted):
+        return _Total(len(events), "estimate", known)
+    return _Total(max(1, counted) if tokenizer.in_process else max(len(events), counted), "estimate", known)
+
+
+def _are_words(events: Sequence[TokenEvent], counted: int) -> bool:
+    """Whether each event holds a word at most, and they are no letters of words."""
+    if len(events) < 2 or (counted < _NEAR[0] * len(events) and not are_alike(events)):
+        return False
+    return all(len(event.text) <= _LONGEST_WORD and len(event.text.split()) <= 1 for event in events)
+
+
+def are_alike(events: Sequence[TokenEvent]) -> bool:
+    """Whether all hold the same text: no gateway that cuts words into letters sends that."""
+    return len({event.text for event in events}) == 1
+
+
+def likely_tokens(events: Sequence[TokenEvent], tokenizer: Counter) -> int:
+    """How many tokens these events most likely carried, whatever the server says."""
+    return _counted(events, tokenizer).tokens
 
 
 def text_tokens(events: Sequence[TokenEvent], tokenizer: Counter) -> int:

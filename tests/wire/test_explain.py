@@ -227,6 +227,32 @@ def test_shares(given_answer: Answer, tokenizer: Words, tokens: list[int], sourc
     assert found.total == sum(tokens)
 
 
+class Pairs(Words):
+    """A tokenizer that is not the model's: a token for each three letters."""
+
+    def count(self, text: str) -> int:
+        return -(-len(text) // 3)
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+@pytest.mark.parametrize(
+    ("texts", "total"),
+    [
+        ([f" token-{at}" for at in range(9)], 9),  # a word each: a token each, whatever another model would make of it
+        (["x"] * 9, 9),
+        (list("Räder"), 2),  # letters of a word
+        ([" two words"] * 9, 30),
+        ([" " + "x" * 40] * 3, 41),
+    ],
+)
+def test_an_estimate_gives_way_to_the_number_of_events_that_hold_a_word_each(
+    texts: list[str], total: int, in_process: bool
+) -> None:
+    found = allot(answer(*texts), Pairs(source="estimate", in_process=in_process))
+    expected = total if in_process or total == len(texts) else max(len(texts), round(len("".join(texts)) / 4))
+    assert (found.total, found.total_source) == (expected, "estimate")
+
+
 def test_a_summary_of_reasoning_is_counted_as_shown() -> None:
     shown = [TokenEvent(1, "reasoning", "well then"), TokenEvent(2, "answer", " a b")]
     split = allot(Answer(shown, Usage(None, 50, 47), reasoning_summarised=True), Words())
