@@ -136,6 +136,8 @@ LAYOUTS: list[tuple[dict[str, Any], object, str]] = [
     ({"question": "Q", "choices": "['x', \"y's\"]", "answer": "1"}, "B", "Q\nA. x\nB. y's"),
     ({"question": "Q", "answers": "{'text': ['x'], 'answer_start': [3]}"}, ["x"], "Q"),
     ({"prompt": "Q", "expected": "[not a list"}, "[not a list", "Q"),
+    ({"prompt": "Q", "expected": "{1, 2}"}, "{1, 2}", "Q"),
+    ({"prompt": "Q", "expected": r"[\d]+"}, r"[\d]+", "Q"),
     ({"ctx": "Q", "endings": ["x", "y"], "label": "1"}, "B", "Q\nA. x\nB. y"),
     ({"ctx": "Q", "endings": ["x", "y"], "label": ""}, None, "Q"),
     ({"question": "Q", "choices": ["x", "y"], "answer": 1.0}, "B", "Q\nA. x\nB. y"),

@@ -183,10 +183,16 @@ def _listed(value: object) -> object:
     """A list or an object that a cell of a table holds, as JSON or as Python writes it."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _python) if "\\" not in value else (json.loads,):
         try:
             parsed: object = read(value.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
         return parsed
     return value
+
+
+def _python(text: str) -> object:
+    """A list or an object as Python writes it; raises errors of many kinds for anything else, sets included."""
+    parsed: object = json.loads(json.dumps(ast.literal_eval(text)))
+    return parsed
