@@ -69,10 +69,11 @@ def _expected(spec: Spec) -> Expected:
     hourly = prices.cost_of_window(price, seconds)
     if hourly is not None and not config.rehearse:
         usd = (usd or 0.0) + hourly
-    judges = _judges_usd(spec, requests - config.run.warmup_requests, mean_input + mean_output)
-    if judges is not None:
-        usd = (usd or 0.0) + judges
     source = "rehearsal" if config.rehearse else price.source or "unknown"
+    if spec.judges and not config.rehearse:
+        judges = _judges_usd(spec, requests - config.run.warmup_requests, mean_input + mean_output)
+        usd = None if usd is None or judges is None else usd + judges
+        source += f"; judges {'unknown' if judges is None else f'{judges:.4f}'}"
     return Expected(spec.name, requests, requests * mean_input, requests * mean_output, seconds, usd, source)
 
 
@@ -81,15 +82,13 @@ JUDGE_TOKENS = 200
 
 
 def _judges_usd(spec: Spec, answers: int, mean_tokens: float) -> float | None:
-    """What judges will cost; None where none is asked or none has a price."""
+    """What judges will cost; None where one of them has no price."""
     from llmexp.metrics import prices
 
-    if spec.config.rehearse:
-        return None
     lists = [prices.price_list(model) for model in spec.judges]
     found = [prices.estimate(price, answers, mean_tokens + JUDGE_TOKENS, JUDGE_TOKENS) for price in lists]
     known = [usd for usd in found if usd is not None]
-    return sum(known) if known else None
+    return sum(known) if len(known) == len(found) else None
 
 
 def mean_tokens(config: Config) -> tuple[float, float]:
