@@ -225,8 +225,8 @@ def _is_named(draft: Draft, place: tuple[int, int], ident: object, name: str) ->
 def _say_parts(draft: Draft, at_ns: int, parts: object, stream: int) -> None:
     """Content as a list of typed parts (Mistral's reasoning models, Databricks)."""
     for part in parts if isinstance(parts, list) else [parts]:
-        if isinstance(part, str):
-            draft.say(at_ns, "answer", part, stream)
+        if not isinstance(part, dict):  # a text, or a number that a gateway made of one
+            draft.say(at_ns, "answer", as_text(part), stream)
             continue
         fields = mapping(part)
         kind = "reasoning" if fields.get("type") in _REASONING_PARTS else "answer"
