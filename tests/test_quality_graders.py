@@ -81,6 +81,8 @@ def verdict(*arguments: Any, **options: Any) -> str:
         ("So 42.\n\n1. Add them\n2. Check", "42", "right"),
         ("1. Add them\n2. Check", "2", "right"),
         ("on 2024-05-06", "6", "right"),
+        ("It is 42 (as of 2024-05-06, or 6.5.2024).", "42", "right"),
+        ("3/4/5 and 1/2", "0.5", "right"),
         ("I do not know.", "42", "unparsed"),
         ("H2O", "2", "unparsed"),
         ("", "42", "unparsed"),

@@ -52,6 +52,9 @@ _GROUPED = r"(?!0,)(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?:\.\d+)?"
 _SHORT = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9}
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _RAISED = re.compile(r"(?<=\d)[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_DATE = re.compile(
+    r"(?<![\w/-])(?:\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4}|\d{1,2}\.\d{1,2}\.\d{4})(?![\w/-])", re.ASCII
+)
 _LISTED = re.compile(r"^[ \t]*(\d{1,2})[.)][ \t]+(?=[^\W\d])", re.MULTILINE)
 
 
@@ -88,8 +91,8 @@ def _alone(line: str) -> Number | None:
 
 
 def last_number(text: str) -> Number | None:
-    """The last number of a text; the numbering of a list counts only where nothing else is there."""
-    bare = _unlisted(text)
+    """The last number of a text; dates, and the numbering of a list, count only where nothing else is there."""
+    bare = _DATE.sub(" ", _unlisted(text))
     return _last_of(_tail(bare)) or _last_of(bare) or _last_of(text)
 
 
