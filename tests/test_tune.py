@@ -86,6 +86,14 @@ def test_what_a_job_was_worth() -> None:
     assert tune_goal.value_of(result, "goodput_per_usd") == 80.0
     assert tune_goal.value_of(result, "goodput_per_joule") == 0.05
     assert tune_goal.value_of(result, "ttft_s/p95") == 0.2
+    for capacity, value in (
+        ({"estimate": 7.5, "passed_at": 7.0, "failed_at": 8.0}, 7.5),
+        ({"passed_at": 32.0}, 32.0),
+        ({"failed_at": 1.0}, 0.0),
+        ({}, None),
+    ):
+        found = Result.model_validate({"job": {"id": "a"}, "metrics": {"capacity": capacity}})
+        assert tune_goal.value_of(found, "capacity/estimate") == value
     free = Result.model_validate({"job": {"id": "a"}, "metrics": metrics | {"cost_usd": 0.0}})
     assert tune_goal.value_of(free, "goodput_per_usd") is None
     assert "set model.price" in tune_goal.why_none(free, "goodput_per_usd")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str | None
 """What a key may be."""
+CAPACITY = "capacity/estimate"
 PER = {"goodput_per_usd": "cost_usd", "goodput_per_joule": "gpu/energy_j"}
 """Goal → what its good requests are held against."""
 _OF_GRADES = ("right_", "score/", "usd_per_thousand_right")
@@ -149,10 +150,22 @@ def ends(distribution: BaseDistribution) -> list[Value]:
 
 def value_of(result: Result, metric: str) -> float | None:
     """The goal's figure of a job; None where it has none."""
+    if metric == CAPACITY:
+        return _capacity(result)
     if metric not in PER:
         return result.metrics.number(metric)
     good, spent = _good(result), _spent(result, metric)
     return None if good is None or not spent else good / spent
+
+
+def _capacity(result: Result) -> float | None:
+    """The estimate; where a search met one side only: the highest load that passed, and 0 where none did."""
+    estimate, passed, failed = (
+        result.metrics.number(f"capacity/{name}") for name in ("estimate", "passed_at", "failed_at")
+    )
+    if estimate is not None or passed is not None:
+        return passed if estimate is None else estimate
+    return None if failed is None else 0.0
 
 
 def _good(result: Result) -> float | None:

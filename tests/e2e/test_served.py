@@ -42,7 +42,7 @@ def descendants_of_a_keeper() -> set[int]:
     found = set()
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or ())
-        if "llmexp.endpoints.keeper" in line or "llmexp.simulate --port" in line:
+        if any(word in line for word in ("endpoints.keeper", "endpoints.warden", "llmexp.simulate --port")):
             found.add(process.pid)
     return found
 
