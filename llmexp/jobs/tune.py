@@ -70,13 +70,20 @@ def run(composed: Composed) -> Outcome:
     space = tune_goal.space(base.config.search.space)
     _check_keys(composed, space)
     confirm = _specs(composed, {}, repeats=max(1, base.config.search.confirm))
-    last = confirm * (2 if base.config.search.confirm else 0)
-    planned = [replace(spec, number=at) for at, spec in enumerate([base] * base.config.search.trials + last)]
+    planned = _planned(base, confirm if base.config.search.confirm else [])
     if base.config.dry_run:
         return plan_only(planned, at_least=_least(planned, base))
     with _folder(composed, base) as (folder, resumed):
         sweep = SweepDir.resume(folder, confirm) if resumed else SweepDir.new(folder, confirm)
         return Search(planned, folder, sweep, composed=composed, base=base, space=space).run()
+
+
+def _planned(base: Spec, confirm: list[Spec]) -> list[Spec]:
+    """As many jobs as there can be: the trials, then those that confirm."""
+    named = [replace(base, name=f"trial {at}") for at in range(base.config.search.trials)]
+    for side in ("as it stands", "the winner"):
+        named += [replace(spec, name=f"repeat {spec.repeat + 1}, {side}") for spec in confirm]
+    return [replace(spec, number=at) for at, spec in enumerate(named)]
 
 
 def _least(planned: list[Spec], base: Spec) -> list[Spec]:
