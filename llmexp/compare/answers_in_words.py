@@ -22,8 +22,8 @@ _PLACES = {
     "better": "are right more often than",
     "worse": "are worse than",
     "not_worse": "are not worse than",
-    "undecided": "are undecided beside",
-    "withheld": "are told within these runs alone beside",
+    "undecided": "may be better or worse than",
+    "withheld": "differ, within these runs, from",
     "refused": "cannot be compared with",
 }
 _BUT = ("worse", "undecided", "refused")
