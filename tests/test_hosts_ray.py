@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from llmexp.benchmark.patience import patiently
+from llmexp.errors import JobError
 
 pytestmark = pytest.mark.service
 LIMIT_S = 150
@@ -49,6 +55,10 @@ cluster.ensure_ray(Ray())
 told["alive"].append(cluster.alive())
 told["answers"] = ray.get(Actor.remote().environment.remote(), timeout=60)[0]
 second = cluster.session().folder
+hung = cluster.session().core[-1]
+hung.suspend()
+told["alive"].append(cluster.alive())
+hung.resume()
 children = me.children(recursive=True)
 cluster.stop_ray()
 psutil.wait_procs(children, timeout=10)
@@ -86,9 +96,24 @@ def test_ray_listens_on_loopback_has_its_own_token_is_restarted_and_leaves_nothi
     assert told["variables"] == []
     assert not [name for name in told["names"] if "dashboard.py" in name or "monitor" in name]
     assert (told["niceness"], told["answers"]) == (0, 0)
-    assert told["alive"] == [True, False, True]
+    assert told["alive"] == [True, False, True, False]
     assert told["left"] == []
     assert told["folders"] == [False, False]
+
+
+def test_what_hangs_is_waited_for_with_a_limit_and_takes_signals() -> None:
+    assert patiently(lambda: 42) == 42
+    with pytest.raises(KeyError, match="its own"):
+        patiently(lambda: {}["its own"])
+    never = threading.Event()
+    with pytest.raises(JobError, match="a part of it has hung for 0 s"):
+        patiently(never.wait, 0.05)
+    ring = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    ring.start()
+    with pytest.raises(KeyboardInterrupt):
+        patiently(never.wait, 30.0)
+    ring.join()
+    never.set()
 
 
 def test_a_ray_that_names_its_parts_otherwise_starts_all_the_same() -> None:

@@ -34,6 +34,8 @@ ATTEMPTS = 3
 START_S = 90.0
 SIGNALS_S = 0.1
 STOP_S = 15.0
+DEAD_S = 2.0
+"""One that is dead or hangs gets no longer to say goodbye."""
 REACH_S = 3.0
 CORE_PROCESSES = ("gcs_server", "raylet")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -140,12 +142,13 @@ def session() -> object:
 
 def stop_ray() -> None:
     """End the Ray that `ensure_ray` started, or leave the one that it joined."""
+    limit_s = STOP_S if alive() else DEAD_S
     running, _process.running = _process.running, None
     if running is None or running.keeper is None:
         return
     running.keeper.stopping.set()
-    if not running.keeper.ended.wait(STOP_S):
-        log.warning("Ray did not end within %.0f s: its processes are killed", STOP_S)
+    if not running.keeper.ended.wait(limit_s):
+        log.warning("Ray did not end within %.0f s: its processes are killed", limit_s)
     _end(running.processes)
     if running.folder is not None:
         shutil.rmtree(running.folder, ignore_errors=True)
@@ -292,11 +295,15 @@ def _name(process: psutil.Process) -> str:
     return ""
 
 
+_NO_LIFE = ("zombie", "dead", "stopped")
+"""States of a process that nobody can use: psutil's words."""
+
+
 def _lives(process: psutil.Process) -> bool:
     import psutil
 
     with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return process.is_running() and process.status() not in _NO_LIFE
     return False
 
 

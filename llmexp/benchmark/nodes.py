@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from llmexp.benchmark.patience import patiently
 from llmexp.config import Ray
 from llmexp.errors import ConfigError
 
@@ -42,7 +43,8 @@ def nodes_for(asked: Ray) -> list[Node]:
     import ray
 
     own = ray.get_runtime_context().get_node_id()
-    living: list[_Row] = [node for node in ray.nodes() if node["Alive"]]
+    listed: list[_Row] = patiently(ray.nodes)
+    living = [node for node in listed if node["Alive"]]
     if asked.kind == "local":
         chosen = [node for node in living if node["NodeID"] == own]
     else:

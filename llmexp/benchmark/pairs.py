@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from llmexp.benchmark import cluster, hosts
 from llmexp.benchmark.hosts import Host
 from llmexp.benchmark.nodes import Node
+from llmexp.benchmark.patience import patiently
 from llmexp.config import Config
 from llmexp.errors import ConfigError, JobError
 from llmexp.metrics.so_far import Steps
@@ -34,6 +35,7 @@ ROOM_S = 60.0
 """A node of a cluster must have started its pairs by then: it is full or broken otherwise."""
 BUILD_S = 300.0
 CLOSE_S = 3.0
+KILL_S = 3.0
 log = logging.getLogger("llmexp")
 
 
@@ -77,30 +79,29 @@ class Pair:
 
     def kill(self) -> None:
         """End both. What a companion keeps on disk is removed here where it can be."""
-        import ray
-
-        for actor in (self.worker, self.companion):
-            with contextlib.suppress(Exception):
-                if cluster.is_initialized():  # else Ray would start another one for this call
-                    ray.kill(actor)
+        if cluster.alive():  # else Ray would start another one for this call
+            for actor in (self.worker, self.companion):
+                _kill(actor)
         if self.node.here and self.directory is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def kill_companion(self) -> None:
         """End the companion alone, which ends the load of its worker."""
-        import ray
-
-        with contextlib.suppress(Exception):
-            ray.kill(self.companion)
+        _kill(self.companion)
 
     def kill_worker(self) -> None:
         """End the worker alone; its companion explains what it has."""
-        import ray
-
-        ray.kill(self.worker)
+        _kill(self.worker)
 
     def __str__(self) -> str:
         return f"worker {self.number}" if self.node.here else f"worker {self.number} on {self.node}"
+
+
+def _kill(actor: ActorHandle[Companion] | ActorHandle[Worker]) -> None:
+    import ray
+
+    with contextlib.suppress(Exception):
+        patiently(lambda: ray.kill(actor), KILL_S)
 
 
 class Crew:
@@ -133,7 +134,7 @@ class Crew:
     def start(self, on: Sequence[Host], workers: int) -> None:
         """Start pairs that the next job will take, without waiting for them."""
         for number in range(len(self._pairs), workers):
-            self._pairs.append(Pair(on[number % len(on)], reserve=False))
+            self._pairs.append(_new(on[number % len(on)], reserve=False))
 
     def pairs(self, on: Sequence[Host], *, reserve: bool) -> list[Pair]:
         """A pair on each of these hosts, in this order: one kept from an earlier job, else a new one."""
@@ -143,7 +144,7 @@ class Crew:
         for number, host in enumerate(on):
             pair = next((one for one in free if one.node == host.node), None)
             if pair is None:
-                pair = Pair(host, reserve=reserve)
+                pair = _new(host, reserve=reserve)
                 fresh.append(pair)
             else:
                 free.remove(pair)
@@ -167,6 +168,10 @@ class Crew:
             pair.kill()
             if pair in self._pairs:
                 self._pairs.remove(pair)
+
+
+def _new(host: Host, *, reserve: bool) -> Pair:
+    return patiently(lambda: Pair(host, reserve=reserve))
 
 
 def _closed(pairs: Sequence[Pair]) -> None:
