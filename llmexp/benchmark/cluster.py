@@ -34,6 +34,8 @@ ATTEMPTS = 3
 START_S = 90.0
 SIGNALS_S = 0.1
 STOP_S = 15.0
+COMING_S = 10.0
+"""One that is interrupted while it starts may take so long to come up."""
 DEAD_S = 2.0
 """One that is dead or hangs gets no longer to say goodbye."""
 REACH_S = 3.0
@@ -231,8 +233,14 @@ def _wait(keeper: _Keeper, before: list[psutil.Process]) -> BaseException | None
                 return TimeoutError(f"it was not up within {START_S:.0f} s")
         _keep_signals()
     except BaseException:
+        # Half started, it is let come up and then ended: whoever connects to a dead one is ended by Ray after a minute.
         keeper.stopping.set()
-        _end([child for child in _children() if child not in before])
+        try:
+            keeper.ended.wait(COMING_S)
+        finally:
+            if not keeper.ended.is_set():
+                ray_parts.leave_without_goodbye()
+            _end([child for child in _children() if child not in before])
         raise
     return keeper.error
 

@@ -5,6 +5,7 @@ Settings go by environment variables (`RAY_…`): a name that Ray does not know 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -98,6 +99,14 @@ def heeded() -> Iterator[None]:
     finally:
         if kept is not None:
             constants.ENABLE_RAY_CLUSTER = kept  # type: ignore[attr-defined]
+
+
+def leave_without_goodbye() -> None:
+    """Let the process end without Ray's own farewell, which waits for parts that are not there any more."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray._private import worker
+
+        atexit.unregister(worker.shutdown)
 
 
 def _constants() -> object:
