@@ -16,6 +16,7 @@ from llmexp.benchmark.measurement import Measurement
 from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError, JobError
 from llmexp.jobs import command, readers
 from llmexp.jobs.sweep import Outcome
+from llmexp.tracking.sweep import job_dirs
 
 pytestmark = pytest.mark.service
 pytest.importorskip("optuna")
@@ -115,6 +116,8 @@ def test_money_for_the_repeats_that_confirm_is_kept(loads: dict[str, BaseExcepti
     assert search(*more, "run.max_usd=16").status == OK
     assert len(told()["trials"]) == 2
     assert len(told()["verdict"]["values"]) == 1
+    logged = [str(path.relative_to("out")) for path in job_dirs(Path("out"))]
+    assert logged == ["trials/0", "trials/1", "0", "1"], "what relog takes for its jobs"
     with pytest.raises(ConfigError, match=r"run\.max_usd: this is estimated at .* above 15"):
         search(*more, "run.max_usd=15")
 

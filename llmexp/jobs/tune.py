@@ -32,6 +32,7 @@ from llmexp.jobs.tune_goal import Value
 from llmexp.json_types import branch, items
 from llmexp.metrics.wording import digits, percent_range
 from llmexp.results import Result, Run
+from llmexp.results.run import TRIALS
 from llmexp.secrets import redact
 from llmexp.terminal.out import show
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmexp")
 FILE = "search.json"
-TRIALS = "trials"
 ALPHA = 0.05
 
 

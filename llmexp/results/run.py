@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llmexp.records.observed import Observed
     from llmexp.results.requests import Requests
 
+TRIALS = "trials"
+"""Where a search for settings keeps its trials, each a job."""
 PROBES = "probes"
 """Where a capacity search keeps its probes; the job's own files speak for them."""
 READERS = 4

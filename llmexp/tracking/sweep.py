@@ -13,7 +13,7 @@ from llmexp.errors import ResultError
 from llmexp.json_types import branch, items, number, text
 from llmexp.metrics.wording import counted
 from llmexp.results.files import RESULT
-from llmexp.results.run import REPLACED, Run
+from llmexp.results.run import REPLACED, TRIALS, Run
 from llmexp.tracking.job import OVER_LOAD, epoch_ms, params_of
 from llmexp.tracking.names import as_tags, clean_name
 
@@ -69,7 +69,15 @@ def sweep_of(directory: Path) -> Sweep:
 
 
 def job_dirs(directory: Path) -> list[Path]:
-    """The directories of finished jobs in a sweep's, in the order of their numbers; replaced attempts too."""
+    """The directories of finished jobs in a sweep's, in the order of their numbers; replaced attempts too. Those of a
+    search are its trials, and then the jobs that confirm.
+    """
+    if (directory / TRIALS).is_dir():
+        return [*job_dirs(directory / TRIALS), *_numbered(directory)]
+    return _numbered(directory)
+
+
+def _numbered(directory: Path) -> list[Path]:
     found = [path.parent for path in directory.glob(f"*/{RESULT}")]
     return sorted(found, key=lambda path: (not path.name.split(".")[0].isdigit(), _number(path.name), path.name))
 
