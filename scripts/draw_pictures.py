@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,21 +30,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from support import browser  # type: ignore[import-not-found]  # noqa: E402
 
-from llmexp.tracking.view import CHARTS, VIEW  # noqa: E402
-
+Page = tuple[str, str, list[str], int, int | None]
 SERVERS = {"vllm_a": (0.12, 0.012, 1.5), "vllm_b": (0.09, 0.016, 1.2)}
 """Name → seconds to the first token, between tokens, and USD an hour."""
 SWEEP = (
     "--config-dir mine -m model=vllm_a,vllm_b concurrency=2,8 run.repeats=3 run.max_requests=60 slo=chat "
     "workload.output_tokens.mean=24 workload.output_tokens.stddev=6"
 )
-CLOSE_ASSISTANT = """(() => {
-  const named = each => each.children.length === 0 && each.innerText === "MLflow Assistant";
-  for (let part = [...document.querySelectorAll("*")].find(named); part; part = part.parentElement) {
-    const buttons = part.querySelectorAll("button");
-    if (buttons.length) return buttons[buttons.length - 1].click();
-  }
+PREPARE_MLFLOW = """(() => {
+  document.querySelector("[data-component-id$='chat_panel.close']")?.click();
+  const sweep = [...document.querySelectorAll(".ag-cell")].find(cell => cell.innerText.includes(" vs "));
+  sweep?.querySelector("button")?.click();
 })()"""
+"""MLflow's assistant closed, the sweep's jobs unfolded."""
 WIDTH, COLOURS, LARGEST = 1100, 96, 200_000
 STYLE = "body{margin:0;background:#14181d}pre{margin:0;padding:18px;font:14px/1.35 monospace;color:#d7dce3}"
 
@@ -65,7 +63,7 @@ def main() -> int:
         (sweep,) = place.glob("outputs/*/*")
         (place / "terminal.html").write_text(_terminal(told), encoding="utf-8")
         with _mlflow(place) as link:
-            asyncio.run(_draw(place, sweep, link, pictures))
+            asyncio.run(_draw(_pages(place, sweep, link), pictures))
     for path in sorted(pictures.glob("*.png")):
         print(f"{path} {path.stat().st_size // 1024} kB")
         if path.stat().st_size > LARGEST:
@@ -121,20 +119,24 @@ def _mlflow(place: Path) -> Iterator[str]:
         process.wait(60)
 
 
-async def _draw(place: Path, sweep: Path, link: str, pictures: Path) -> None:
-    pages = (
+def _pages(place: Path, sweep: Path, link: str) -> Iterator[Page]:
+    """Name, address, words to wait for, width and height (None: its own) of each."""
+    yield from (
         ("terminal", (place / "terminal.html").as_uri(), ["Files:"], 940, None),
         ("comparison", (sweep / "comparison.html").as_uri(), ["Against the load"], WIDTH, 1900),
         ("report", (sweep / "0" / "report.html").as_uri(), ["Distributions"], WIDTH, 1500),
-        ("mlflow", link.replace(VIEW, CHARTS), ["ttft_s/p50", "vllm_a · c2", "vllm_b · c8"], 1500, 900),
+        ("mlflow", link, ["ttft_s/p50", "vllm_a vs vllm_b"], 1500, 900),
     )
+
+
+async def _draw(pages: Iterable[Page], pictures: Path) -> None:
     async with browser.browser() as page:
         await page.call("Emulation.setScrollbarsHidden", hidden=True)
         for name, address, words, width, height in pages:
             metrics = {"width": width, "height": height or 600, "deviceScaleFactor": 1, "mobile": False}
             await page.call("Emulation.setDeviceMetricsOverride", **metrics)
             await page.open(address, *words)
-            await page.evaluate(CLOSE_ASSISTANT)
+            await page.evaluate(PREPARE_MLFLOW)
             await asyncio.sleep(1)
             if height is None:
                 metrics["height"] = int(await page.evaluate("document.querySelector('pre').offsetHeight"))

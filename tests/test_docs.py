@@ -34,3 +34,12 @@ def test_every_page_stands_in_the_table_of_contents() -> None:
     contents = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split()
     missing = {page.stem for page in (ROOT / "docs").glob("*.md")} - set(contents) - {"index"}
     assert not missing
+
+
+def test_pictures_are_small_and_all_of_them_are_shown() -> None:
+    shown = {target for page in PAGES for target in LINK.findall(page.read_text(encoding="utf-8"))}
+    pictures = sorted((ROOT / "docs" / "pictures").iterdir())
+    assert {picture.stem for picture in pictures} == {"terminal", "comparison", "report", "mlflow"}
+    for picture in pictures:
+        assert f"pictures/{picture.name}" in shown
+        assert picture.stat().st_size <= 200_000
