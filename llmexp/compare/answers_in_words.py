@@ -98,7 +98,7 @@ def _cost(rights: Sequence[Right], subject: Stack, comparison: Comparison, *, na
     if max(abs(ratio - 1) for ratio in ratios) < _ALIKE:
         return ""
     sizes = list(dict.fromkeys(digits(ratio, 2) for ratio in (min(ratios), max(ratios))))
-    whose = f" of {subject.label}'s" if named else ""
+    whose = f" of {subject.label}" if named else ""
     return f"; a right answer{whose} costs {' to '.join(sizes)} times as much"
 
 
