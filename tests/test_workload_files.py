@@ -363,6 +363,7 @@ def test_a_fault_is_named_with_row_and_column(tmp_path: Path, name: str, content
     ("name", "content"),
     [
         ("r.jsonl", '[\n{"prompt": "Why?",\n "max_tokens": 5}\n]'),
+        ("r.jsonl", '[{"prompt": "Why?", "max_tokens": 5}, {"prompt": "So?", "max_tokens": 5}]'),
         ("r.json", '{"prompt": "Why?", "max_tokens": 5}\n\n{"prompt": "So?", "max_tokens": 5}\n'),
         ("r.json", '{"version": 1, "data": [{"prompt": "Why?", "max_tokens": 5}]}'),
         ("r.json", '\ufeff[{"prompt": "Why?", "max_tokens": 5}]'),

@@ -17,13 +17,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeGuard
 
 from llmexp.errors import ConfigError
 
 _LARGEST_CELL = 2**31 - 1
 _DELIMITERS = ",;\t|"
 _GZIP = b"\x1f\x8b"
+_OF_MESSAGES = frozenset({"role", "from", "content", "value", "parts"})
 _UNDER = ("data", "rows", "prompts", "requests", "examples", "instances", "items", "train", "test")
 """Names under which an object keeps the rows."""
 
@@ -99,7 +100,18 @@ def _jsonl(path: Path) -> Iterator[Entry]:
                 raise ValueError(f"{_place(number, at)}, column {error.colno}: {error.msg}") from None
             except RecursionError:
                 raise ValueError(f"{_place(number, at)}: nested too deeply") from None
+            if number == 1 and _is_whole_array(record):
+                yield from (Entry(f"row {row}", inner) for row, inner in enumerate(record, 1))
+                number = len(record)
+                continue
             yield Entry(_place(number, at), record)
+
+
+def _is_whole_array(record: object) -> TypeGuard[list[object]]:
+    """Whether the first line holds all rows; a list of messages is one row."""
+    if not isinstance(record, list) or not record:
+        return False
+    return all(isinstance(row, Mapping) and row.keys().isdisjoint(_OF_MESSAGES) for row in record)
 
 
 def _array_over_lines(path: Path) -> Iterator[Entry] | None:
