@@ -116,6 +116,25 @@ def test_the_path_that_says_ready_is_filled_in_too(path: str, found: bool) -> No
         assert "model.deployment.ready: {nothing} is filled by nothing" in problems("sh --port {port}", ready=path)
 
 
+@pytest.mark.parametrize(
+    ("line", "becomes"),
+    [
+        ("sh --port 1", "exec sh --port 1"),
+        ("A='b c' D=$HOME sh -c 'x y'", "A='b c' D=$HOME exec sh -c 'x y'"),
+        ("sh --text 'a b' # 1234", "exec sh --text 'a b' # 1234"),
+        ("sh a && sh b", "sh a && sh b"),
+        ("sh a; sh b", "sh a; sh b"),
+        ("sh a & wait", "sh a & wait"),
+        ("sh $(cat x)", "sh $(cat x)"),
+        ("cd /tmp", "cd /tmp"),
+        ("no-such-program-here x", "no-such-program-here x"),
+        ("sh 'unclosed", "sh 'unclosed"),
+    ],
+)
+def test_a_plain_command_takes_the_place_of_its_shell(line: str, becomes: str) -> None:
+    assert command.direct(line) == becomes
+
+
 # --- started and shared ----------------------------------------------------------------------------------------------
 
 
@@ -288,6 +307,22 @@ def test_nothing_survives(how: str, tmp_path: Path) -> None:
             os.kill(driver.pid, signal.SIGINT)
         driver.communicate(timeout=30)
         assert gone(started)
+    finally:
+        driver.kill()
+        driver.communicate()
+
+
+@pytest.mark.service
+def test_a_plain_server_ends_with_everybody_who_kept_it(tmp_path: Path) -> None:
+    script = DRIVER.format(line=SERVE, folder=str(tmp_path), end="time.sleep(60)")
+    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert driver.stdout is not None
+        warden = psutil.Process(int(driver.stdout.readline()))
+        keeper, server = warden.children(recursive=True)
+        for pid in (driver.pid, warden.pid, keeper.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert gone({server.pid})
     finally:
         driver.kill()
         driver.communicate()

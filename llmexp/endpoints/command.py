@@ -38,6 +38,7 @@ _PLACE = re.compile(
 _ESCAPED = re.compile(r"\{(\{[A-Za-z_]\w*\})\}")
 _NO = "[no-]"
 _VARIABLE = re.compile(r"\$\{?[A-Z_][A-Z0-9_]*")
+_SETTINGS = re.compile(r"""\s*(?:[A-Za-z_]\w*=(?:'[^']*'|"[^"]*"|[^\s'"])*\s+)*""")
 _PROGRAM = re.compile(r"[\w./~+-]+")
 
 
@@ -138,6 +139,22 @@ def _program(command: str) -> str | None:
     if first in ("exec", "cd", "export", "set", "source", ".", "if", "for", "while", "ulimit", "umask", "unset"):
         return None
     return first if _PROGRAM.fullmatch(first) else None
+
+
+def direct(line: str) -> str:
+    """A plain command in the place of the shell that reads it: the kernel ends the first process with its keeper, and
+    that is the server itself then. Anything that needs the shell to stay is left as it is.
+    """
+    program = _program(line)
+    if program is None or "`" in line or "\n" in line or shutil.which(program, path=search_path()) is None:
+        return line
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.commenters = ""
+    if any(set(word) <= set("();<>|&") for word in words if word):
+        return line
+    settings = _SETTINGS.match(line)
+    start = settings.end() if settings else 0
+    return f"{line[:start]}exec {line[start:]}"
 
 
 def search_path() -> str:

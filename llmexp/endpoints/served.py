@@ -242,7 +242,7 @@ def _start(model: Model, deployment: Served, log_dir: Path, host: str, port: int
     server = Server(wanted, shown, f"http://{_in_url(host)}:{port}", log_dir.resolve(), process)
     assert process.stdin is not None
     settings = {
-        "command": line,
+        "command": command.direct(line),
         "log": str(log),
         "stop_s": STOP_S,
         "PATH": command.search_path(),
