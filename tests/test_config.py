@@ -68,6 +68,8 @@ def test_concurrency_follows_from_the_load_where_it_is_null() -> None:
         ({"model__api": "opnai"}, "model.api: must be one of"),
         ({"model__base_url": "localhost"}, "model.base_url: must be a URL such as http://127.0.0.1:8000/v1"),
         ({"model__base_ulr": "x"}, "model.base_ulr: unknown key; did you mean model.base_url?"),
+        ({"model__name": " "}, "model.name: must not be empty"),
+        ({"tracking__experiment": ""}, "tracking.experiment: must not be empty"),
         ({"model__name": "a\udcc3"}, "model.name: holds half of a character, or bytes that this locale cannot read"),
         ({"model__params": {"stop": ["\ud83d"]}}, "model.params.stop: holds half of a character"),
         ({"model__api": "litellm"}, "model.provider: api=litellm needs LiteLLM's prefix"),

@@ -46,7 +46,7 @@ def explain(problem: ErrorDetails) -> str:
         return f"{key}: must be one of {context['expected'].replace(' or ', ', ')}, got {_show(value)}"
     if kind == "union_tag_invalid":
         return f"{key}.kind: must be one of {context['expected_tags']}, got '{context['tag']}'"
-    if kind == "string_too_short":
+    if kind == "string_pattern_mismatch":
         return f"{key}: must not be empty"
     if kind in _TYPES:
         swept = f"-m {key}={','.join(map(_bare, value))}" if isinstance(value, list) and value else ""

@@ -33,6 +33,10 @@ Amount = Annotated[int | Literal["auto"] | None, BeforeValidator(_amount)]
 Api = Literal["openai", "anthropic", "bedrock", "sagemaker", "litellm"]
 
 
+Filled = Annotated[str, Field(pattern=r"\S")]
+"""A text that says something."""
+
+
 class _Part(BaseModel):
     """Base of every part: frozen, no unknown keys, no silent conversions."""
 
@@ -142,11 +146,11 @@ class Served(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     kind: Literal["served"]
-    command: Annotated[str, Field(min_length=1)] = Field(
+    command: Filled = Field(
         description="How to start it, by /bin/sh: `{port}`, `{host}`, `{name}` and `{any key of deployment}` are "
         "filled in; `--flag {key}` goes away where the key is null. Secrets as `$VARIABLE`."
     )
-    ready: Annotated[str, Field(min_length=1)] = Field(
+    ready: Filled = Field(
         "/v1/models",
         description="Path, or URL, that answers 2xx once the server can serve; polled until then. Filled in as the "
         "command is: `/v2/models/{name}/ready`.",
@@ -170,7 +174,7 @@ Deployment = Annotated[External | LlamaCpp | Simulated | Served | SageMaker | Be
 class Model(_Part):
     """What is called, and how it is reached."""
 
-    name: Annotated[str, Field(min_length=1)] = Field(description="The model's id at the provider.")
+    name: Filled = Field(description="The model's id at the provider.")
     api: Api = Field("openai", description="Our own wire to it, or `litellm`.")
     provider: str | None = Field(None, description="LiteLLM's prefix for api=litellm: `<provider>/<name>`.")
     base_url: str | None = Field(
@@ -383,9 +387,7 @@ class Judge(_Part):
     model: str | list[str] | None = Field(
         None, description="An option of conf/model; a list of an odd number of them votes."
     )
-    rubric: Annotated[str, Field(min_length=1)] = Field(
-        RUBRIC, description="The judge's prompt; {question}, {answer} and {expected} are filled in."
-    )
+    rubric: Filled = Field(RUBRIC, description="The judge's prompt; {question}, {answer} and {expected} are filled in.")
     answer: str = Field(
         r"GRADE:\W*(\w+(?:\.\d+)?(?:\s*/\s*\d+)?)",
         description="A regular expression; its group at the last match is the grade: right or wrong, yes or no, a "
@@ -441,7 +443,7 @@ class Tracking(_Part):
 
     kind: Literal["mlflow", "none"] = "mlflow"
     uri: str | None = Field(None, description="Null: MLFLOW_TRACKING_URI, else the store that `mlflow ui` here reads.")
-    experiment: Annotated[str, Field(min_length=1)] = "llmexp"
+    experiment: Filled = "llmexp"
     tags: dict[str, str] = {}
 
 
@@ -450,7 +452,7 @@ class Ray(_Part):
 
     kind: Literal["local", "cluster"] = "local"
     address: str | None = Field(None, description="For `cluster`: HOST:PORT of its head, or auto.")
-    nodes: Annotated[str, Field(min_length=1)] = Field(
+    nodes: Filled = Field(
         "all",
         description="For `cluster`: all (that offer CPUs), others (not the driver's), or a Ray resource or label.",
     )
@@ -487,7 +489,7 @@ Direction = Literal["maximize", "minimize"]
 class Goal(_Part):
     """A metric and which way is better."""
 
-    metric: Annotated[str, Field(min_length=1)]
+    metric: Filled
     direction: Direction
 
 
@@ -500,7 +502,7 @@ class Search(_Part):
         description="Config key → a list of choices, or `{low, high}` with `step` or `log: true`. Options of a group "
         "are choices too: `model: [vllm, sglang]`. Empty: the concurrency of a closed loop.",
     )
-    goal: Annotated[str, Field(min_length=1)] | Goal = Field(
+    goal: Filled | Goal = Field(
         "goodput_per_usd",
         description="`goodput_per_usd`, `goodput_per_joule`, or any metric, such as `goodput_per_s`, `ttft_s/p95`; or "
         "`{metric: …, direction: …}`.",
@@ -525,7 +527,7 @@ class Search(_Part):
 class Paths(_Part):
     """Where jobs write."""
 
-    outputs: Annotated[str, Field(min_length=1)] = "outputs"
+    outputs: Filled = "outputs"
 
 
 DEFAULT_STREAMS = 4
