@@ -141,10 +141,10 @@ def test_an_exporter_that_goes_away_for_a_while_has_counted_on() -> None:
 
     def away(page: Page) -> Page:
         begun = time.monotonic()
-        return lambda at_s: "" if 0.8 < at_s - begun < 1.5 else page(at_s)
+        return lambda at_s: "" if 0.8 < at_s - begun < 1.1 else page(at_s)
 
     with exporter(away(counters)) as url:
-        watch, work = watched(url, None, 1.8)
+        watch, work = watched(url, None, 0.8)
     seconds = (work.end_ns - work.start_ns) / 1e9
     assert watch.missed
     assert report(watch, work, None).metrics["energy_j"] == pytest.approx(400 * seconds, rel=0.03)
