@@ -45,10 +45,13 @@ def main() -> None:
         outcome.report(WRONG if code == FAILED and not outcome.reported() else code)
     except Exception as error:
         explained = None if outcome.reported() else mistakes.explain(error, arguments, conf_dir())
-        if explained is None:
+        if outcome.is_interrupt(error):
+            outcome.report(INTERRUPTED)
+        elif explained is None:
             raise
-        print(explained, file=sys.stderr)
-        outcome.report(WRONG)
+        else:
+            print(explained, file=sys.stderr)
+            outcome.report(WRONG)
     out.finish()
     sys.exit(outcome.final())
 

@@ -48,6 +48,17 @@ class RecordingError(LlmexpError):
     exit_status = UNRECORDED
 
 
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether an exception is what a library made of Ctrl-C that reached it at an unlucky moment."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__context__ or error.__cause__
+    return False
+
+
 def worst(statuses: Iterable[int]) -> int:
     """The exit status of several outcomes: 130, 2, 1, 3, 4, in that order, else 0."""
     return min(statuses, key=_SEVERITY.index, default=OK)

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from llmexp.errors import ConfigError, is_interrupt
 from llmexp.jobs.signals import SIGNALS, shielded
 
 pytestmark = pytest.mark.service
@@ -60,3 +61,26 @@ def test_threads_that_get_no_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_what_a_library_makes_of_ctrl_c_is_known_for_one() -> None:
+    """OmegaConf's clean-up fails on what was half done, and raises that anew without a cause."""
+
+    def clean_up() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            {}["half done"]
+
+    def compose() -> None:
+        try:
+            clean_up()
+        except KeyError as error:
+            raise ConfigError(str(error)) from None
+
+    with pytest.raises(ConfigError) as caught:
+        compose()
+    assert is_interrupt(caught.value)
+    with pytest.raises(KeyError) as other:
+        {}["a fault"]
+    assert not is_interrupt(other.value)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmexp.config import flatten
-from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ConfigError, JobError, LlmexpError, worst
+from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ConfigError, JobError, LlmexpError, is_interrupt, worst
 from llmexp.jobs import demands, lock, readers, sweep_dir
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.ledger import Ledger
@@ -238,9 +238,13 @@ class CommandRun:
             log.error("%s: %s", spec.name, error)  # noqa: TRY400 -- one clear message, no traceback
             run = experiment.failed(spec, str(error))
         except (LlmexpError, OSError) as error:
+            if is_interrupt(error):
+                return self._interrupted(spec)
             log.error("%s: %s", spec.name, one_line(error))  # noqa: TRY400
             run = experiment.failed(spec, one_line(error))
         except Exception as error:  # a fault of ours must not lose the other jobs
+            if is_interrupt(error):
+                return self._interrupted(spec)
             log.exception("%s: internal error", spec.name)
             run = experiment.failed(spec, f"internal error: {one_line(error)}")
         self.results.append(run.result)
