@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -38,23 +39,24 @@ def test_two_settings_of_a_started_server_get_a_verdict(tool: Tool) -> None:
         assert (result["folder"] / "server.log").exists()
 
 
-def descendants_of_a_keeper() -> set[int]:
+def serving(driver: int) -> set[int]:
+    """What this command started to serve, and who keeps it; other commands may run beside it."""
     found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or ())
-        if any(word in line for word in ("endpoints.keeper", "endpoints.warden", "llmexp.simulate --port")):
-            found.add(process.pid)
+    for process in psutil.Process(driver).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if any(word in line for word in ("endpoints.keeper", "endpoints.warden", "llmexp.simulate --port")):
+                found.add(process.pid)
     return found
 
 
 def test_kill_9_of_the_driver_leaves_no_server(tool: Tool) -> None:
-    before = descendants_of_a_keeper()
     driver = tool.start(*served(tool, "run.max_requests=null", "run.timeout_s=100"))
     deadline = time.monotonic() + 60
     while not list(Path(tool.directory).rglob("requests.arrows")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    started = descendants_of_a_keeper() - before
-    assert started
+    started = serving(driver.pid)
+    assert len(started) == 3
     os.kill(driver.pid, signal.SIGKILL)
     deadline = time.monotonic() + 15
     while any(psutil.pid_exists(pid) for pid in started) and time.monotonic() < deadline:
