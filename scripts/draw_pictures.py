@@ -43,7 +43,7 @@ PREPARE_MLFLOW = """(() => {
   sweep?.querySelector("button")?.click();
 })()"""
 """MLflow's assistant closed, the sweep's jobs unfolded."""
-WIDTH, COLOURS, LARGEST = 1100, 96, 200_000
+WIDTH, COLOURS, LARGEST = 1100, 256, 200_000
 STYLE = "body{margin:0;background:#14181d}pre{margin:0;padding:18px;font:14px/1.35 monospace;color:#d7dce3}"
 
 
