@@ -53,7 +53,7 @@ def main() -> None:
             print(explained, file=sys.stderr)
             outcome.report(WRONG)
     out.finish()
-    sys.exit(outcome.final())
+    outcome.leave(outcome.final())
 
 
 def _terminated(_signal: int, _frame: object) -> None:

@@ -11,7 +11,11 @@ A failed *request* is none of these: it is data (see `llmexp.records`).
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Iterable
+from typing import NoReturn
 
 from llmexp.secrets import redact
 
@@ -77,6 +81,25 @@ def report(status: int) -> None:
 def reported() -> bool:
     """Whether anything was reported, that is, whether composing succeeded and our own code ran."""
     return bool(_statuses)
+
+
+_at_once = False
+
+
+def leave_at_once() -> None:
+    """Have `leave` skip the farewells of libraries: one of them would wait for parts that are half there, or crash."""
+    global _at_once  # noqa: PLW0603 -- a process ends once
+    _at_once = True
+
+
+def leave(status: int) -> NoReturn:
+    """End this process."""
+    if _at_once:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def final() -> int:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from llmexp.benchmark import ray_parts
 from llmexp.config import Ray
 from llmexp.config.places import socket_folder
-from llmexp.errors import ConfigError, JobError
+from llmexp.errors import ConfigError, JobError, leave_at_once
 
 if TYPE_CHECKING:
     import psutil
@@ -34,7 +34,7 @@ ATTEMPTS = 3
 START_S = 90.0
 SIGNALS_S = 0.1
 STOP_S = 15.0
-COMING_S = 10.0
+COMING_S = 3.0
 """One that is interrupted while it starts may take so long to come up."""
 DEAD_S = 2.0
 """One that is dead or hangs gets no longer to say goodbye."""
@@ -182,7 +182,7 @@ def _started(asked: Ray) -> _Running:
             ray_parts.variables(ray_parts.COMMON, ray_parts.QUIET, ray_parts.LOOPBACK),
             ray_parts.variables(_own_token(folder), override=True),
         ):
-            error = _wait(keeper := _Keeper(start), before)
+            error = _wait(keeper := _Keeper(start))
         if error is None:
             return _Running(asked, keeper, folder, [child for child in _children() if child not in before])
         # Ray gives a busy machine 30 s, then raises a bare Exception and leaves behind what it had started.
@@ -208,7 +208,7 @@ def _joined(asked: Ray) -> _Running:
         )
     with ray_parts.variables(ray_parts.COMMON, _token_at_hand()), ray_parts.without_log_lines():
         keeper = _Keeper(lambda: _join(asked))
-        error = _wait(keeper, _children())
+        error = _wait(keeper)
     if error is not None:
         keeper.stopping.set()
         raise ConfigError(_refusal(asked, error)) from error
@@ -222,8 +222,8 @@ def _join(asked: Ray) -> None:
         ray.init(address=asked.address, **_options())
 
 
-def _wait(keeper: _Keeper, before: list[psutil.Process]) -> BaseException | None:
-    """Let it start; what went wrong. An interrupt ends what was started so far."""
+def _wait(keeper: _Keeper) -> BaseException | None:
+    """Let it start; what went wrong."""
     keeper.start()
     deadline = time.monotonic() + START_S
     try:
@@ -233,14 +233,15 @@ def _wait(keeper: _Keeper, before: list[psutil.Process]) -> BaseException | None
                 return TimeoutError(f"it was not up within {START_S:.0f} s")
         _keep_signals()
     except BaseException:
-        # Half started, it is let come up and then ended: whoever connects to a dead one is ended by Ray after a minute.
+        # Half started, it is let come up and then ended by its thread; a process that does not wait so long takes it
+        # along. What connects to a Ray that was killed is ended by Ray after a minute, or crashes.
         keeper.stopping.set()
         try:
             keeper.ended.wait(COMING_S)
         finally:
             if not keeper.ended.is_set():
                 ray_parts.leave_without_goodbye()
-            _end([child for child in _children() if child not in before])
+                leave_at_once()
         raise
     return keeper.error
 
