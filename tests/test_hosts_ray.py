@@ -17,7 +17,7 @@ from llmexp.errors import JobError
 pytestmark = pytest.mark.service
 LIMIT_S = 150
 LIFE = """
-import json, os, stat, sys
+import json, os, stat, sys, time
 from pathlib import Path
 import psutil
 from llmexp.benchmark import cluster
@@ -57,6 +57,8 @@ told["answers"] = ray.get(Actor.remote().environment.remote(), timeout=60)[0]
 second = cluster.session().folder
 hung = cluster.session().core[-1]
 hung.suspend()
+while hung.status() != psutil.STATUS_STOPPED:
+    time.sleep(0.01)
 told["alive"].append(cluster.alive())
 hung.resume()
 children = me.children(recursive=True)
