@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 
 from llmexp.secrets import redact
@@ -102,7 +103,16 @@ def heeded() -> Iterator[None]:
 
 
 def leave_without_goodbye() -> None:
-    """Let the process end without Ray's own farewell, which waits for parts that are not there any more."""
+    """Let the process end without Ray's own farewell, which waits for parts that are not there any more, and without
+    what its threads would say of them.
+    """
+    before = threading.excepthook
+
+    def heard(said: threading.ExceptHookArgs) -> None:
+        if said.thread is None or not said.thread.name.startswith("ray_"):
+            before(said)
+
+    threading.excepthook = heard
     with contextlib.suppress(ImportError, AttributeError):
         from ray._private import worker
 
