@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 START_S = 90.0
-SIGNALS_S = 0.1
+SIGNALS_S = 0.005
+"""Ray's own handler of SIGTERM, which ends the process, is in place for so long at most."""
 STOP_S = 15.0
 COMING_S = 3.0
 """One that is interrupted while it starts may take so long to come up."""
