@@ -211,7 +211,8 @@ def test_a_large_job_costs_little_to_log(module_store: MlflowStore, tmp_path: Pa
 
 
 def test_a_sweep_is_a_parent_with_children_and_a_verdict(module_store: MlflowStore, tmp_path: Path) -> None:
-    jobs = {"0": result("s0", "sonnet"), "1": result("s1", "llama", status="failed")}
+    later = {"started_at": "2026-01-05T10:01:00.000000Z", "ended_at": "2026-01-05T10:01:30.500000Z"}
+    jobs = {"0": result("s0", "sonnet"), "1": result("s1", "llama", status="failed", **later)}
     directory = write_sweep(tmp_path / "sweep", "sweep-1", jobs)
     client = client_of(module_store)
 
