@@ -152,6 +152,9 @@ def test_exact(answer: str, expected: object, seen: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "expected", "seen"),
     [
+        ("either ~ or **", "~", "right"),
+        ("neither", "~", "wrong"),
+        ("\u200b", "\u200b", "right"),
         ("The capital is **Paris**, of course.", "paris", "right"),
         ("Let us start", "art", "wrong"),
         ("It is 3.5", "3", "wrong"),

@@ -80,6 +80,7 @@ def contains(threshold: float) -> Grader:
 
 def _contains(answer: str, wanted: str) -> tuple[float, str]:
     found = re.search(_as_words(plain(wanted)), plain(answer)) is not None
+    found = found or (wordless(wanted) and wanted.strip() in answer)  # signs that are formatting elsewhere
     return float(found), f"{'found' if found else 'not found'}: {wanted}"
 
 

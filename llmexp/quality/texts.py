@@ -54,9 +54,9 @@ def unmarked(text: str) -> str:
 
 def plain(text: str) -> str:
     """What two texts that mean the same letter by letter have in common; of a text of marks alone, the marks."""
-    text = _WHOLE_LATEX.sub(r"\2", unmarked(text).translate(_UNSEEN))
-    text = " ".join(unicodedata.normalize("NFKC", text).translate(_SAME).casefold().split())
-    return text.lstrip(_STARTS).rstrip(_ENDS) or text
+    bare = _WHOLE_LATEX.sub(r"\2", unmarked(text).translate(_UNSEEN))
+    bare = " ".join(unicodedata.normalize("NFKC", bare).translate(_SAME).casefold().split())
+    return bare.lstrip(_STARTS).rstrip(_ENDS) or bare or text
 
 
 def wordless(text: str) -> bool:
