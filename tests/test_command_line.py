@@ -184,6 +184,7 @@ def test_a_flag_may_be_shortened_as_argparse_allows(tmp_path: Path) -> None:
     assert parser().parse_args(["a", "--marg", "0.1", f"--outp={tmp_path}"]).margin == 0.1
 
 
+@pytest.mark.e2e
 def test_a_reference_that_leads_nowhere_ends_the_command_with_2_and_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "llmexp", "model=simulated", "model.name=${oc.env:LLMEXP_NOT_SET}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

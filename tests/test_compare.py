@@ -457,8 +457,9 @@ def test_the_command_line(sweep_dir, capsys, tmp_path):
     assert "sonnet's mean TTFT" in capsys.readouterr().out
     assert main([str(sweep_dir), "--fail-on", "regression", "--out", str(tmp_path / "out")]) == 3
     assert (tmp_path / "out" / "comparison.html").exists()
-    assert main([str(sweep_dir), "--fail-on", "regression", "--baseline", "llama", "--out", str(tmp_path)]) == 0
-    assert main([str(sweep_dir), "--json", "--out", str(tmp_path)]) == 0
+    assert (
+        main([str(sweep_dir), "--fail-on", "regression", "--baseline", "llama", "--json", "--out", str(tmp_path)]) == 0
+    )
     assert json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["stacks"]
 
 

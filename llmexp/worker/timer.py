@@ -43,8 +43,18 @@ class Alarm:
             spec = _Spec(0, 0, at // _NS, at % _NS)
             self._libc.timerfd_settime(self._file, _ABSOLUTE, ctypes.byref(spec), None)
         else:
-            wait_ms = max(1, -(-(at_ns - monotonic_ns()) // 1_000_000))
-            self._handle = self._loop.call_later(wait_ms / 1000, self._ring)
+            self._wait(at_ns)
+
+    def _wait(self, at_ns: int) -> None:
+        wait_ms = max(1, -(-(at_ns - monotonic_ns()) // 1_000_000))
+        self._handle = self._loop.call_later(wait_ms / 1000, self._loop_rung, at_ns)
+
+    def _loop_rung(self, at_ns: int) -> None:
+        """A loop counts from the time at which its turn began, so its timers may be early."""
+        if monotonic_ns() < at_ns:
+            self._wait(at_ns)
+        else:
+            self._ring()
 
     def _rung(self) -> None:
         assert self._file is not None
