@@ -20,8 +20,9 @@ LIFE = """
 import json, os, stat, sys, time
 from pathlib import Path
 import psutil
-from llmexp.benchmark import cluster
+from llmexp.benchmark import cluster, pairs
 from llmexp.config import Ray
+from llmexp.errors import JobError
 
 me, told = psutil.Process(), {}
 before = set(os.environ)
@@ -41,6 +42,8 @@ def addresses():
 class Actor:
     def environment(self):
         return [os.nice(0)]
+    def never(self):
+        time.sleep(600)
 
 told["niceness"] = ray.get(Actor.remote().environment.remote())[0]
 told["addresses"] = addresses()
@@ -55,11 +58,17 @@ cluster.ensure_ray(Ray())
 told["alive"].append(cluster.alive())
 told["answers"] = ray.get(Actor.remote().environment.remote(), timeout=60)[0]
 second = cluster.session().folder
+unanswered = Actor.remote().never.remote()
 hung = cluster.session().core[-1]
 hung.suspend()
 while hung.status() != psutil.STATUS_STOPPED:
     time.sleep(0.01)
 told["alive"].append(cluster.alive())
+pairs.LOOK_S = pairs.DEAD_FOR_S = 0.2
+try:
+    pairs.answers([None], [unanswered], 300, "answer")
+except JobError as error:
+    told["said"] = str(error)
 hung.resume()
 children = me.children(recursive=True)
 cluster.stop_ray()
@@ -76,8 +85,9 @@ def start_head_processes(self):
 node.Node.start_head_processes = start_head_processes
 for name in ("start_api_server", "start_monitor"):
     delattr(node.Node, name)
-from llmexp.benchmark import cluster
+from llmexp.benchmark import cluster, pairs
 from llmexp.config import Ray
+from llmexp.errors import JobError
 cluster.ensure_ray(Ray())
 import ray
 print(ray.get(ray.remote(lambda: 42).remote(), timeout=60))
@@ -99,6 +109,7 @@ def test_ray_listens_on_loopback_has_its_own_token_is_restarted_and_leaves_nothi
     assert not [name for name in told["names"] if "dashboard.py" in name or "monitor" in name]
     assert (told["niceness"], told["answers"]) == (0, 0)
     assert told["alive"] == [True, False, True, False]
+    assert told["said"] == "Ray died, or one of its processes was stopped, before the load began"
     assert told["left"] == []
     assert told["folders"] == [False, False]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -35,6 +36,10 @@ ROOM_S = 60.0
 """A node of a cluster must have started its pairs by then: it is full or broken otherwise."""
 BUILD_S = 300.0
 CLOSE_S = 3.0
+LOOK_S = 1.0
+"""How often it is looked whether Ray lives while something is waited for."""
+DEAD_FOR_S = 5.0
+"""A process of Ray's may be stopped for so long."""
 KILL_S = 3.0
 log = logging.getLogger("llmexp")
 
@@ -218,7 +223,7 @@ def _await_room(fresh: Sequence[Pair], limit_s: float) -> None:
     refs = {pair: pair.companion.node.remote() for pair in fresh}
     if not refs:
         return
-    ready, _ = ray.wait(list(refs.values()), num_returns=len(refs), timeout=limit_s)
+    ready = _wait_for(list(refs.values()), limit_s)
     for pair, ref in refs.items():
         if ref not in ready:
             crew.drop(fresh)
@@ -243,7 +248,7 @@ def answers(pairs: Sequence[Pair], refs: Sequence[ObjectRef[T]], limit_s: float,
     import ray
     from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-    ray.wait(list(refs), num_returns=len(refs), timeout=limit_s)
+    _wait_for(refs, limit_s)
     found: list[T] = []
     for pair, ref in zip(pairs, refs, strict=True):
         try:
@@ -258,6 +263,23 @@ def answers(pairs: Sequence[Pair], refs: Sequence[ObjectRef[T]], limit_s: float,
         except RayError as error:
             raise JobError(f"{pair} died before it could {what}: {error}") from error
     return found
+
+
+def _wait_for(refs: Sequence[ObjectRef[T]], limit_s: float) -> list[ObjectRef[T]]:
+    """What is there within `limit_s`; `JobError` where Ray has died, without which nothing more will come."""
+    import ray
+
+    end = lived = time.monotonic()
+    end += limit_s
+    ready: list[ObjectRef[T]] = []
+    while len(ready) < len(refs) and time.monotonic() < end:
+        left_s = max(0.0, end - time.monotonic())
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=min(LOOK_S, left_s))
+        if cluster.alive():
+            lived = time.monotonic()
+        elif len(ready) < len(refs) and time.monotonic() - lived > DEAD_FOR_S:
+            raise JobError("Ray died, or one of its processes was stopped, before the load began")
+    return ready
 
 
 def begin(pairs: Sequence[Pair], task: Callable[[Pair], Task], files: Luggage) -> None:
