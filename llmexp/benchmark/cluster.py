@@ -150,11 +150,13 @@ def stop_ray() -> None:
     if running is None or running.keeper is None:
         return
     running.keeper.stopping.set()
-    if not running.keeper.ended.wait(limit_s):
-        log.warning("Ray did not end within %.0f s: its processes are killed", limit_s)
-    _end(running.processes)
-    if running.folder is not None:
-        shutil.rmtree(running.folder, ignore_errors=True)
+    try:
+        if not running.keeper.ended.wait(limit_s):
+            log.warning("Ray did not end within %.0f s: its processes are killed", limit_s)
+    finally:  # an interrupt here must not leave what nobody knows of any more
+        _end(running.processes)
+        if running.folder is not None:
+            shutil.rmtree(running.folder, ignore_errors=True)
 
 
 atexit.register(stop_ray)
