@@ -70,8 +70,9 @@ class Pair:
         self.built: Built
         self.worker_lives = self.companion_lives = True
         self.counts: Counter[str] = Counter()
-        self.ttft: Steps = Counter()
         """Of its requests so far."""
+        self.ttft: Steps = Counter()
+        """Times to first token so far, of completed requests."""
         self.flying: list[int] = []
         """Requests on the wire when it was last heard of."""
         self.received = 0

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmexp.clients import failures
-from llmexp.clients.base import ErrorClass, Failure, Response, classify_status
+from llmexp.clients.base import ErrorClass, Failure, Response, classify_status, excerpt
 from llmexp.clients.eventstream import EventMessage, Unframed
 from llmexp.clients.http import Malformed
 from llmexp.clients.json_text import NotJson, loads
-from llmexp.secrets import trimmed
 
 _BY_CLASS: dict[ErrorClass, tuple[str, ...]] = {
     "throttled": (
@@ -93,7 +92,7 @@ def unframed(error: Malformed) -> Failure:
     said = _json(rest) if rest[:1] == b"{" else {}
     if said:
         return failures.of_event(said)
-    text = trimmed(rest[:2000].decode("utf-8", "replace"), 200)
+    text = excerpt(rest)
     return Failure.of("malformed", None, f"{error}: {text}" if text and text.isprintable() else str(error))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 from llmexp.clients.json_text import mend
-from llmexp.secrets import foreign
+from llmexp.secrets import foreign, trimmed
 from llmexp.workload.request import Request
 
 ErrorClass = Literal[
@@ -33,6 +33,7 @@ TokenKind = Literal["answer", "reasoning", "tool"]
 Headers = tuple[tuple[str, str], ...]
 MESSAGE_LIMIT = 500
 CODE_LIMIT = 100
+EXCERPT = 200
 _LOOKED_AT = 2000
 """Characters of a message in which secrets are looked for; what stands behind them is never shown."""
 
@@ -133,9 +134,13 @@ class Failure:
     def of(cls, error_class: ErrorClass, code: object, message: str) -> Failure:
         """A failure with its message on one line, without secrets, trimmed to `MESSAGE_LIMIT` characters after that."""
         text = foreign(mend(" ".join(message[:_LOOKED_AT].split())))
-        trimmed = text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
         said = None if code is None else foreign(mend(str(code)[:_LOOKED_AT]))[:CODE_LIMIT]
-        return cls(error_class, said, trimmed)
+        return cls(error_class, said, trimmed(text, MESSAGE_LIMIT))
+
+
+def excerpt(body: bytes) -> str:
+    """How a body begins, without secrets, for people to read: at most `EXCERPT` characters."""
+    return trimmed(body[:_LOOKED_AT].decode("utf-8", "replace"), EXCERPT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-from llmexp.clients.base import Response
+from llmexp.clients.base import Response, excerpt
 from llmexp.clients.json_text import NotJson, loads, several
 from llmexp.clients.sse import SseEvent, events
-from llmexp.secrets import trimmed
 
 DONE = "[DONE]"
 _DONES = (b"[DONE]", b"DONE")
@@ -87,8 +86,7 @@ def _read_kindly(data: bytes) -> object:
 def _refuse_other_text(response: Response) -> None:
     body = response.content
     if body.strip() and response.complete and not _SSE_LINE.match(body):
-        said = trimmed(body[:2000].decode("utf-8", "replace"), 200)
-        raise NotJson(f"the body is neither JSON nor an event stream: {said}")
+        raise NotJson(f"the body is neither JSON nor an event stream: {excerpt(body)}")
 
 
 def _stray(found: SseEvent) -> Iterator[Payload]:

@@ -10,14 +10,13 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from llmexp.clients.base import Answer, Client, Failure, Response
+from llmexp.clients.base import Answer, Client, Failure, Response, excerpt
 from llmexp.clients.http import Headless, Malformed, unframe
 from llmexp.clients.json_text import TooLarge
 from llmexp.companion.belief import believed
 from llmexp.companion.calls import calls_of
 from llmexp.companion.token_shares import Allotment, Counter, allot
 from llmexp.records import Record, Source, Status
-from llmexp.secrets import trimmed
 from llmexp.workload.request import Request
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def _emptiness(response: Response, answer: Answer) -> str:
     billed = answer.usage.output_tokens
     if billed:
         return f"no token was streamed, though the server counts {billed} (reasoning that it does not show?)"
-    body = trimmed(response.content[:2000].decode("utf-8", "replace"), 200)
+    body = excerpt(response.content)
     return f"{response.status} without a token: {body}" if body else f"{response.status} with an empty body"
 
 

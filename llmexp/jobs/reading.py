@@ -22,5 +22,3 @@ class Reading:
         """Wait until it is done, or so long; no time passes where nothing is at work."""
         if self._thread is not None:
             self._thread.join(limit_s)
-            if not self._thread.is_alive():
-                self._thread = None

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llmexp.metrics.wording import escaped
-from llmexp.tracking.names import TAG_LIMIT, trim
+from llmexp.secrets import trimmed
+from llmexp.tracking.names import TAG_LIMIT
 
 PAGE = "report.html"
 _LINK = re.compile(rf'<a href="[^"#]*{re.escape(PAGE)}">(.*?)</a>', re.DOTALL)
@@ -33,7 +34,7 @@ def for_the_store(path: Path) -> Iterator[Path]:
 
 def with_links(description: str, experiment_id: str, jobs: Sequence[tuple[str, str]]) -> str:
     """The description, and below it the way to the page of each job (name, run), as many as there is room for."""
-    description = trim(description, TAG_LIMIT)
+    description = trimmed(description, TAG_LIMIT)
     links: list[str] = []
     for name, run_id in jobs:
         link = f"[{escaped(name)}](#/experiments/{experiment_id}/runs/{run_id}/artifacts/{PAGE})"

@@ -34,11 +34,18 @@ def _to(role: str, number: signal.Signals, *, most_s: float = 7.0) -> Callable[[
             return
         after = at.draw.uniform(0.0, most_s)
         at.played.cruelty = f"{number.name} to the {role} {after:.1f} s after it was there"
-        if at.goes_on(after) and (found := at.find(role)) is not None:
-            with suppress(psutil.Error):
-                found.send_signal(number)
+        if at.goes_on(after):
+            _strike(at, role, lambda found: found.send_signal(number))
 
     return act
+
+
+def _strike(at: Play, role: str, how: Callable[[psutil.Process], None]) -> None:
+    """Do something to the process of this role, where the command has not ended first."""
+    found = at.find(role)
+    with suppress(psutil.Error):
+        if found is not None:
+            how(found)
 
 
 def _to_driver(number: signal.Signals, times: int) -> Callable[[Play], None]:
@@ -67,10 +74,7 @@ def _stopped_and_interrupted(at: Play) -> None:
     if at.find(role) is None or not at.goes_on(at.draw.uniform(0.0, 6.0)):
         return
     at.played.cruelty = f"the {role} stopped, and {number.name} to the driver"
-    found = at.find(role)
-    with suppress(psutil.Error):
-        if found is not None:
-            found.suspend()
+    _strike(at, role, psutil.Process.suspend)
     if at.goes_on(2.0):
         at.running.send_signal(number)
         status = at.end(at.running, "the command")
@@ -86,10 +90,7 @@ def _several(at: Play) -> None:
     if at.find("worker") is None or not at.goes_on(at.draw.uniform(0.0, 6.0)):
         return
     for role in roles:
-        found = at.find(role)
-        with suppress(psutil.Error):
-            if found is not None:
-                found.kill()
+        _strike(at, role, psutil.Process.kill)
         at.goes_on(at.draw.uniform(0.0, 1.5))
 
 
@@ -99,12 +100,13 @@ def _freeze(at: Play) -> None:
     if at.find(role) is None or not at.goes_on(at.draw.uniform(0.0, 7.0)):
         return
     at.played.cruelty = f"the {role} stopped for 3 s"
-    found = at.find(role)
-    with suppress(psutil.Error):
-        if found is not None:
-            found.suspend()
-            time.sleep(3.0)
-            found.resume()
+    _strike(at, role, _frozen)
+
+
+def _frozen(found: psutil.Process) -> None:
+    found.suspend()
+    time.sleep(3.0)
+    found.resume()
 
 
 # --- the machine -----------------------------------------------------------------------------------------------------
