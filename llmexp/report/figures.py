@@ -67,6 +67,7 @@ _STYLE = {
     "savefig.facecolor": "none",
 }
 WIDTH_IN, WIDE_IN, HEIGHT_IN = 4.4, 5.4, 2.9
+ROOM_ABOVE = 1.05
 """A page of 400 px shows either so large that its letters can be read; a wide one has half of a large page."""
 PNG_DPI = 130
 LETTERS_PER_INCH, HANDLE = 13, 7
@@ -214,6 +215,12 @@ def label_axis(axes: Axes, which: str, unit: str) -> None:
     axis.set_minor_formatter(NullFormatter())
     if shown:
         axis.set_label_text(shown)
+
+
+def from_zero(axes: Axes) -> None:
+    """Values from zero, with room above the highest: a mark on the edge would be cut in half."""
+    _, top = axes.get_ylim()
+    axes.set_ylim(0, ROOM_ABOVE * top)
 
 
 def tick(value: float) -> str:

@@ -31,6 +31,7 @@ from llmexp.report.figures import (
     colour,
     dash,
     folded,
+    from_zero,
     label_axis,
     legend,
     log_ticks,
@@ -169,7 +170,7 @@ def _curve(
         for metric, style in zip(metrics, _LINES, strict=False):
             for at, stack in enumerate(stacks):
                 _line(axes, comparison, stack, cells, metric, at, style, len(stacks))
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
         levels = sorted({cell.level for cell in cells})
         if len(levels) > 1:
             log_ticks(axes, levels)
@@ -355,7 +356,7 @@ def _scatter(comparison: Comparison, points: Sequence[Point], latency: Metric, a
                 )
             axes.plot([], [], marker(at), color=colour(at), label=stack.label)
         axes.margins(0.14)
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
         axes.set_xlim(left=0)
         for point in points:
             axes.annotate(

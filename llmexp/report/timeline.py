@@ -13,7 +13,19 @@ from matplotlib.ticker import MaxNLocator
 from llmexp.json_types import branch
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.wording import digits
-from llmexp.report.figures import BAD, HEIGHT_IN, SERIES, WIDE_IN, Plot, colour, label_axis, legend, margins, plot
+from llmexp.report.figures import (
+    BAD,
+    HEIGHT_IN,
+    SERIES,
+    WIDE_IN,
+    Plot,
+    colour,
+    from_zero,
+    label_axis,
+    legend,
+    margins,
+    plot,
+)
 from llmexp.report.plots import LATENCIES, ecdf, finish_ecdf
 from llmexp.results.model import Curves
 from llmexp.results.run import Run
@@ -54,7 +66,7 @@ def overlay(runs: Mapping[int, tuple[str, Run]], name: str, title: str) -> Plot 
         for axes, (key, _, _) in zip(rows, panels, strict=True):
             for at, (label, curves) in known.items():
                 _steps(axes, curves, key, colour(at), label)
-            axes.set_ylim(bottom=0)
+            from_zero(axes)
         legend(figure, rows[-1])
 
     words = "; ".join(f"{label}: {_in_words(curves)}" for label, curves in known.values())

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from llmexp.json_types import Tree, items, number
 from llmexp.metrics.catalogue import Metric
 from llmexp.metrics.wording import digits
-from llmexp.report.figures import Plot, colour, dash, label_axis, legend, marker, plot
+from llmexp.report.figures import Plot, colour, dash, from_zero, label_axis, legend, marker, plot
 from llmexp.results.run import Run
 
 LATENCIES = (("ttft_s", "TTFT"), ("e2e_latency_s", "end-to-end latency"))
@@ -71,7 +71,7 @@ def by_turn(runs: Mapping[int, tuple[str, Sequence[Run]]], prefix: str) -> Itera
                 turns, values = zip(*found, strict=True)
                 axes.plot(turns, values, color=colour(at), marker=marker(at), linestyle=dash(at), label=label)
             axes.set_xlabel("turn")
-            axes.set_ylim(bottom=0)
+            from_zero(axes)
             label_axis(axes, "x", "")
             axes.set_xlabel("turn")
             label_axis(axes, "y", "s")
