@@ -269,7 +269,8 @@ class CommandRun:
         from llmexp.terminal import glance, line
 
         with self.guard("the job's table could not be shown", f"see {run.directory}"):
-            show(glance.render(run.result, run.directory) if self.sweep is None else line.render(run.result))
+            elsewhere = None if run.directory == self.folder.path else run.directory  # the end tells where that is
+            show(glance.render(run.result, elsewhere) if self.sweep is None else line.render(run.result))
         self.reading.start(lambda: self._write_and_record(run))
 
     def _write_and_record(self, run: Run) -> None:
