@@ -131,9 +131,60 @@ nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="tensorrt
 nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="tensorrt_llm",version="1"} 6239
 nv_inference_request_success{model="tensorrt_llm",version="1"} 11
 """
-    assert values(triton, "m") == ("triton", {"running": 4, "waiting": 3, "kv_cache_usage": 0.25, "requests": 11})
+    found = {"running": 4, "waiting": 3, "kv_cache_usage": 0.25, "requests": 11, "queue_count": 11}
+    assert values(triton, "m") == ("triton", found)
     served = "trtllm_num_requests_waiting 2\ntrtllm_request_queue_time_seconds_sum 0.5\n"
     assert values(served, "m") == ("tensorrt-llm", {"waiting": 2, "queue_sum_s": 0.5})
+
+
+def test_a_worker_of_dynamo_shows_the_engine_in_it() -> None:
+    found = values(
+        """\
+dynamo_component_gpu_cache_usage_percent{dp_rank="0",model="Org/M"} 0.5
+dynamo_component_inflight_requests{dynamo_endpoint="generate",model="Org/M"} 2
+dynamo_component_inflight_requests{dynamo_endpoint="clear_kv_blocks",model="Org/M"} 9
+trtllm_num_requests_running{model_name="Org/M"} 2
+trtllm_prompt_tokens_total{model_name="Org/M"} 80
+trtllm_prompt_cached_tokens_total{model_name="Org/M"} 20
+trtllm_generation_tokens_total{model_name="Org/M"} 30
+""",
+        "Org/M",
+    )
+    tokens = {"input_tokens": 80, "output_tokens": 30, "prefix_cache_hits": 20, "prefix_cache_queries": 80}
+    assert found == ("tensorrt-llm", {"running": 2, **tokens})
+    alone = """\
+dynamo_component_kv_cache_hit_rate{dp_rank="0"} 0.25
+dynamo_component_inflight_requests{dynamo_endpoint="generate"} 2
+dynamo_component_inflight_requests{dynamo_endpoint="kv_indexer"} 9
+dynamo_component_requests_total{dynamo_endpoint="generate"} 5
+"""
+    assert values(alone) == ("dynamo", {"running": 2, "prefix_cache_hit_rate": 0.25, "requests": 5})
+
+
+def test_models_are_told_apart_in_lower_case_too() -> None:
+    text = """\
+dynamo_frontend_requests_total{model="org/m-8b"} 7
+dynamo_frontend_requests_total{model="org/other"} 9
+"""
+    assert values(text, "Org/M-8B") == ("dynamo", {"requests": 7})
+
+
+def test_a_pipeline_of_triton_is_asked_by_its_own_name_and_computes_under_another() -> None:
+    text = """\
+nv_inference_request_success{model="ensemble",version="1"} 4
+nv_inference_request_success{model="preprocessing",version="1"} 4
+nv_inference_request_success{model="tensorrt_llm",version="1"} 4
+nv_inference_queue_duration_us{model="ensemble",version="1"} 2000000
+nv_inference_queue_duration_us{model="preprocessing",version="1"} 70
+nv_inference_first_response_histogram_ms_sum{model="ensemble",version="1"} 600
+nv_inference_first_response_histogram_ms_count{model="ensemble",version="1"} 4
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="scheduled",version="1"} 3
+nv_llm_input_token_len_sum{model="tensorrt_llm",response_metric_type="total_input_tokens",version="1"} 90
+nv_llm_output_token_len_sum{model="tensorrt_llm",response_metric_type="total_output_tokens",version="1"} 40
+"""
+    served = {"running": 3, "input_tokens": 90, "output_tokens": 40, "requests": 4}
+    times = {"queue_sum_s": 2.0, "queue_count": 4, "ttft_sum_s": 0.6, "ttft_count": 4}
+    assert values(text, "ensemble") == ("triton", served | times)
 
 
 def test_preemptions_and_the_queue_inside_the_server() -> None:

@@ -53,6 +53,8 @@ class Engine:
     names: Mapping[str, tuple[str, ...]]
     input_without_cached: bool = False
     """Its `input_tokens` are those that were computed: what the prefix cache held is not among them."""
+    inner: tuple[str, ...] = ()
+    """How names begin that belong to a part of the model that is asked for, and carry that part's name."""
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -64,18 +66,27 @@ ENGINES = (
     Engine(
         "dynamo",
         {
-            "running": ("dynamo_frontend_inflight_requests",),
-            "waiting": ("dynamo_frontend_queued_requests",),
+            "running": (
+                "dynamo_frontend_inflight_requests",
+                "dynamo_component_inflight_requests{dynamo_endpoint=generate}",
+            ),
+            "waiting": ("dynamo_frontend_queued_requests",),  # until the first token: prefill is inside
             "kv_cache_usage": (
                 "dynamo_component_gpu_cache_usage_percent",
                 "dynamo_component_kvstats_gpu_cache_usage_percent",
             ),
-            "prefix_cache_hit_rate": ("dynamo_component_kvstats_gpu_prefix_cache_hit_rate",),
+            "prefix_cache_hit_rate": (
+                "dynamo_component_kv_cache_hit_rate",
+                "dynamo_component_kvstats_gpu_prefix_cache_hit_rate",
+            ),
             "prefix_cache_hits": ("dynamo_frontend_cached_tokens_sum",),
             "prefix_cache_queries": ("dynamo_frontend_input_sequence_tokens_sum",),
             "input_tokens": ("dynamo_frontend_input_sequence_tokens_sum",),
             "output_tokens": ("dynamo_frontend_output_tokens_total", "dynamo_frontend_output_sequence_tokens_sum"),
-            "requests": ("dynamo_frontend_requests_total",),
+            "requests": (
+                "dynamo_frontend_requests_total",
+                "dynamo_component_requests_total{dynamo_endpoint=generate}",
+            ),
             "ttft_sum_s": ("dynamo_frontend_time_to_first_token_seconds_sum",),
             "ttft_count": ("dynamo_frontend_time_to_first_token_seconds_count",),
         },
@@ -155,8 +166,16 @@ ENGINES = (
             "running": ("trtllm_num_requests_running", "trtllm:num_requests_running"),
             "waiting": ("trtllm_num_requests_waiting", "trtllm:num_requests_waiting"),
             "kv_cache_usage": ("trtllm_kv_cache_utilization", "trtllm:kv_cache_utilization"),
+            "prefix_cache_hits": ("trtllm_prompt_cached_tokens_total",),
+            "prefix_cache_queries": ("trtllm_prompt_tokens_total",),
             "prefix_cache_hit_rate": ("trtllm_kv_cache_hit_rate", "trtllm:kv_cache_hit_rate"),
-            "requests": ("trtllm_request_success_total", "trtllm:request_success_total"),
+            "input_tokens": ("trtllm_prompt_tokens_total",),
+            "output_tokens": ("trtllm_generation_tokens_total",),
+            "requests": (
+                "trtllm_request_success_total",
+                "trtllm:request_success_total",
+                "trtllm_num_requests_completed_total",
+            ),
             "ttft_sum_s": ("trtllm_time_to_first_token_seconds_sum", "trtllm:time_to_first_token_seconds_sum"),
             "ttft_count": ("trtllm_time_to_first_token_seconds_count", "trtllm:time_to_first_token_seconds_count"),
             "queue_sum_s": ("trtllm_request_queue_time_seconds_sum", "trtllm:request_queue_time_seconds_sum"),
@@ -169,8 +188,15 @@ ENGINES = (
             "running": ("nv_trt_llm_request_metrics{request_type=scheduled}",),
             "waiting": ("nv_trt_llm_request_metrics{request_type=waiting}", "nv_inference_pending_request_count"),
             "kv_cache_usage": ("nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}",),
+            "input_tokens": ("nv_llm_input_token_len_sum",),
+            "output_tokens": ("nv_llm_output_token_len_sum",),
             "requests": ("nv_inference_request_success",),
+            "ttft_sum_s": ("nv_inference_first_response_histogram_ms_sum",),
+            "ttft_count": ("nv_inference_first_response_histogram_ms_count",),
+            "queue_sum_s": ("nv_inference_queue_duration_us",),
+            "queue_count": ("nv_inference_request_success",),
         },
+        inner=("nv_trt_llm_", "nv_llm_"),
     ),
 )
 _WANTED = frozenset[str]().union(*(engine.wanted for engine in ENGINES))
@@ -202,27 +228,50 @@ def _unescape(found: re.Match[str]) -> str:
 def read(text: str, model: str) -> tuple[Engine, dict[str, float]] | None:
     """The engine that wrote this, and its values under the common names; None for a text of no server known here.
 
-    Where the server tells its models apart and `model` is one of them, only that one counts.
+    Where the server tells its models apart and `model` is one of them, only that one counts. Of several engines (a
+    worker of Dynamo shows its own figures beside those of the engine in it) the one that says most counts.
     """
     samples = [sample for sample in parse(text, _WANTED) if math.isfinite(sample.value)]
-    for label in _MODEL_LABELS:
-        if any(sample.labels.get(label) == model for sample in samples):
-            samples = [sample for sample in samples if sample.labels.get(label, model) == model]
-    by_name: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_name.setdefault(sample.name, []).append(sample)
+    best: tuple[Engine, dict[str, float]] | None = None
     for engine in ENGINES:
-        values = dict(_common(engine, by_name))
-        if values:
-            return engine, values
-    return None
+        values = dict(_common(engine, _by_name(engine, samples, model.lower())))
+        if values and (best is None or len(values) > len(best[1])):
+            best = engine, values
+    return best
+
+
+def _by_name(engine: Engine, samples: list[Sample], model: str) -> dict[str, list[Sample]]:
+    """The engine's samples of a model, those of a model's parts apart from those of models as they are asked for."""
+    mine = [sample for sample in samples if sample.name in engine.wanted]
+    inner = [sample for sample in mine if sample.name.startswith(engine.inner)]
+    outer = [sample for sample in mine if not sample.name.startswith(engine.inner)]
+    by_name: dict[str, list[Sample]] = {}
+    for sample in (*_of(outer, model), *_of(inner, model)):
+        by_name.setdefault(sample.name, []).append(sample)
+    return by_name
+
+
+def _of(samples: list[Sample], model: str) -> list[Sample]:
+    """Without the samples of other models, where any is of `model`; Dynamo writes names in lower case."""
+    for label in _MODEL_LABELS:
+        if any(sample.labels.get(label, "").lower() == model for sample in samples):
+            samples = [sample for sample in samples if sample.labels.get(label, model).lower() == model]
+    return samples
 
 
 def _common(engine: Engine, by_name: Mapping[str, list[Sample]]) -> Iterable[tuple[str, float]]:
     for common, names in engine.names.items():
-        found = next((values for name in names if (values := _values(by_name, name))), None)
+        found = next(((name, values) for name in names if (values := _values(by_name, name))), None)
         if found is not None:
-            yield common, sum(found) / (len(found) if common in _SHARES else 1)
+            name, values = found
+            yield common, _unit(common, name) * sum(values) / (len(values) if common in _SHARES else 1)
+
+
+def _unit(common: str, name: str) -> float:
+    """What makes seconds of a name's own unit."""
+    if not common.endswith("_s"):
+        return 1.0
+    return 1e-6 if name.endswith("_us") else 1e-3 if name.endswith("_ms_sum") else 1.0
 
 
 def _values(by_name: Mapping[str, list[Sample]], name: str) -> list[float]:
