@@ -83,6 +83,21 @@ def verdict(*arguments: Any, **options: Any) -> str:
         ("on 2024-05-06", "6", "right"),
         ("It is 42 (as of 2024-05-06, or 6.5.2024).", "42", "right"),
         ("3/4/5 and 1/2", "0.5", "right"),
+        (r"\boxed{5 \times 10^{3}}", "5000", "right"),
+        (r"\(1.5 \cdot 10^{-3}\)", "0.0015", "right"),
+        ("1.5*10**3", "1500", "right"),
+        (r"\boxed{3\frac{1}{2}}", "3.5", "right"),
+        ("−½", "-0.5", "right"),
+        ("The area is 100 cm^2.", "100", "right"),
+        (r"\boxed{12\text{ cm}^{2}}", "12", "right"),
+        ("5^2", "25", "right"),
+        ("12 000,50 €", "12000.5", "right"),
+        ("1\u202f234,5", "1234.5", "right"),
+        ("It is 1 234, he said.", "1234", "right"),
+        ("negative 7", "-7", "right"),
+        ("The sum is minus 7.", "-7", "right"),
+        ("8 minus 7", "7", "right"),
+        ("1.2 bn", "1200000000", "right"),
         ("I do not know.", "42", "unparsed"),
         ("H2O", "2", "unparsed"),
         ("", "42", "unparsed"),
@@ -139,6 +154,7 @@ def test_no_text_breaks_a_grader(text: str) -> None:
         ("東京。", "東京", "right"),
         ("+", "+", "right"),
         ("👍", ["👍"], "right"),
+        (r"So it is \boxed{\frac{1}{2}}.", r"Add them: $\boxed{\frac{1}{2}}$", "right"),
         ("Paris", "", "ungraded"),
         ("Paris", {"city": "Paris"}, "ungraded"),
         ("…", "Paris", "unparsed"),
@@ -199,6 +215,17 @@ def test_contains(answer: str, expected: object, seen: str) -> None:
         ("Answer: B and that is that", "B"),
         ("I think it's b", "B"),
         ("Among A, B, C or D, the answer is J", "J"),
+        ("The answer isn't B, it's D", "D"),
+        ("The answer isn't C.", None),
+        ("It cannot be (A); it is (C).", "C"),
+        ("Neither A nor B fits, so C.", "C"),
+        ("B and C are wrong. D", "D"),
+        ("The answer is C and A is wrong", "C"),
+        ("A because it rains", "A"),
+        ("Q: Which? A: C", "C"),
+        ("A and C", None),
+        ("A, B", None),
+        ("Answer: B and C", None),
         ("A or B?", None),
         ("The answer is A or B", None),
         ("the answer is a good one", None),
@@ -226,6 +253,7 @@ def test_regular_expressions() -> None:
     assert verdict("regex", "answer: 3\nanswer: 4.", "4", pattern=r"answer: (\S+)") == "right"
     assert verdict("regex", "answer: four", "4", pattern=r"answer: (\S+)") == "wrong"
     assert verdict("regex", "no", "4", pattern=r"answer: (\S+)") == "unparsed"
+    assert verdict("regex", "answer:", "4", pattern=r"answer:(.*)") == "unparsed"
     assert verdict("regex", "Yes, sure", None, pattern=r"(?i)^yes") == "right"
     assert verdict("regex", "No", None, pattern=r"(?i)^yes") == "wrong"
     assert verdict("regex", " ", None, pattern=r"(?i)^yes") == "unparsed"
@@ -303,6 +331,7 @@ def test_the_longest_common_subsequence_is_the_tables(one: list[int], two: list[
 
 def test_overlap_by_hand() -> None:
     assert rouge_l("the cat sat on the mat", "The cat lay on a mat.") == pytest.approx(2 * 4 / 12)
+    assert rouge_l("猫が好きです", "猫が好き") == pytest.approx(2 * 4 / 10)
     assert verdict("overlap", "the cat sat on the mat", "The cat lay on a mat.") == "right"
     assert verdict("overlap", "a dog", ["the cat", "one dog barks"]) == "wrong"
 

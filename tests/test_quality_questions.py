@@ -24,6 +24,7 @@ from llmexp.workload.answers import bare_digest, key_of, right_text
 from llmexp.workload.expected import expected_of, question_of
 from llmexp.workload.puzzles import Solution, arithmetic, solve
 from llmexp.workload.request import Request, ToolCall
+from llmexp.workload.rows import row_of
 from llmexp.workload.source import Source
 from llmexp.workload.tokens import Tokenizer, tokenizer_for
 
@@ -153,6 +154,15 @@ LAYOUTS: list[tuple[dict[str, Any], object, str]] = [
     ({"sentence": "Q", "option1": "x", "option2": "y", "answer": "2"}, "B", "Q\nA. x\nB. y"),
     ({"passage": "P", "question": "Q", "answer": False}, False, "P\n\nQ"),
     ({"question": "Q", "answer": {"Value": "x", "Aliases": ["y"]}}, ["x", "y"], "Q"),
+    ({"article": "P", "question": "Q", "options": ["x", "y"], "answer": "B"}, "B", "P\n\nQ\nA. x\nB. y"),
+    ({"Body": "P", "Question": "Q", "Answer": 5.0}, 5.0, "P\n\nQ"),
+    ({"context": "P", "query": "Q", "options": ["x", "y"], "correct_option": 1}, "B", "P\n\nQ\nA. x\nB. y"),
+    ({"context": "P", "question": "Q", "answerA": "x", "answerB": "y", "label": "2"}, "B", "P\n\nQ\nA. x\nB. y"),
+    ({"passage": "P", "question": "Q", "answers_spans": {"spans": ["3"], "types": ["number"]}}, ["3"], "P\n\nQ"),
+    ({"prompt": "Q", "referenceResponse": "x", "category": "c"}, "x", "Q"),
+    ({"question": "Q", "answer": "a model's", "ground_truth": "x"}, "x", "Q"),
+    ({"question": "Q", "answer": None, "answer_number": 18}, 18, "Q"),
+    ({"task_id": "1", "prompt": "Q", "canonical_solution": "x", "test": "y"}, None, "Q"),
 ]
 
 
@@ -160,6 +170,32 @@ LAYOUTS: list[tuple[dict[str, Any], object, str]] = [
 def test_layouts_that_people_have(row: dict[str, Any], expected: object, asked: str) -> None:
     assert expected_of(row) == expected
     assert question_of(row, "Q").startswith(asked)
+
+
+def test_a_right_answer_among_wrong_ones_has_no_place_of_its_own() -> None:
+    letters = []
+    for at in range(30):
+        apart = {"Question": f"Q{at}", "Correct Answer": "x", "Incorrect Answer 1": "y", "Incorrect Answer 2": "z"}
+        targets = {"question": f"Q{at}", "mc1_targets": {"choices": ["x", "y", "z"], "labels": [1, 0, 0]}}
+        letters.append(expected_of(apart))
+        assert f"{letters[-1]}. x" in question_of(apart, "Q").splitlines()
+        assert (expected_of(targets), question_of(targets, "Q")) == (letters[-1], question_of(apart, "Q"))
+    assert set(letters) == {"A", "B", "C"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"inputs": {"question": "Q"}, "expectations": {"expected_response": "x"}},
+        {"inputs": {"messages": [{"role": "user", "content": "Q"}]}, "expectations": {"expected_response": "x"}},
+        {"inputs": {"question": "Q"}, "outputs": {"answer": "x"}},
+        {"doc_id": 0, "doc": {"question": "Q", "answer": "x"}},
+        {"user_input": "Q", "reference": "x", "response": "a model's"},
+    ],
+)
+def test_rows_of_evaluations_are_read(row: dict[str, Any], tmp_path: Path) -> None:
+    found = row_of(row, tmp_path)
+    assert ([message.text for message in found.messages], found.expected) == (["Q"], "x")
 
 
 def test_expected_travels_with_a_file_s_requests(tmp_path: Path) -> None:

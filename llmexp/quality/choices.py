@@ -2,7 +2,8 @@ r"""The letter of a multiple-choice answer: `B`, `(B)`, `B) Paris`, `**B.**`, `T
 
 Looked for in this order, and the last of a kind counts: a box; a whole answer, or a first line, that is a letter; a
 statement ("the answer is", "Answer:"); a line that begins with a letter and a mark; a capital that stands alone. "A or
-B" chooses neither. An answer without a letter may still name one of the choices in the question's own words.
+B" and "A and B" choose neither, and "not B" does not choose B. An answer without a letter may still name one of the
+choices in the question's own words.
 """
 
 from __future__ import annotations
@@ -25,14 +26,27 @@ _STATED = re.compile(
 )
 _STATED_SMALL = re.compile(r"(?:answer|choice|option)(?:\s+is)?\s*:?\s*[(\[]?([a-z])(?:[)\].]|\s*$)", re.MULTILINE)
 _JUDGED = re.compile(r"(?<![\w'’])\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b")
-_LINE = re.compile(r"^\s*(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Z])[).:,](?=\s|$)|([a-z])\)(?=\s|$))")
-_LETTER = r"(?<![A-Za-zÀ-ɏ0-9_'’])(?<!not )(?<!Not )([{letters}])(?![A-Za-zÀ-ɏ0-9_'’]|-\w)"
+_LINE = re.compile(
+    r"^\s*(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Z])[).:,](?=\s|$)|([a-z])\)(?=\s|$)|([A-Z])\s+(?:because|since)\b)"
+)
+_LETTER = r"(?<![A-Za-zÀ-ɏ0-9_'’])([{letters}])(?![A-Za-zÀ-ɏ0-9_'’]|-\w)"
 _ALONE = re.compile(_LETTER.format(letters="A-HJ-Z") + r"(?!\s+[a-z])")
 _NO_WORD = re.compile(_LETTER.format(letters="B-HJ-Z"))
 """A and I are words as well."""
 _IS_SMALL = re.compile(r"(?:is|it's|be)\s+\(?([b-hj-z])\)?\W*\Z", re.IGNORECASE)
 _DECORATED = re.compile(r"\(([A-Za-z])\)")
 _EITHER = re.compile(r"(?<![\w'’])\(?[A-Z]\)?(?:,\s?\(?[A-Z]\)?){0,9},?\s+or\s+\(?[A-Z]\)?(?![\w'’])")
+_SEVERAL = re.compile(
+    r"(?<![\w'’])\(?[A-Z]\)?(?:,\s?\(?[A-Z]\)?){0,9},?\s?(?:\b(?:and|nor)\b|[&/])\s?\(?[A-Z]\)?"
+    r"(?=\s*(?:[.,;:!?]|$)|\s+(?:are|both|do|were)\b)",
+    re.MULTILINE,
+)
+_LETTERS = re.compile(r"[^\w\n]*[A-Z](?:\s?,\s?[A-Z])+[^\w\n]*")
+_REFUSED = re.compile(
+    r"(?:\b[Nn](?:ot|either|or)|n['’]t|\bcannot)\s+(?:be\s+)?(?:(?:option|choice)\s+)?\(?[A-Z]\)?(?![\w'’])"
+)
+_REPLY = re.compile(r"(?:\A|\s)A:\s*\(?([A-Za-z])\)?[\W_]*\Z")
+"""An answer as the examples of a prompt show it: `A: C`."""
 _OFFERED = re.compile(r"^[ \t]*\(?([A-Z])[.):][ \t]*(\S.*)$", re.MULTILINE)
 
 
@@ -42,9 +56,12 @@ def letter_of(text: str) -> str | None:
     inside = boxed(text)
     text = unmarked(text).replace("*", "").strip()
     for whole in ("" if inside is None else unmarked(inside), text, text.partition("\n")[0]):
-        if found := _LONE.fullmatch(_MARKS.sub(" ", whole).strip()):
+        if found := _LONE.fullmatch(_MARKS.sub(" ", whole).strip()) or _REPLY.search(whole):
             return found.group(1).upper()
-    text = _EITHER.sub("…", text)
+        if _LETTERS.fullmatch(whole):
+            return None
+    for pattern in (_EITHER, _SEVERAL, _REFUSED):
+        text = pattern.sub("…", text)
     return _stated(text) or _first_line(text) or _standing(text)
 
 

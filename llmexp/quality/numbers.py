@@ -25,9 +25,9 @@ _MARKED = re.compile(r"####[ \t]*([^\n]+)")
 _UNIT = re.compile(r"[\s.*]*|\s*[^\W\d]+[\s.*]*")
 _DIGITS = r"""
       \d{1,3}(?:\.\d{3})+,\d+(?![\d,]) | \d{1,3}(?:\.\d{3}){2,}(?![\d.])  # 1.234,5 and 1.234.567
-    | \d{1,3}(?:['’_]\d{3})+(?!\d)(?:\.\d+)?                           # 1'234 and 1_234
+    | \d{1,3}(?:['’_]\d{3})+(?!\d)(?:[.,]\d+)?                        # 1'234 and 1_234
     | (?<!\d,)\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])                       # 12,34,567
-    | \d{1,3}(?:[ ]\d{3})+(?![\d,/])(?:\.\d+)?                         # 1 234
+    | \d{1,3}(?:[ ]\d{3})+(?![\d/])(?:[.,]\d+)?(?![\d/]|,\d)           # 1 234 and 1 234,5
     | \d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?                              # 1,234.5
     | (?<!\d,)\d+,\d+(?![\d,])                                        # 0,5
     | \d+(?:\.\d+)? | \.\d+"""
@@ -39,11 +39,11 @@ _NUMBER = re.compile(
     (?P<inner> [-−–] )?
     (?P<whole> {_DIGITS})
     (?: [eE](?P<exp>[-+−]?\d{{1,4}})(?!\w)
-      | \s?(?:×|x|\*|\\times|\\cdot)\s?10\s?\^\s?\{{?(?P<power>[-+−]?\d{{1,4}})\}}?
+      | \s?[×x*·]\s?10\s?\^\s?\{{?(?P<power>[-+−]?\d{{1,4}})\}}?
       | \s?\^\s?\{{?(?P<raised>[-+−]?\d{{1,3}})\}}? )?
     (?: \s?/\s?(?P<under> \d+)(?![\d/]) | [ ](?P<top>\d+)/(?P<bottom>\d+)(?![\d/]) )?
     (?: \s?(?P<percent>%|percent\b|per\ cent\b) | \s?(?P<scale>thousand|million|billion|trillion)\b
-      | (?-i:(?P<short>[kKMB]|bn))\b )?
+      | \s?(?-i:(?P<short>[kKMB]|bn))\b )?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -51,6 +51,14 @@ _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10
 _GROUPED = r"(?!0,)(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?:\.\d+)?"
 _SHORT = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9}
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
+_MIXED = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞]|\\[dt]?frac)")
+"""Where a whole number meets the fraction that belongs to it, as in `2½`."""
+_MINUS = re.compile(r"(\bnegative|(?:\A|\bis|\bbe|\bequals|[=:])\s*\bminus)\s+(?=\d)", re.IGNORECASE)
+"""`minus` as a sign, not as what is done with two numbers."""
+_TIMES = re.compile(r"\\times(?![a-zA-Z])|\\cdot(?![a-zA-Z])")
+_POWER = re.compile(r"(?<=\d)\*\*(?=[-+]?\d)")
+_UNITS_POWER = re.compile(r"(?<=[^\W\d_])\s?\^\s?(?:\{\s?[-+−]?\d\s?\}|[-+−]?\d(?!\d))")
+"""The 2 of `cm^2`: no number of its own."""
 _RAISED = re.compile(r"(?<=\d)[⁺⁻]?[⁰¹²³⁴-⁹]+")
 _DATE = re.compile(
     r"(?<![\w/-])(?:\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4}|\d{1,2}\.\d{1,2}\.\d{4})(?![\w/-])", re.ASCII
@@ -119,12 +127,14 @@ def _last_of(text: str) -> Number | None:
 
 
 def _tidy(text: str) -> str:
+    text = _MIXED.sub(" ", text)
     text = _FRAC_SHORT.sub(r"\1/\2", _FRAC.sub(r"\1/\2", text))
-    text = _VULGAR.sub(lambda found: " " + normalize("NFKC", found.group()).replace("⁄", "/"), text)
+    text = _VULGAR.sub(lambda found: normalize("NFKC", found.group()).replace("⁄", "/"), text)
     text = _RAISED.sub(lambda found: "^" + normalize("NFKC", found.group()), text)
-    text = re.sub(rf"(?<=\d)[{_SPACES}](?=\d{{3}}(?!\d))", ",", text)
-    text = re.sub(r"(?<=\d)\\[,!](?=\d{3}(?!\d))", ",", text)
-    return unmarked(text).replace("\\", " ")
+    text = re.sub(rf"(?<=\d)[{_SPACES}](?=\d{{3}}(?!\d))", "'", text)
+    text = re.sub(r"(?<=\d)\\[,!](?=\d{3}(?!\d))", "'", text)
+    text = _TIMES.sub("×", _POWER.sub("^", _MINUS.sub(r"\1 -", text)))
+    return _UNITS_POWER.sub("", unmarked(text)).replace("\\", " ")
 
 
 def _number(found: re.Match[str]) -> Number | None:
@@ -159,6 +169,7 @@ def _whole(digits: str) -> tuple[Fraction, Fraction | None]:
     """What digits with their marks most likely mean, and what may stand alone behind the last mark."""
     bare = re.sub("['’_]", "", digits)
     if " " in bare:
+        bare = bare.replace(",", ".")
         return Fraction(bare.replace(" ", "")), Fraction(bare.rpartition(" ")[2])
     if bare.count(".") > 1 or 0 <= bare.find(".") < bare.find(","):
         return Fraction(bare.replace(".", "").replace(",", ".")), None

@@ -1,15 +1,16 @@
-"""ROUGE-L on words, as the `rouge_score` package counts it without stemming."""
+"""ROUGE-L on words, as the `rouge_score` package counts it without stemming.
+
+Where a script has no spaces between words, a character is a word.
+"""
 
 from __future__ import annotations
 
-import re
-
-_WORD = re.compile(r"[^\W_]+")
+from llmexp.quality.texts import WORD
 
 
 def rouge_l(answer: str, wanted: str) -> float:
     """F1 of the longest common subsequence of words; 0 where either has none."""
-    one, two = _WORD.findall(answer.casefold()), _WORD.findall(wanted.casefold())
+    one, two = WORD.findall(answer.casefold()), WORD.findall(wanted.casefold())
     if not one or not two:
         return 0.0
     common = longest_common(one, two)

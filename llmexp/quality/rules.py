@@ -12,21 +12,19 @@ from llmexp.quality.choices import choice_in, letter_of
 from llmexp.quality.grade import Given, Grade, Grader, graded, ungraded, unparsed
 from llmexp.quality.numbers import final_number
 from llmexp.quality.overlap import rouge_l
-from llmexp.quality.texts import plain, wordless
+from llmexp.quality.texts import UNSPACED, boxed, plain, wordless
 
 NOTHING_EXPECTED = "nothing is expected of this answer"
 EMPTY = "the answer is empty"
 
 
 _SOLVED = re.compile(r"(?:\A|\n)[ \t]*####[ \t]*([^\n]+?)\s*\Z")
-_UNSPACED = re.compile(r"[\u0e00-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
-"""Scripts that write words without spaces between them, or endings behind them."""
 
 
 def accepted(expected: object) -> list[str]:
     """The texts that will do: of a text itself, of a list each of its entries.
 
-    Numbers do as they are written and true as "yes"; of a solution that ends in `#### 72`, what stands there.
+    Numbers do as they are written and true as "yes"; of a solution, what it ends in.
     """
     entries = expected if isinstance(expected, list | tuple) else [expected]
     return [text for entry in entries for text in _texts(entry) if text.strip()]
@@ -43,9 +41,9 @@ def _texts(entry: object) -> list[str]:
 
 
 def _solved(text: str) -> str:
-    """What stands behind `####` in the last line, as GSM8K's solutions end; else the text."""
+    r"""What stands behind `####` in the last line (GSM8K) or in `\boxed{}` (MATH); else the text."""
     found = _SOLVED.search(text)
-    return found.group(1) if found else text
+    return found.group(1) if found else boxed(text) or text
 
 
 def against_texts(score: Callable[[str, str], tuple[float, str]], threshold: float) -> Grader:
@@ -64,7 +62,7 @@ def against_texts(score: Callable[[str, str], tuple[float, str]], threshold: flo
 
 
 def exact(threshold: float) -> Grader:
-    """The same text, formatting and letter case aside; of a solution that ends in `#### 72`, what stands there."""
+    """The same text, formatting and letter case aside; of `#### 72` at the end, or of a box, what stands there."""
     return against_texts(_exact, threshold)
 
 
@@ -86,8 +84,8 @@ def _contains(answer: str, wanted: str) -> tuple[float, str]:
 
 def _as_words(needle: str) -> str:
     """A pattern of whole words. A number inside another one ("3" in "3.5", "1,300" or "-3") is none."""
-    before = "" if _UNSPACED.match(needle[0]) else r"(?<!\w)(?<!\d[.,])"
-    after = "" if _UNSPACED.match(needle[-1]) else r"(?!\w)(?![.,]\d)"
+    before = "" if UNSPACED.match(needle[0]) else r"(?<!\w)(?<!\d[.,])"
+    after = "" if UNSPACED.match(needle[-1]) else r"(?!\w)(?![.,]\d)"
     if needle[0].isdigit():
         before += r"(?<!\A-)(?<![^\w)\]]-)"
     return f"{before}{re.escape(needle)}{after}"
@@ -156,8 +154,8 @@ def _grouped(threshold: float, pattern: re.Pattern[str]) -> Grader:
         if not wanted:
             return ungraded(NOTHING_EXPECTED)
         held = group_of(pattern, given.text)
-        if held is None:
-            return unparsed("the pattern does not match")
+        if not (held and held.strip()):
+            return unparsed("the pattern does not match" if held is None else "the pattern's group is empty")
         right = any(_same(held, text) for text in wanted)
         return graded(float(right), threshold, f"read: {held}", quotes=True)
 

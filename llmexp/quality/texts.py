@@ -21,6 +21,11 @@ _ITALIC = re.compile(r"(?<!\w)_(?=\S)(.{1,1000}?)(?<=\S)_(?!\w)")
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(?=\D)", re.MULTILINE)
 _WHOLE_LATEX = re.compile(r"\A\s*(\${1,2})(?!\d)([^$]+)\1\s*\Z")
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+_NO_SPACES = r"\u0e00-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED = re.compile(f"[{_NO_SPACES}]")
+"""Scripts that write words without spaces between them, or endings behind them."""
+WORD = re.compile(rf"[{_NO_SPACES}]|(?:(?![{_NO_SPACES}])[^\W_])+")
+"""A word, or a character where words cannot be told apart."""
 _STARTS = " \"'*「『«"
 _ENDS = " \t\r\n\"'.,;:!?*_。、」』»"
 

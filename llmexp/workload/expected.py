@@ -5,10 +5,11 @@
 | ours | `expected` | the prompt | as it stands: a text, a list of texts that will do, an object |
 | GSM8K-like | `question`, `answer` (`… #### 72`) | the question | the answer; graders read what follows `####` |
 | MMLU-, ARC-, HellaSwag-like | `choices`, `options` or `endings`, or columns `A` to `D`, `option1`, …; `answer` is a letter, a number or the choice itself | question and lettered choices | the letter |
-| SQuAD-, TriviaQA-, BoolQ-like | `context` or `passage`, `question`, `answers` | context and question | every accepted text; yes or no |
+| GPQA-, SciQ-like, TruthfulQA's `mc1_targets` | a right answer and wrong ones apart (`llmexp.workload.distractors`) | question and lettered choices | the letter |
+| SQuAD-, TriviaQA-, BoolQ-, RACE-like | `context`, `passage`, `article`, …; `question`, `answers` | context and question | every accepted text; yes or no |
 
 Other names of `answer`: `answers`, `answerKey`, `target`, `ideal`, `reference`, `ground_truth`, `gold`, `label`, `correct_answer`,
-`solution`.
+`referenceResponse`, `solution`. One that can only be what is right goes before `answer`, which may be some model's.
 """  # noqa: E501 -- a table
 
 from __future__ import annotations
@@ -20,24 +21,35 @@ import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
+from llmexp.workload.distractors import drawn
 from llmexp.workload.tables import column, normal
 
-_EXPECTED = ("expected", "expectedanswer", "expectedoutput")
+_EXPECTED = ("expected", "expectedanswer", "expectedoutput", "expectedresponse")
 _ANSWER = (
     "answerkey",
+    "groundtruth",
+    "groundtruths",
+    "goldanswer",
+    "referenceanswer",
+    "referenceresponse",
+    "referenceoutput",
     "answer",
     "answers",
+    "answerspans",
+    "answersspans",
     "target",
     "targets",
+    "targetoutput",
     "ideal",
     "reference",
-    "referenceanswer",
-    "groundtruth",
+    "references",
     "gold",
-    "goldanswer",
     "correctanswer",
     "correctanswers",
     "bestanswer",
+    "correctoption",
+    "correctchoice",
+    "answernumber",
     "correct",
     "label",
     "answerindex",
@@ -46,9 +58,9 @@ _ANSWER = (
     "solution",
 )
 _CHOICES = ("choices", "options", "endings")
-_NUMBERED = re.compile(r"(?:option|choice|sol|ending|op)([0-9]|[a-j])")
-_CONTEXT = ("context", "passage")
-_TEXTS = ("text", "value", "aliases")
+_NUMBERED = re.compile(r"(?:option|choice|sol|ending|op|answer)([0-9]|[a-j])")
+_CONTEXT = ("context", "passage", "article", "narrative", "story", "premise", "body")
+_TEXTS = ("text", "value", "aliases", "spans")
 _LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s*(\S.*)", re.DOTALL)
 CHOOSE = "Answer with the letter of the right choice alone."
 
@@ -56,6 +68,9 @@ CHOOSE = "Answer with the letter of the right choice alone."
 def expected_of(record: Mapping[str, object]) -> object:
     """What the row expects; None where it says nothing."""
     named = column(record, _EXPECTED)
+    apart = drawn(record) if named is None else None
+    if apart is not None:
+        return apart.right
     answer = _listed(column(record, _ANSWER) if named is None else named)
     choices = choices_of(record)
     if choices and isinstance(answer, str | int | float):
@@ -78,8 +93,9 @@ def question_of(record: Mapping[str, object], prompt: str) -> str:
     context = column(record, _CONTEXT)
     told = isinstance(context, str) and context.strip() and context not in prompt
     asked = f"{context}\n\n{prompt}" if told else prompt
-    choices = choices_of(record)
-    if not choices or column(record, (*_EXPECTED, *_ANSWER)) is None:
+    apart = drawn(record) if column(record, _EXPECTED) is None else None
+    choices = choices_of(record) if apart is None else apart.choices
+    if not choices or (apart is None and column(record, (*_EXPECTED, *_ANSWER)) is None):
         return asked
     if all(text in prompt for text in choices.values()):
         return asked
@@ -134,6 +150,8 @@ def _numbered(record: Mapping[str, object]) -> dict[str, str]:
 def _labels(record: Mapping[str, object]) -> list[str]:
     """What the row calls its choices: ARC's labels, which are numbers in some rows; the ends of `option1`, …"""
     listed = _choices(record)
+    if listed is None and "answera" in map(normal, map(str, record)):
+        return list("123456789")  # SIQA counts its answerA, answerB, … from 1
     labels = listed.get("label") if isinstance(listed, Mapping) else None
     if isinstance(listed, list):
         labels = [one.get("label") for one in listed if isinstance(one, Mapping)]

@@ -4,7 +4,7 @@ A row is known by the names of its columns, whatever their case, spaces and unde
 
 | a row has | names | is |
 | --- | --- | --- |
-| prompt | prompt, question, input, inputs, query, problem, ctx, goal, sentence, text | one user message; a list of messages is a chat |
+| prompt | prompt, question, question_stem, input, inputs, user_input, query, problem, ctx, goal, sentence, text | one user message; a list of messages is a chat |
 | instruction | instruction, with input or context (Alpaca, Dolly) | one user message of both |
 | messages | messages, conversations, conversation, contents; a row that is itself a list of messages | a chat: OpenAI's, ShareGPT's, Gemini's |
 | turns | turns (MT-bench) | what the user says, turn by turn |
@@ -15,8 +15,9 @@ A row is known by the names of its columns, whatever their case, spaces and unde
 | length | input_tokens, prompt_tokens, input_length, ContextTokens, Request tokens | a length to make text for |
 | token ids | prompt or prompt_token_ids as whole numbers | their number is the length; a text beside them counts first |
 
-The `body` of OpenAI's batch rows is read as a row, as is the `row` of a dataset viewer's. A row that only has lengths,
-such as one of a trace, gets text of that length.
+The `body` of OpenAI's batch rows is read as a row, as is the `row` of a dataset viewer's and the `doc` of lm-eval's
+samples. Columns inside `inputs`, `outputs` and `expectations` (MLflow's and LangSmith's data sets) are read as the
+row's own. A row that only has lengths, such as one of a trace, gets text of that length.
 
 A row that is of none of these, or holds another kind of value, is an error that names it: the file is not what it was
 taken for. A good row that cannot be sent (a chat that does not begin with the user, a failed request of a trace, half a
@@ -41,7 +42,20 @@ from llmexp.workload.tables import column, entries, is_empty, normal
 
 __all__ = ["Row", "Rows", "Unusable", "column", "is_usable", "normal", "read_rows", "row_of"]
 
-_PROMPT = ("prompt", "question", "input", "inputs", "query", "problem", "ctx", "goal", "sentence", "text")
+_PROMPT = (
+    "prompt",
+    "question",
+    "questionstem",
+    "input",
+    "inputs",
+    "userinput",
+    "query",
+    "problem",
+    "ctx",
+    "goal",
+    "sentence",
+    "text",
+)
 _INSTRUCTION, _ABOUT = ("instruction",), ("input", "context")
 _MESSAGES = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "systemprompt", "systemmessage")
@@ -173,9 +187,10 @@ def _row(record: object, folder: Path) -> Row:
         return _listed(record, folder)
     if not isinstance(record, Mapping):
         raise ValueError(f"it is {_kind(record)}, not an object with columns")  # noqa: TRY004 -- told like the others
-    body = record.get("body", record.get("row"))
-    if isinstance(body, Mapping):
-        return _row(body, folder)
+    for name in ("body", "row", "doc"):
+        if isinstance(inside := record.get(name), Mapping):
+            return _row(inside, folder)
+    record = _flat(record)
     answer = column(record, _REPLY)
     row = replace(
         _asked(record, folder),
@@ -189,6 +204,18 @@ def _row(record: object, folder: Path) -> Row:
     if system is not None and row.messages and not row.system:
         row = replace(row, messages=(_message(0, {"role": "system", "content": system}, folder), *row.messages))
     return row
+
+
+def _flat(record: Mapping[str, object]) -> Mapping[str, object]:
+    """The row with what stands in columns of its `inputs`, `outputs` and `expectations`."""
+    inputs = record.get("inputs")
+    if not isinstance(inputs, Mapping) or {"role", "from", "content", "parts"} & inputs.keys():
+        return record
+    flat = {name: value for name, value in record.items() if name != "inputs"} | dict(inputs)
+    for name in ("outputs", "expectations"):
+        if isinstance(inside := record.get(name), Mapping):
+            flat |= inside
+    return flat
 
 
 def _asked(record: Mapping[str, object], folder: Path) -> Row:
