@@ -64,7 +64,9 @@ Commands beside this one, each with --help
   python -m llmexp.compare    put runs side by side: intervals, verdicts, plots
   python -m llmexp.simulate   a simulated endpoint for any client
   python -m llmexp.calibrate  what this machine can measure honestly
-  python -m llmexp.relog      log finished jobs to MLflow from their files"""
+  python -m llmexp.relog      log finished jobs to MLflow from their files
+  python -m llmexp.convert    production logs and traces into a workload file
+  python -m llmexp.regrade    grade kept answers again, without asking the model"""
 
 
 def answer(arguments: Sequence[str], conf: Path) -> int | None:

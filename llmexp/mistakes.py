@@ -64,6 +64,10 @@ def _twice(found: re.Match[str], _folders: Sequence[Path]) -> str:
     return f"+{found[1]}={found[2]}: an option of {found[1]} is chosen already; write {found[1]}={found[2]}"
 
 
+def _forced(found: re.Match[str], _folders: Sequence[Path]) -> str:
+    return f"++{found[1]}={found[2]}: an option is chosen without plus signs; write {found[1]}={found[2]}"
+
+
 def _swept(found: re.Match[str], _folders: Sequence[Path]) -> str:
     return f"{found[1]}: several values make a sweep: add -m, or quote the value to send it as one"
 
@@ -90,6 +94,7 @@ _SAID: tuple[tuple[str, Callable[[re.Match[str], Sequence[Path]], str]], ...] = 
     (r"In '([^']+)': Could not override '([^'@]+)(?:@[^']*)?'", _wrong_default),
     (r"In '([^']+)': \w+ raised while composing config:\s*Cannot merge DictConfig with ListConfig", _listed),
     (r"Multiple values for ([^.]+)\. To override a value use 'override [^:]+: ([^']+)'", _twice),
+    (r"force-add of config groups is not supported: '\+\+([^=]+)=(.*)'", _forced),
     (r"Ambiguous value for argument '([^']+)'", _swept),
     (r"Override (\S+) looks like a config group", _no_group),
 )

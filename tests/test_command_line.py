@@ -96,7 +96,7 @@ def test_a_mistyped_override_is_answered_with_what_was_meant(argument: str, answ
         (["run.resume=nowhere"], "run.resume: no such file or directory"),
         (
             ["model=simulated", "model.deployment.slots=2"],
-            "model.deployment.slots: unknown key; known here: cloudwatch",
+            "model.deployment.slots: unknown key; did you mean model.deployment.profile.slots?",
         ),
         (["--max_requests", "4"], "--max_requests: unknown flag; did you mean run.max_requests=4? Keys are set as"),
         (["--max-requests=4"], "did you mean run.max_requests=4?"),

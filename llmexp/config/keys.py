@@ -9,7 +9,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from llmexp.config.schema import Config
+from llmexp.config.schema import Config, Deployment
 
 _DEEPEST = 5
 _MOST_MEANT = 3
@@ -28,11 +28,17 @@ def unknown_key(path: list[str], groups: list[str]) -> str:
     return f"{'.'.join(path)}: unknown key{suggestion(path)}"
 
 
-def suggestion(path: list[str], more: Sequence[str] = (), whole: Sequence[str] = ()) -> str:
-    """The remedy for an unknown key: the nearest known one here, that name elsewhere, or all that there are here."""
+def suggestion(path: list[str], more: Sequence[str] = (), whole: Sequence[str] = (), kind: str | None = None) -> str:
+    """The remedy for an unknown key: the nearest known one here, that name elsewhere, or all that there are here.
+
+    `kind`: of the deployment that the path goes into; the others' keys are none of its own.
+    """
     key = ".".join(whole or path)
-    known = [name for name in (*_keys_at(path[:-1]), *more) if ".".join([*path[:-1], name]) != key]
+    here = _keys_of_kind(path[:-1], kind) if kind else _keys_at(path[:-1])
+    known = [name for name in (*here, *more) if ".".join([*path[:-1], name]) != key]
     near = difflib.get_close_matches(path[-1], known, n=1)
+    if kind and not near:
+        near = [f"{name}.{path[-1]}" for name in here if path[-1] in _keys_of_kind([*path[:-1], name], kind)]
     if near:
         return f"; did you mean {'.'.join([*path[:-1], near[0]])}?"
     meant = [each for each in elsewhere((whole or path)[-1]) if each != key]
@@ -95,6 +101,15 @@ def _walk(part: object, before: str, deepest: int) -> Iterator[tuple[str, object
             yield key, field.annotation
             if deepest:
                 yield from _walk(field.annotation, f"{key}.", deepest - 1)
+
+
+def _keys_of_kind(path: Sequence[str], kind: str) -> list[str]:
+    """The names that may stand below a path into a deployment of this kind."""
+    at = path.index("deployment") + 1
+    found = {model for model in _models(Deployment) if get_args(model.model_fields["kind"].annotation) == (kind,)}
+    for name in path[at:]:
+        found = {deeper for model in found for deeper in _models(model.model_fields[name].annotation)}
+    return [field.alias or name for model in found for name, field in model.model_fields.items()]
 
 
 def _keys_at(path: Sequence[str]) -> list[str]:

@@ -31,12 +31,11 @@ _TYPES = {
 def explain(problem: ErrorDetails) -> str:
     """One pydantic problem as `key: must be …, got …`."""
     kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
-    path = [str(part) for part in problem["loc"]]
-    if "deployment" in path:
-        path = [part for at, part in enumerate(path) if not (part in _TAGS and path[at - 1] == "deployment")]
+    whole = [str(part) for part in problem["loc"]]
+    path = [part for at, part in enumerate(whole) if not (part in _TAGS and whole[at - 1] == "deployment")]
     key = ".".join(path)
     if kind == "extra_forbidden":
-        return f"{key}: unknown key{suggestion(path)}"
+        return f"{key}: unknown key{suggestion(path, kind=_deployment_of(whole))}"
     if kind == "missing":
         return f"{key}: must be given"
     if kind in _BOUNDS:
@@ -49,10 +48,21 @@ def explain(problem: ErrorDetails) -> str:
     if kind == "string_pattern_mismatch":
         return f"{key}: must not be empty"
     if kind in _TYPES:
-        swept = f"-m {key}={','.join(map(_bare, value))}" if isinstance(value, list) and value else ""
-        remedy = f"; several values make a sweep: {swept}" if swept else ""
-        return f"{key}: must be {_TYPES[kind]}, got {_show(value)}{remedy}"
+        return f"{key}: must be {_TYPES[kind]}, got {_show(value)}{_remedy(key, value, kind)}"
     return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {_show(value)}"
+
+
+def _deployment_of(whole: list[str]) -> str | None:
+    """The kind of deployment whose keys are meant."""
+    return next((part for at, part in enumerate(whole) if part in _TAGS and whole[at - 1] == "deployment"), None)
+
+
+def _remedy(key: str, value: object, kind: str) -> str:
+    if isinstance(value, list) and value:
+        return f"; several values make a sweep: -m {key}={','.join(map(_bare, value))}"
+    if kind == "string_type" and isinstance(value, int | float):
+        return f"; quote it: \"{key}='{_show(value)}'\""
+    return ""
 
 
 def _bare(value: object) -> str:

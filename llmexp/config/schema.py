@@ -37,6 +37,17 @@ Filled = Annotated[str, Field(pattern=r"\S")]
 """A text that says something."""
 
 
+def _as_typed(value: object) -> object:
+    """A whole number, true or false as the text that was typed; a number with a point may have lost digits."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else value
+
+
+Typed = Annotated[str, BeforeValidator(_as_typed)]
+"""A text that people also type as `4711` or `true`, without quotes."""
+
+
 class _Part(BaseModel):
     """Base of every part: frozen, no unknown keys, no silent conversions."""
 
@@ -185,7 +196,7 @@ class Model(_Part):
     profile: str | None = Field(None, description="AWS profile; null: the credential chain's own.")
     api_key_env: str | None = Field(None, description="Name of the variable that holds the key; null: none needed.")
     params: dict[str, object] = Field({}, description="Sent as they are.")
-    headers: dict[str, str] = Field({}, description="Plain headers; never secrets.")
+    headers: dict[str, Typed] = Field({}, description="Plain headers; never secrets.")
     headers_env: dict[str, str] = Field({}, description="Header → name of the variable that holds its value.")
     tokenizer: str | None = Field(
         None,
@@ -324,7 +335,7 @@ class Run(_Part):
     grace_s: NonNegative = Field(30.0, description="What is in flight at the timeout gets this long.")
     warmup_requests: Annotated[int, Field(ge=0)] = Field(4, description="Sent before, on top, never counted.")
     seed: Annotated[int, Field(ge=0)] = 11111
-    nonce: str | None = Field(None, description="Null: drawn per job and recorded; a recorded one repeats the run.")
+    nonce: Typed | None = Field(None, description="Null: drawn per job and recorded; a recorded one repeats the run.")
     order: Literal["shuffled", "grouped"] = Field(
         "shuffled",
         description="Of the jobs inside each block of repeats; `grouped`: jobs that share a started server together.",
@@ -444,7 +455,7 @@ class Tracking(_Part):
     kind: Literal["mlflow", "none"] = "mlflow"
     uri: str | None = Field(None, description="Null: MLFLOW_TRACKING_URI, else the store that `mlflow ui` here reads.")
     experiment: Filled = "llmexp"
-    tags: dict[str, str] = {}
+    tags: dict[str, Typed] = {}
 
 
 class Ray(_Part):

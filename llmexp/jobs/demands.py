@@ -4,12 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from llmexp.config import Config, unused
 from llmexp.jobs.spec import Spec
 
 
 def problems(found: Sequence[Spec]) -> list[str]:
-    """A line for each key of `compare` that no comparison of these jobs could answer."""
-    return list(dict.fromkeys(line for spec in found for line in _problems(spec, found)))
+    """A line for each key of `compare` that no comparison of these jobs could answer, and for each without effect."""
+    said = dict.fromkeys(line for spec in found for line in _problems(spec, found))
+    return [*unused.problems([spec.config for spec in found]), *_primary(found), *said]
+
+
+_GRADED = ("score/", "right_", "usd_per_thousand_right", "requests_graded", "requests_unparsed", "requests_ungraded")
+_TIMED = ("goodput_per_s", "right_goodput_per_s", "slo/")
+_OF_SESSIONS = ("session_duration_s/", "sessions_", "requests_off_script")
+_IN_SESSIONS = ("sessions", "conversation", "mix")
+_PAID = ("cost_usd", "usd_per_")
+
+
+def _primary(found: Sequence[Spec]) -> Iterator[str]:
+    """Whether the declared metric is one that a job of this command can have."""
+    metric = found[0].config.compare.primary
+    configs = [spec.config for spec in found]
+    said = f"compare.primary: no job of this command has '{metric}'"
+    if metric.startswith(_GRADED) and not any(config.quality.graded for config in configs):
+        yield f"{said}, as no answer is graded; choose how, such as quality=number"
+    if metric.startswith(_TIMED) and not any(config.slo.asked for config in configs):
+        yield f"{said}, as no service level is asked for; set slo=chat, or slo.ttft_s=0.5"
+    if metric.startswith(_OF_SESSIONS) and not any(config.workload.kind in _IN_SESSIONS for config in configs):
+        yield f"{said}, as nothing is sent in sessions; choose workload=sessions or workload=multi_turn"
+    if metric.startswith(_PAID) and not any(_has_price(config) for config in configs):
+        yield f"{said}, as no price is known; set model.price"
+
+
+def _has_price(config: Config) -> bool:
+    from llmexp.metrics import prices
+
+    return prices.known(prices.price_list(config.model))
 
 
 def _problems(spec: Spec, found: Sequence[Spec]) -> Iterator[str]:

@@ -188,6 +188,7 @@ def cautions(specs: Sequence[Spec]) -> list[str]:
     found: dict[str, None] = {}
     for spec in specs:
         found |= dict.fromkeys(_missing_credentials(spec.config))
+        found |= dict.fromkeys(_missing_programs(spec.config))
         found |= dict.fromkeys(_too_long(spec))
         found |= dict.fromkeys(_files(spec.config))
     return list(found)
@@ -209,6 +210,16 @@ def _missing_credentials(config: Config) -> list[str]:
     if config.rehearse:
         return []
     return [*credentials.problems(config.model), *credentials.region_problems(config.model)]
+
+
+def _missing_programs(config: Config) -> list[str]:
+    from llmexp import endpoints
+
+    try:
+        endpoints.check(config.model, rehearse=config.rehearse)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
 
 
 def _too_long(spec: Spec) -> Iterator[str]:

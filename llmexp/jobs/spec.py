@@ -160,21 +160,36 @@ def _repeats(composed: Composed, at: int, count: int) -> Iterable[Spec]:
 def resolved(composed: Composed) -> dict[str, object]:
     """The composed config as plain data; a variable or a value that is missing is a `ConfigError`."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+    from omegaconf.errors import (
+        InterpolationResolutionError,
+        InterpolationToMissingValueError,
+        OmegaConfBaseException,
+    )
 
     try:
         tree = OmegaConf.to_container(composed.task, resolve=True, throw_on_missing=False)
+    except InterpolationToMissingValueError as error:
+        unresolved = _plain(OmegaConf.to_container(composed.task, resolve=False))
+        raise ConfigError("\n".join(_wanted(unresolved))) from error
     except InterpolationResolutionError as error:
         raise ConfigError(_interpolation(error)) from error
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    assert isinstance(tree, dict)
-    plain = {str(key): value for key, value in tree.items()}
-    missing = [key for key, value in flatten(plain).items() if value == "???"]
-    if missing:
-        wanted = [f"{key}: must be given, such as {key}=VALUE" for key in missing]
+    plain = _plain(tree)
+    if wanted := _wanted(plain):
         raise ConfigError("\n".join([*_unknown_keys(plain), *wanted]))
     return plain
+
+
+def _plain(tree: object) -> dict[str, object]:
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def _wanted(plain: Tree) -> list[str]:
+    """A line for each value that has to be given and is not."""
+    missing = [key for key, value in flatten(plain).items() if value == "???"]
+    return [f"{key}: must be given, such as {key}=VALUE" for key in missing]
 
 
 def _unknown_keys(plain: Tree) -> list[str]:
