@@ -21,6 +21,7 @@ from llmexp.telemetry import PowerWatch, Work, report
 from llmexp.telemetry.dcgm import Dcgm
 from llmexp.telemetry.energy import of_counter, of_power, refreshed_s
 from llmexp.telemetry.rapl import Rapl
+from llmexp.telemetry.reading import Reading
 
 pytestmark = pytest.mark.service
 
@@ -164,6 +165,28 @@ def test_a_gpu_that_is_not_there_is_said() -> None:
     assert "not every GPU of model.gpus=[7]; there are: 0 (GPU-aaaa-0), 1 (GPU-aaaa-1)" in str(watch.problem)
 
 
+def test_instances_of_a_gpu_and_pods_are_not_counted_twice() -> None:
+    mine = 'gpu="0",uuid="GPU-aaaa-0",Hostname="h",namespace="n"'
+
+    def page(_at_s: float) -> str:
+        return f"""\
+DCGM_FI_DEV_POWER_USAGE{{{mine},pod="a"}} 300
+DCGM_FI_DEV_POWER_USAGE{{{mine},pod="b"}} 300
+DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{{mine},GPU_I_ID="1",GPU_I_PROFILE="1g.10gb"}} 5000
+DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{{mine},GPU_I_ID="2",GPU_I_PROFILE="1g.10gb"}} 5000
+DCGM_FI_PROF_GR_ENGINE_ACTIVE{{{mine},GPU_I_ID="1"}} 0.5
+DCGM_FI_DEV_FB_USED{{{mine}}} 48
+DCGM_FI_DEV_FB_USED{{{mine},GPU_I_ID="1"}} 16
+DCGM_FI_DEV_FB_USED{{{mine},GPU_I_ID="2"}} 32
+"""
+
+    with exporter(page) as url:
+        source = Dcgm(url.removesuffix("/metrics"), ("GPU-aaaa",))
+        found = source.read()
+        source.close()
+    assert found == {"GPU-aaaa-0": Reading(5.0, 300.0, 0.5, 48 * 2**20)}
+
+
 # --- pure ------------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +278,7 @@ def test_rapl_sums_packages_and_survives_the_counter_s_turn(tmp_path: Path) -> N
     zone("intel-rapl:0", "package-0", 990)
     zone("intel-rapl:0:0", "core", 500)
     zone("intel-rapl:0:1", "dram", 10)
+    zone("intel-rapl-mmio:0", "package-0", 990)
     source = Rapl(tmp_path)
     before = source.read()
     zone("intel-rapl:0", "package-0", 5)

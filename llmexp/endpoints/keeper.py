@@ -30,6 +30,7 @@ KILL_S = 10.0
 TAIL_LINES = 12
 LOG_BYTES = 64 * 2**20
 """A log is cut there: a server that repeats one line for ever must not fill the disk."""
+_TAIL_BYTES = 2**14
 _TICK_S = 0.25
 
 
@@ -60,7 +61,7 @@ class Log:
         whole, newline, rest = self._pending.rpartition(b"\n")
         if newline:
             self._pending = rest
-            self._write(self._clean(whole + newline))
+            self._write(self._clean((whole if self._room > 0 else _end_of(whole)) + newline))
         elif len(self._pending) > 2**16:
             self.flush()
 
@@ -78,7 +79,7 @@ class Log:
         return secrets.redact(data.decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
     def _write(self, data: bytes) -> None:
-        self._tail = (self._tail + data)[-(2**14) :]
+        self._tail = (self._tail + data)[-_TAIL_BYTES:]
         if not data or self._room <= 0:
             return
         self._room -= len(data)
@@ -217,6 +218,12 @@ class Keeper:
     def _tell(**facts: object) -> None:
         with suppress(OSError):
             os.write(1, json.dumps(facts).encode() + b"\n")
+
+
+def _end_of(lines: bytes) -> bytes:
+    """As many whole lines as the tail has room for."""
+    end = lines[-_TAIL_BYTES:]
+    return end[end.find(b"\n") + 1 :]
 
 
 def _ignore(_signal: int, _frame: object) -> None:

@@ -33,6 +33,7 @@ class Dcgm:
     def __init__(self, url: str, gpus: tuple[int | str, ...] | None) -> None:
         self.name = url
         self._url = urlsplit(url)
+        self._path = "/metrics" if self._url.path in ("", "/") else self._url.path
         self._gpus = gpus
         self._connection: http.client.HTTPConnection | None = None
 
@@ -44,7 +45,7 @@ class Dcgm:
         for sample in prometheus.parse(text, NAMES):
             if not math.isfinite(sample.value):
                 continue
-            index, uuid = sample.labels.get("gpu", ""), sample.labels.get("UUID", "")
+            index, uuid = sample.labels.get("gpu", ""), sample.labels.get("UUID", "") or sample.labels.get("uuid", "")
             seen[index, uuid] = None
             if chosen(int(index) if index.isdigit() else None, uuid, self._gpus):
                 by_gpu.setdefault(uuid or f"{sample.labels.get('Hostname', '')}/{index}", []).append(sample)
@@ -59,9 +60,7 @@ class Dcgm:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            self._connection.request(
-                "GET", f"{self._url.path or '/'}{f'?{self._url.query}' if self._url.query else ''}"
-            )
+            self._connection.request("GET", f"{self._path}{f'?{self._url.query}' if self._url.query else ''}")
             response = self._connection.getresponse()
             body = response.read(MAX_BYTES)
         except (OSError, http.client.HTTPException) as error:
@@ -108,6 +107,7 @@ def _reading(samples: Iterable[prometheus.Sample]) -> Reading:
 
 
 def _memory(values: Mapping[str, list[prometheus.Sample]]) -> float | None:
-    """Each MIG instance has memory of its own; a repeated line has not."""
+    """Each MIG instance has memory of its own; a repeated line has not, and the whole GPU's holds all of theirs."""
     found = {one.labels.get("GPU_I_ID", ""): one.value for one in values.get(MEMORY, ())}
-    return sum(found.values()) * MIB if found else None
+    whole = found.pop("", 0.0) if found else None
+    return None if whole is None else max(whole, sum(found.values())) * MIB

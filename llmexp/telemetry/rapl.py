@@ -9,6 +9,8 @@ from llmexp.telemetry.reading import Reading, SourceError
 
 ROOT = Path("/sys/class/powercap")
 _COUNTED = ("package", "dram")
+_SECOND = "intel-rapl-mmio"
+"""Another way to the figures of the same packages."""
 
 
 class Rapl:
@@ -31,6 +33,8 @@ class Rapl:
                 continue
             if name.startswith(_COUNTED):
                 self._zones[f"{zone.name} {name}"] = (zone / "energy_uj", top)
+        if any(not name.startswith(_SECOND) for name in self._zones):
+            self._zones = {name: zone for name, zone in self._zones.items() if not name.startswith(_SECOND)}
         if not self._zones:
             raise SourceError("RAPL cannot be read")
 
