@@ -127,12 +127,13 @@ def test_what_is_wrong_in_the_space_is_known_before_anything_is_sent(loads: dict
     with pytest.raises(ConfigError) as error:
         search(
             "search.space={model.nmae: [a, b], concurrency: [1, 0], run.warmup_requests: {low: -1, high: 4}, "
-            "load: [closed, clsed]}"
+            "load: [closed, clsed], run.max_requests: {low: 4.0, high: 8.0}}"
         )
     said = str(error.value)
     assert "search.space.model.nmae: is no key of the configuration" in said
     assert "search.space.concurrency: concurrency: must be at least 1, got 0" in said
     assert "search.space.run.warmup_requests: run.warmup_requests: must be at least 0, got -1" in said
+    assert "search.space.run.max_requests: run.max_requests: " in said
     assert "search.space.load: " in said
     assert not Path("out/search.json").exists()
 

@@ -136,13 +136,16 @@ def _range(key: str, value: Mapping[str, object]) -> BaseDistribution:
 
 
 def ends(distribution: BaseDistribution) -> list[Value]:
-    """Every choice, or both ends of a range."""
+    """Every choice, or both ends of a range; of one with fractions also a value between them, which must do too."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return [distribution.low, distribution.high]
+    low, high = distribution.low, distribution.high
+    if isinstance(distribution, FloatDistribution) and high > low:
+        return [low, low + (distribution.step or 0.37 * (high - low)), high]
+    return [low, high]
 
 
 # --- what a trial was worth ------------------------------------------------------------------------------------------
