@@ -131,6 +131,27 @@ def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path: Path, capsys: 
     assert "no row" in capsys.readouterr().err
 
 
+def test_tables_with_other_marks_between_cells(tmp_path: Path) -> None:
+    trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6,374,44\n2023-11-16 18:15:51,100,7\n"
+    for mark, suffix in ((",", "csv"), (";", "csv"), ("\t", "csv"), ("\t", "tsv"), ("|", "csv")):
+        rows = converted(tmp_path, "azure", trace.replace(",", mark), suffix=suffix)
+        assert [row["input_tokens"] for row in rows] == [374, 100]
+
+
+def test_the_log_itself_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "trace.jsonl"
+    log = "\n".join(map(json.dumps, MOONCAKE))
+    source.write_text(log)
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(source)
+    for given, to in ((source, source), (source, link), (tmp_path, source)):
+        assert main([str(given), "--from", "mooncake", "--to", str(to)]) == 2
+        assert f"--to: '{to}' belongs to the log itself; name another file" in capsys.readouterr().err
+    assert main([str(source), "--from", "mooncake", "--to", str(tmp_path / "out.json")]) == 2
+    assert "--to: must end in .jsonl" in capsys.readouterr().err
+    assert source.read_text() == log
+
+
 # --- chats -----------------------------------------------------------------------------------------------------------
 
 OPENAI = [

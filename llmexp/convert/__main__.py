@@ -18,6 +18,7 @@ from llmexp.convert.reading import records
 from llmexp.convert.traces import Traces
 from llmexp.convert.written import Writer
 from llmexp.errors import ConfigError, LlmexpError
+from llmexp.metrics.wording import counted
 from llmexp.plain_flags import Parser
 
 TRACES = ("mooncake", "azure", "burstgpt")
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def convert(source: str, kind: str, to: str, *, keep_text: bool = False, seed: int | None = None) -> str:
     """Write the workload's file; what was written and what was not, in words."""
-    target, told = Path(to), Told()
+    target, told = _target(to, Path(source)), Told()
     partial = target.with_name(f".{target.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
@@ -100,6 +101,16 @@ def convert(source: str, kind: str, to: str, *, keep_text: bool = False, seed: i
     if not told.lines:
         raise ConfigError(f"SOURCE: no row of '{source}' could be used as {kind}\n{said}")
     return said
+
+
+def _target(to: str, source: Path) -> Path:
+    """Where the workload's file goes: a name that a workload reads as lines of JSON, and never the log itself."""
+    target = Path(to)
+    if target.suffix.lower() not in (".jsonl", ".ndjson"):
+        raise ConfigError(f"--to: must end in .jsonl, so that a workload can read it, got '{to}'")
+    if target.exists() and source.exists() and (target.samefile(source) or source.resolve() in target.resolve().parents):
+        raise ConfigError(f"--to: '{to}' belongs to the log itself; name another file")
+    return target
 
 
 def _lines(source: str, kind: str, told: Told, *, keep_text: bool, seed: int | None) -> Iterator[Tree]:
@@ -176,13 +187,14 @@ def _counter() -> Callable[[str], int]:
 
 def _said(told: Told, kind: str, to: str) -> Iterator[str]:
     if told.lines and kind in TRACES:
-        yield f"wrote {told.lines:,} rows: workload=file workload.file={to} load=replay load.file={to}"
+        yield f"wrote {counted(told.lines, 'row')}: workload=file workload.file={to} load=replay load.file={to}"
     elif told.lines:
-        yield f"wrote {told.lines:,} sessions of {told.turns:,} recorded turns: workload=sessions workload.file={to}"
+        wrote = f"{counted(told.lines, 'session')} of {counted(told.turns, 'recorded turn')}"
+        yield f"wrote {wrote}: workload=sessions workload.file={to}"
     for what, count in told.remarks.items():
         yield f"{count:,} × {what}"
     if told.counts:
-        yield f"{sum(told.counts.values()):,} rows could not be used:"
+        yield f"{counted(sum(told.counts.values()), 'row')} could not be used:"
     for why, count in sorted(told.counts.items(), key=lambda item: -item[1]):
         yield f"  {count:,} × {why} ({'; '.join(told.unusable[why])}{'; …' if count > _EXAMPLES else ''})"
 

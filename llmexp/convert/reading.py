@@ -10,13 +10,14 @@ import gzip
 import io
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from llmexp.errors import ConfigError
+from llmexp.workload.tables import delimiter
 
-_TABLES = (".csv", ".parquet")
-_KNOWN = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".log", ".txt", "")
+_KNOWN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".log", ".txt", "")
 _PIECE = 1 << 20
 _LARGEST_VALUE = 1 << 30
 _LARGEST_CELL = 1 << 27
@@ -53,7 +54,7 @@ def _of_file(path: Path) -> Iterator[Found]:
     if kind == ".parquet":
         yield from _parquet(path)
         return
-    read = _csv if kind == ".csv" else _json
+    read = _csv if kind in (".csv", ".tsv") else _json
     if path.name.endswith(".gz"):
         with gzip.open(path, "rb") as unpacked:
             yield from read(path, cast("IO[bytes]", unpacked))
@@ -64,12 +65,13 @@ def _of_file(path: Path) -> Iterator[Found]:
 
 def _csv(path: Path, raw: IO[bytes]) -> Iterator[Found]:
     csv.field_size_limit(_LARGEST_CELL)
-    with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
-        lines = csv.DictReader(text)
+    with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as text:
+        head = text.readline()
+        lines = csv.DictReader(chain((head,), text), delimiter=delimiter(head))
         while True:
             try:
                 row = next(lines, None)
-            except (csv.Error, UnicodeDecodeError) as error:
+            except csv.Error as error:
                 yield Found(f"{path.name}, line {lines.line_num}", f"it is no CSV: {error}")
                 continue
             if row is None:

@@ -145,17 +145,20 @@ def _json(path: Path, *, may_be_lines: bool = True) -> Iterator[Entry]:
         yield Entry(f"row {number}", record)
 
 
-def _delimiter(path: Path) -> str:
-    """What stands between the cells: a comma, unless the head holds none and another mark."""
-    with _open(path) as file:
-        head = file.readline()
+def delimiter(head: str) -> str:
+    """What stands between the cells below this head: a comma, unless it holds none and another mark."""
     return next((mark for mark in _DELIMITERS if mark in head), ",")
+
+
+def _head(path: Path) -> str:
+    with _open(path) as file:
+        return file.readline()
 
 
 def _csv(path: Path) -> Iterator[Entry]:
     csv.field_size_limit(_LARGEST_CELL)
     with _open(path) as file:
-        reader = csv.DictReader(file, strict=True, delimiter=_delimiter(path))
+        reader = csv.DictReader(file, strict=True, delimiter=delimiter(_head(path)))
         twice = [name for name, count in Counter(reader.fieldnames or ()).items() if name and count > 1]
         if twice:
             raise ValueError(f"two columns are named '{twice[0]}'")
