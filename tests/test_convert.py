@@ -12,6 +12,7 @@ import pytest
 
 from llmexp.config import Model, Workload
 from llmexp.convert.__main__ import convert, main
+from llmexp.workload.scripts import script_of
 from llmexp.workload.source import Source
 from llmexp.workload.text import nonce_text
 from llmexp.workload.tokens import Estimate, Tokenizer, tokenizer_for
@@ -216,6 +217,27 @@ def test_whole_chats_are_cut_at_their_answers_and_texts_kept_where_asked(tmp_pat
     assert session["turns"][0]["tools"] == [TOOL]
     assert "tools" not in session["turns"][1]
     assert session["turns"][1]["messages"][1]["content"] == RESULT["content"]
+
+
+def test_what_no_workload_could_read_is_counted_and_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chats = [
+        [{"role": "assistant", "content": "only an answer"}],
+        [{"role": "user", "content": None}],
+        [{"role": "user", "content": ""}, {"role": "assistant", "content": "yes"}],
+        [{"role": "user", "content": "a question"}],
+    ]
+    source = tmp_path / "log.jsonl"
+    source.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    assert main([str(source), "--from", "openai", "--to", str(tmp_path / "out.jsonl")]) == 0
+    said = capsys.readouterr().out
+    assert "wrote 1 session of 1 recorded turn: " in said
+    assert "3 rows could not be used" in said
+    assert "1 × it asks nothing: its messages are the assistant's alone (log.jsonl, line 1)" in said
+    assert "2 × a user message has no content (log.jsonl, line 2; log.jsonl, line 3)" in said
+    (session,) = lines(tmp_path / "out.jsonl")
+    script_of(session, tmp_path)
 
 
 def test_streams_of_chunks_are_put_together(tmp_path: Path) -> None:

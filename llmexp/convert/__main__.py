@@ -16,7 +16,7 @@ from llmexp.convert.grouping import Sessions
 from llmexp.convert.made_up import MadeUp
 from llmexp.convert.reading import records
 from llmexp.convert.traces import Traces
-from llmexp.convert.written import Writer
+from llmexp.convert.written import Writer, check
 from llmexp.errors import ConfigError, LlmexpError
 from llmexp.metrics.wording import counted
 from llmexp.plain_flags import Parser
@@ -88,7 +88,7 @@ def convert(source: str, kind: str, to: str, *, keep_text: bool = False, seed: i
     partial = target.with_name(f".{target.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
-            for line in _lines(source, kind, told, keep_text=keep_text, seed=seed):
+            for line in _lines(source, kind, told, target.parent, keep_text=keep_text, seed=seed):
                 file.write(secrets.redact(json.dumps(line, ensure_ascii=False)) + "\n")
                 told.lines += 1
         if told.lines:
@@ -108,18 +108,22 @@ def _target(to: str, source: Path) -> Path:
     target = Path(to)
     if target.suffix.lower() not in (".jsonl", ".ndjson"):
         raise ConfigError(f"--to: must end in .jsonl, so that a workload can read it, got '{to}'")
-    if target.exists() and source.exists() and (target.samefile(source) or source.resolve() in target.resolve().parents):
+    if (
+        target.exists()
+        and source.exists()
+        and (target.samefile(source) or source.resolve() in target.resolve().parents)
+    ):
         raise ConfigError(f"--to: '{to}' belongs to the log itself; name another file")
     return target
 
 
-def _lines(source: str, kind: str, told: Told, *, keep_text: bool, seed: int | None) -> Iterator[Tree]:
+def _lines(source: str, kind: str, told: Told, folder: Path, *, keep_text: bool, seed: int | None) -> Iterator[Tree]:
     if kind in TRACES:
         yield from _rows(source, kind, told)
         return
     sessions = Sessions()
     try:
-        for found in _exchanges(source, kind, told):
+        for found in _exchanges(source, kind, told, folder):
             sessions.add(found)
         if sessions.timed and not sessions.ends_known:
             told.remark("no end times in the log: delays hold the time that answers took")
@@ -148,7 +152,7 @@ def _rows(source: str, kind: str, told: Told) -> Iterator[Tree]:
             told.refuse(where, str(error))
 
 
-def _exchanges(source: str, kind: str, told: Told) -> Iterator[Exchange]:
+def _exchanges(source: str, kind: str, told: Told, folder: Path) -> Iterator[Exchange]:
     read = LOGS[kind]
     for number, (where, record) in enumerate(records(source), 1):
         _tell(number)
@@ -160,6 +164,7 @@ def _exchanges(source: str, kind: str, told: Told) -> Iterator[Exchange]:
                 continue
             try:
                 found = read(each)
+                check(found, folder)
             except Unusable as error:
                 told.refuse(where, str(error))
                 continue

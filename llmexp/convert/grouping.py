@@ -127,6 +127,11 @@ class Sessions:
         self._database.execute("INSERT INTO turns VALUES (?, ?)", (session, packed))
 
 
+def alone(found: Exchange) -> Session:
+    """The session of a call, or of a chat, that nothing precedes and nothing follows."""
+    return Session(found.start_s, _cut(found) if found.whole else [_turn(found, found.messages, 0.0)])
+
+
 def _cut(chat: Exchange) -> list[Tree]:
     """The turns of a whole chat: an answer stands at the head of the turn after it, the last one at its own's end."""
     turns: list[Tree] = []

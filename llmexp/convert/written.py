@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from llmexp.convert.exchange import Tree, list_of, text_of, tree_of
-from llmexp.convert.grouping import Session
+from llmexp.convert.exchange import Exchange, Tree, Unusable, list_of, text_of, tree_of
+from llmexp.convert.grouping import Session, alone
 from llmexp.convert.made_up import MadeUp, keys_of, tool_name
 from llmexp.workload.chat import ROLES
+from llmexp.workload.scripts import script_of
+
+
+def check(found: Exchange, folder: Path) -> None:
+    """Raises `Unusable` where a workload in `folder` could not read what the call is written as."""
+    line = Writer(None).line(alone(found), 0)
+    if not line["turns"]:
+        raise Unusable("it asks nothing: its messages are the assistant's alone")
+    try:
+        script_of(line, folder)
+    except ValueError as error:
+        raise Unusable(str(error).removeprefix("turn 0: ")) from None
 
 
 @dataclass
