@@ -31,6 +31,12 @@ SHORT_FACT = 100
 GROUPS = ("model", "workload", "load", "slo", "quality", "ray")
 """Config groups whose chosen option is worth a column of its own."""
 MAIN_LATENCIES = ("ttft_s", "e2e_latency_s", "time_per_output_token_s", "inter_token_latency_s")
+CLIENT_LATENCIES = ("schedule_lag_s", "wait_s", "connect_s")
+LOOKED_UP = (
+    *("workers_lost", "requests_lost", "requests_not_sent", "worker_cpu_s", "client_cpu_s", "decode_s"),
+    *("decode_us_per_chunk", "gc_pause_max_s", "own_stream"),
+)
+"""What the client saw of itself that nobody compares runs by: `result.json` has it, and validity speaks of it."""
 SHOWN_FIRST = ("p50", "p95", "p99", "mean", "stddev", "min", "p25", "p75", "p90", "max", "count")
 
 
@@ -88,7 +94,7 @@ def metrics_of(result: Result) -> dict[str, float]:
     """
     tree = {
         **result.metrics,
-        "client": result.client,
+        "client": {name: value for name, value in result.client.items() if name not in LOOKED_UP},
         "server": {part: branch(result.server, part) for part in ("change", "gauges")},
         "errors": {name: found.count for name, found in result.errors.items()},
     }
@@ -98,6 +104,8 @@ def metrics_of(result: Result) -> dict[str, float]:
 def _statistics(name: str) -> tuple[str, ...]:
     if name in MAIN_LATENCIES:
         return "p50", "p90", "p95", "p99", "mean"
+    if name in CLIENT_LATENCIES:
+        return "p50", "p99"
     if "_tokens" in name:
         return ("mean",)
     return ("p99",) if name.startswith("client/") else ("p50", "p95", "p99", "mean")
