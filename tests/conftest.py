@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llmexp import secrets
+from llmexp.secrets import values
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that runs the tests in the background has its children ignore Ctrl-C, and theirs inherit that.
@@ -17,7 +17,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True)
 def _secrets_of_this_test() -> Iterator[None]:
     """What a test registers as a secret is none for the next."""
-    before = set(secrets._known)
+    before = set(values._known)
     yield
-    if secrets._known != before:
-        secrets._known, secrets._pattern = before, None
+    if values._known != before:
+        values._known, values._pattern = before, None

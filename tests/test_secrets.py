@@ -6,6 +6,8 @@ import base64
 import html
 import json
 import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -17,6 +19,7 @@ from markupsafe import escape
 from llmexp import secrets
 from llmexp.config import credentials
 from llmexp.results import guard
+from llmexp.secrets import streams, values
 
 VALUE = 'p4ss/w+rd "ü&x='
 
@@ -79,14 +82,102 @@ def test_a_value_is_found_in_every_form(value: str) -> None:
         assert shown.startswith("401: you sent ")
 
 
+def go_json(text: str) -> str:
+    """As encoding/json writes a text."""
+    shown = json.dumps(text, ensure_ascii=False)
+    return shown.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+WRITERS: dict[str, Callable[[str], str]] = {
+    "json": json.dumps,
+    "php json": lambda text: json.dumps(text).replace("/", "\\/"),
+    "go json": go_json,
+    "python": repr,
+    "bytes": lambda text: repr(text.encode()),
+    "html": html.escape,
+    "html by number": lambda text: "".join(letter if letter.isalnum() else f"&#{ord(letter)};" for letter in text),
+    "a shell's quotes": lambda text: "'" + text.replace("'", "'\\''") + "'",
+    "csv": lambda text: text.replace('"', '""'),
+    "url": quote,
+    "url, all of it": lambda text: quote(text, safe=""),
+    "url in javascript": lambda text: quote(text, safe="!'()*~"),
+    "url in small letters": lambda text: re.sub("%..", lambda found: found[0].lower(), quote(text)),
+    "form": quote_plus,
+    "markdown": lambda text: re.sub(r"([!#*+_<`\\[\]])", r"\\\1", text),
+}
+WRAPPED = [
+    *((one, one) for one in ("json", "html", "url, all of it")),
+    *(("json", two) for two in ("php json", "go json", "html", "csv")),
+    ("html", "go json"),
+]
+
+
+@pytest.mark.parametrize("written", [*((one,) for one in WRITERS), *WRAPPED], ids=" in ".join)
+def test_a_value_is_found_whoever_wrote_it(written: tuple[str, ...]) -> None:
+    value = "aB3/x+Yz&q<9=Pw'\"\u00e9\\t#%:k~ !_*`\u20ac\U0001f511"
+    secrets.register(value)
+    text = value
+    for name in written:
+        text = WRITERS[name](text)
+    shown = secrets.redact(f"you sent {text}, no")
+    assert shown.startswith("you sent ")
+    assert len(shown.replace(secrets.MASK, "").replace("you sent ", "")) <= len(", no") + 6 * len(written)
+
+
+def test_base64_is_found_in_urls_in_json_and_over_several_lines() -> None:
+    value = "sk????>>>>/live~~~~" + "0123456789abcdef" * 6
+    secrets.register(value)
+    for before in ("", "a", "ab"):
+        coded = base64.b64encode(f"{before}{value}".encode()).decode()
+        assert not coded.isalnum()
+        lines = base64.encodebytes(f"{before}{value}".encode()).decode()
+        for form in (quote(coded, safe=""), coded.replace("/", "\\/"), lines, json.dumps(lines)):
+            shown = secrets.redact(f"got {form}!")
+            assert coded[8:30] not in shown
+            assert coded[-30:-8] not in shown
+    innocent = base64.encodebytes(bytes(range(200))).decode()
+    assert secrets.redact(innocent) == innocent
+
+
+def test_what_a_header_carries_is_known_by_itself() -> None:
+    basic = base64.b64encode(b"user:basic-pass-99").decode()
+    secrets.register("Bearer carried-by-bearer", f"Basic {basic}", "theme=dark; session=cookie-0123456789abcdef; x=1")
+    said = f"carried-by-bearer {basic} basic-pass-99 cookie-0123456789abcdef dark"
+    assert secrets.redact(said) == "*** *** *** *** dark"
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "api-key=inside-0123,x=1",
+        "authorization=Bearer%20inside-0123",
+        "Authorization: Bearer inside-0123",
+        "-Dstore.password=inside-0123 -Xmx1g",
+        '{"nested": [{"client_secret": "inside-0123"}]}',
+        "Server=h;Password=inside-0123;",
+    ],
+)
+def test_a_credential_inside_of_an_innocent_variable_is_learned(variable: str) -> None:
+    secrets.learn({"SETTINGS": variable})
+    assert secrets.redact("you sent inside-0123, x=1 on h") == "you sent ***, x=1 on h"
+
+
+@pytest.mark.parametrize(
+    "value", ["a" * 300 + "/bcdefgh", "~nobody-is-called-so/abcdefgh", "abcdefgh\udcff", "a/\0bcdefgh"]
+)
+def test_a_secret_of_any_shape_stops_nothing(value: str) -> None:
+    secrets.learn({"SOME_TOKEN": value})
+    assert secrets.redact(f"it is {value}") == "it is ***"
+
+
 @given(st.text(st.characters(codec="utf-8"), min_size=8, max_size=40), st.text(max_size=20), st.text(max_size=20))
 def test_no_registered_value_survives(value: str, before: str, after: str) -> None:
     secrets.register(value)
     try:
         assert value not in secrets.redact(before + value + after).replace(secrets.MASK, "")
     finally:
-        secrets._known.discard(value)
-        secrets._pattern = None
+        values._known.discard(value)
+        values._pattern = None
 
 
 def test_short_values_are_left_and_trees_are_walked() -> None:
@@ -168,7 +259,7 @@ def test_no_log_file_holds_one_whoever_opened_it(name: str, tmp_path: Path) -> N
     factory, log, file = logging.getLogRecordFactory(), logging.getLogger(name), tmp_path / "job.log"
     handler = logging.FileHandler(file)
     if name != "llmexp":  # a logger that is not ours: the command's own factory is in place then
-        logging.setLogRecordFactory(secrets._Redacted)
+        logging.setLogRecordFactory(streams._Redacted)
     log.addHandler(handler)
     try:
         int("raised-secret-2")
@@ -182,6 +273,23 @@ def test_no_log_file_holds_one_whoever_opened_it(name: str, tmp_path: Path) -> N
     assert "key ***" in said
     assert "with base 10: '***'" in said
     assert "-secret-" not in said
+
+
+def test_a_log_s_format_cuts_no_secret_and_sees_no_traceback() -> None:
+    class Shows:
+        def __repr__(self) -> str:
+            return "<logged-secret-1>"
+
+    secrets.register("logged-secret-1", "raised-secret-2")
+    try:
+        int("raised-secret-2")
+    except ValueError as error:
+        raised = (type(error), error, error.__traceback__)
+    parts = ("%.8s %r %d %s", ("logged-secret-1", Shows(), 7, Shows()))
+    record = streams._Redacted("x", logging.ERROR, "x.py", 1, *parts, raised)
+    assert record.getMessage() == "*** '<***>' 7 <***>"
+    assert record.exc_info is None
+    assert "-secret-" not in repr(vars(record))
 
 
 def test_control_characters_are_shown_and_not_obeyed() -> None:
