@@ -405,13 +405,13 @@ def response(pieces: list[bytes], *, complete: bool = True) -> Response:
 
 @pytest.fixture(scope="module")
 def stranger() -> LiteLLMClient:
-    """A provider whose wire none of our decoders knows."""
+    """A provider whose answers LiteLLM is made to read."""
     return LiteLLMClient(model("ollama_chat", base_url="http://127.0.0.1:9"), "http://127.0.0.1:9")
 
 
 def test_a_replayed_answer_carries_the_stamps_of_the_wire(stranger: LiteLLMClient) -> None:
     pieces = lines("Hel", "lo", "!", usage={"prompt_eval_count": 5, "eval_count": 3})
-    answer = stranger.explain(response([pieces[0][:9], pieces[0][9:] + pieces[1], *pieces[2:]]))
+    answer = stranger.explain_slowly(response([pieces[0][:9], pieces[0][9:] + pieces[1], *pieces[2:]]))
     assert answer.events == [
         TokenEvent(1000, "answer", "Hel"),
         TokenEvent(1000, "answer", "lo"),
@@ -421,27 +421,27 @@ def test_a_replayed_answer_carries_the_stamps_of_the_wire(stranger: LiteLLMClien
 
 
 def test_litellm_s_guess_at_usage_is_not_the_server_s(stranger: LiteLLMClient) -> None:
-    answer = stranger.explain(response(lines("Hel", "lo")))
+    answer = stranger.explain_slowly(response(lines("Hel", "lo")))
     assert answer.usage == Usage()
     assert len(answer.events) == 2
 
 
 def test_a_model_may_repeat_itself(stranger: LiteLLMClient) -> None:
-    assert len(stranger.explain(response(lines(*["again "] * 300))).events) == 300
+    assert len(stranger.explain_slowly(response(lines(*["again "] * 300))).events) == 300
 
 
 def test_a_replayed_cut_and_garbage_are_failures_with_what_was_timed(stranger: LiteLLMClient) -> None:
-    cut = stranger.explain(response(lines("Hel", "lo")[:-1], complete=False))
+    cut = stranger.explain_slowly(response(lines("Hel", "lo")[:-1], complete=False))
     assert cut.failure is not None
     assert (cut.failure.error_class, [token.at_ns for token in cut.events]) == ("cut", [0, 1000])
-    garbage = stranger.explain(response([b"{not json\n"]))
+    garbage = stranger.explain_slowly(response([b"{not json\n"]))
     assert (garbage.events, garbage.finished) == ([], False)
-    refused = stranger.explain(Response(429, {}, [(1, b'{"message": "slow down"}')], complete=True))
+    refused = stranger.explain_slowly(Response(429, {}, [(1, b'{"message": "slow down"}')], complete=True))
     assert refused.failure is not None
     assert (refused.failure.error_class, refused.failure.message) == ("throttled", "slow down")
 
 
-def test_an_event_stream_of_an_unknown_kind_is_replayed() -> None:
+def test_an_event_stream_is_replayed_as_our_decoder_reads_it() -> None:
     deltas = [
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": t}} for t in ("Hel", "lo")
     ]
@@ -458,10 +458,10 @@ def test_an_event_stream_of_an_unknown_kind_is_replayed() -> None:
     recorded = Response(
         200, {"content-type": "application/vnd.amazon.eventstream"}, response(frames).body, complete=True
     )
-    answer = client.explain(recorded)
-    assert answer.failure is None
-    assert answer.events == [TokenEvent(1000, "answer", "Hel"), TokenEvent(2000, "answer", "lo")]
-    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.finished) == (5, 2, True)
+    for answer in (client.explain(recorded), client.explain_slowly(recorded)):
+        assert answer.failure is None
+        assert answer.events == [TokenEvent(1000, "answer", "Hel"), TokenEvent(2000, "answer", "lo")]
+        assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.finished) == (5, 2, True)
 
 
 @pytest.mark.parametrize(
@@ -489,7 +489,7 @@ def test_what_litellm_passes_over_is_told_all_the_same(error: bytes, code: str |
 @pytest.mark.parametrize(("reason", "good"), [("stop", True), ("length", True), ("load", False), ("unheard_of", False)])
 def test_an_end_that_litellm_calls_a_good_one_is_the_server_s(stranger: LiteLLMClient, reason: str, good: bool) -> None:
     *said, end = lines("Hel", "lo")
-    answer = stranger.explain(response([*said, end.replace(b'"stop"', f'"{reason}"'.encode())]))
+    answer = stranger.explain_slowly(response([*said, end.replace(b'"stop"', f'"{reason}"'.encode())]))
     assert (answer.finish_reason, answer.failure is None, len(answer.events)) == (reason, good, 2)
 
 

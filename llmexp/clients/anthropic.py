@@ -59,7 +59,7 @@ def _is_chunk(tree: Mapping[str, object]) -> bool:
     """An object with a type: the API announces that further types will come, and that clients pass them over."""
     kind = tree.get("type")
     if kind in _KNOWN:
-        return not tree.get("error")
+        return not failures.has_error(tree)
     return isinstance(kind, str) and kind != "ping" and not failures.is_error(tree)
 
 

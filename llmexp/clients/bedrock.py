@@ -112,9 +112,11 @@ def _with_choice(parts: dict[str, object], params: Mapping[str, object]) -> dict
 
 # --- the answer ------------------------------------------------------------------------------------------------------
 
-_EVENTS = frozenset({"contentBlockStart", "contentBlockDelta", "messageStop", "metadata"})
+EVENTS = frozenset({"contentBlockStart", "contentBlockDelta", "messageStop", "metadata"})
+"""Events that say something."""
 _PASSED = frozenset({"messageStart", "contentBlockStop"})
 _UNKNOWN = "unknown"
+_REDACTED = "[REDACTED]"
 
 
 def explain(response: Response) -> Answer:
@@ -130,7 +132,7 @@ def _payloads(draft: Draft, response: Response) -> Iterator[Payload]:
     try:
         for message in messages(response.body):
             kind = message.headers.get(":event-type")
-            if kind in _EVENTS and message.headers.get(":message-type", "event") == "event":
+            if kind in EVENTS and message.headers.get(":message-type", "event") == "event":
                 yield Payload(message.at_ns, kind or "", mapping(loads(message.payload)))
             elif failure := aws_failures.stream_failure(message):
                 draft.failure = failure
@@ -176,9 +178,10 @@ def _delta(draft: Draft, at_ns: int, delta: Mapping[str, object], block: int) ->
     draft.say(at_ns, "answer", as_text(delta.get("text")), block)
     reasoning = mapping(delta.get("reasoningContent"))
     if reasoning:
-        draft.say(at_ns, "reasoning", text_inside(reasoning), block)
-        if reasoning.get("signature") or reasoning.get("redactedContent"):
-            # Claude's marks: it bills its thinking in full and shows a summary of it, or nothing.
+        text = text_inside(reasoning)
+        draft.say(at_ns, "reasoning", "" if text == _REDACTED else text, block)
+        if reasoning.get("signature") or reasoning.get("redactedContent") or text == _REDACTED:
+            # Claude's and Nova's marks: they bill their thinking in full and show a summary of it, or nothing.
             draft.reasoning_summarised = True
     draft.say(at_ns, "tool", as_text(mapping(delta.get("toolUse")).get("input")), block)
 

@@ -16,8 +16,9 @@ from typing import NamedTuple
 from llmexp.clients import endings, failures
 from llmexp.clients.base import Answer, Failure, Response, TokenEvent, TokenKind, Usage
 from llmexp.clients.json_text import NotJson, TooLarge, dumps, mend
-from llmexp.clients.payloads import DONE, Payload, Text, payloads
+from llmexp.clients.payloads import Payload, Text, is_end_mark, payloads
 from llmexp.clients.repeats import tidy
+from llmexp.clients.sse import names_end, names_error
 from llmexp.secrets import trimmed
 
 BEYOND_BELIEF = 2**60
@@ -44,9 +45,14 @@ _DESCRIBING = """
     x_request_id trace_id timestamp ts time status seed obfuscation sequence_number citations search_results nonce
     code message msg success ok error_code errcode errno status_code
     state progress position queue_position queue_size eta
+    prompt_filter_results content_filter_results content_filter_offsets prompt_logprobs
+    created_at conversation_id session_id thread_id message_id run_id sources references annotations stage phase step
 """
 _ABOUT = frozenset(_DESCRIBING.split())
 """Keys of objects that only describe an answer, or say that all is well."""
+_DESCRIBING_EVENTS = "metadata metrics stats usage progress status citations sources search_results"
+_ABOUT_EVENTS = frozenset(_DESCRIBING_EVENTS.split())
+"""Names of events that do the same, whatever they hold."""
 
 
 @dataclass(slots=True)
@@ -180,9 +186,9 @@ def decode_payloads(found: Iterable[Payload], wire: Wire, draft: Draft | None = 
 def _read(draft: Draft, found: Iterable[Payload], wire: Wire) -> None:
     is_chunk, take = wire
     for at_ns, event, tree in found:
-        if isinstance(tree, dict) and event != "error" and is_chunk(tree):
+        if isinstance(tree, dict) and not names_error(event) and is_chunk(tree):
             take(draft, at_ns, event, tree)
-        elif tree == DONE:
+        elif isinstance(tree, str) and is_end_mark(tree):
             draft.finished = True
         elif isinstance(tree, list) and tree:
             _read(draft, [Payload(at_ns, event, inner) for inner in tree], wire)
@@ -193,19 +199,19 @@ def _read(draft: Draft, found: Iterable[Payload], wire: Wire) -> None:
 
 
 def _other(draft: Draft, event: str, tree: object) -> None:
-    """What is no chunk: noise is counted, the rest is an error."""
-    if event != "error" and (_is_noise(tree) or (event and is_noise(event) and not _is_error(tree))):
-        draft.noise += 1
-    elif event != "error" and isinstance(tree, dict) and _says_again(draft, tree):
+    """What is no chunk: marks of the end and noise are passed over, the rest is an error."""
+    is_error = names_error(event) or _is_error(tree)
+    if not is_error and isinstance(tree, dict) and _says_again(draft, tree):
         draft.repeated = True
-    elif isinstance(tree, Text):
-        text = tree.text or "an error event without a message"
-        if event == "error" or tree.is_error:
-            draft.failure = failures.of_event(text)
-        else:
-            raise NotJson(f"an event that is not JSON: {trimmed(text, 400)}")
+    elif not is_error and names_end(event):
+        draft.finished = True
+    elif not is_error and (_is_noise(tree) or _is_noisy(event)):
+        draft.noise += 1
+    elif isinstance(tree, Text) and not is_error:
+        raise NotJson(f"an event that is not JSON: {trimmed(tree.text, 400)}")
     else:
-        draft.failure = failures.of_event(tree)
+        words = tree.text if isinstance(tree, Text) else tree
+        draft.failure = failures.of_event(words if words or event == "error" else f"an event named '{event}'")
 
 
 def _is_error(tree: object) -> bool:
@@ -213,9 +219,12 @@ def _is_error(tree: object) -> bool:
     return tree.is_error if isinstance(tree, Text) else isinstance(tree, dict) and failures.is_error(tree)
 
 
+def _is_noisy(event: str) -> bool:
+    """Whether an event's name says that it is no part of the answer."""
+    return bool(event) and (event.lower() in _ABOUT_EVENTS or is_noise(event))
+
+
 def _is_noise(tree: object) -> bool:
-    if _is_error(tree):
-        return False
     if isinstance(tree, Text):
         return is_noise(tree.text)
     if isinstance(tree, str):
@@ -301,7 +310,7 @@ def as_text(value: object) -> str:
     return "" if value is None else dumps(value)
 
 
-_TEXT_KEYS = ("text", "thinking", "summary", "content", "reasoning", "reasoningText", "reasoning_content")
+_TEXT_KEYS = ("text", "thinking", "thought", "summary", "content", "reasoning", "reasoningText", "reasoning_content")
 _DEEPEST_TEXT = 6
 
 

@@ -27,6 +27,7 @@ FILTERED = frozenset(_FILTERED.split())
 """A filter ended it. With text the answer counts and its reason says how it ended; without any it is a failure."""
 _NOT_YET = frozenset({"", "null", "none", "not_finished", "unfinished", "in_progress", "unspecified", "undefined"})
 _PREFIX = re.compile(r"(?:finish|stop)?_?reason_")
+_BESIDE = re.compile(r"\s*[:;,(].*", re.DOTALL)
 
 
 def failure(reason: str | None, words: str, *, has_text: bool) -> Failure | None:
@@ -46,6 +47,6 @@ def is_open(reason: str) -> bool:
 
 
 def _plain(reason: str) -> str:
-    """The name alone: `STOP` of `FinishReason.STOP` and of `FINISH_REASON_STOP`."""
-    name = reason.strip().lower().rpartition(".")[2].replace("-", "_").replace(" ", "_")
+    """The name alone: `STOP` of `FinishReason.STOP` and `FINISH_REASON_STOP`; `content_filter` of it and a why."""
+    name = _BESIDE.sub("", reason, count=1).strip().lower().rpartition(".")[2].replace("-", "_").replace(" ", "_")
     return _PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name

@@ -35,7 +35,13 @@ _WORDS = frozenset(_MESSAGE_KEYS) - {"reason", "title", "details"}
 _OF_ERRORS = frozenset({*_MESSAGE_KEYS, *_CODE_KEYS})
 _INNER = ("base_resp", "response", "result", "data", "output", "fault", "status")
 """Objects inside which some servers say how it went."""
-_BAD = frozenset({"error", "errors", "failed", "failure", "exception", "fatal"})
+_BAD_WORDS = """
+    error errors failed failure exception fatal
+    abort aborted cancelled canceled timeout timed_out expired rejected crashed killed
+"""
+_BAD = frozenset(_BAD_WORDS.split())
+_NO_ERROR = frozenset({"", "null", "none", "nil", "false", "0", "ok", "success", "no error", "undefined"})
+_DEEPEST = 8
 _THROTTLED = re.compile(
     r"throttl|too[ _-]?many[ _-]?requests|rate[ _-]?limit|resource[ _]?exhausted|^429$", re.IGNORECASE
 )
@@ -70,6 +76,24 @@ def of_event(payload: object) -> Failure:
     return Failure.of(error_class, code, message or "an error event without a message")
 
 
+def is_stated(error: object, depth: int = 0) -> bool:
+    """Whether what stands under `error` says anything: some gateways write an empty one into every chunk."""
+    if isinstance(error, dict | list) and depth < _DEEPEST:
+        inner = error.values() if isinstance(error, dict) else error
+        return any(is_stated(value, depth + 1) for value in inner)
+    if isinstance(error, str):
+        return error.strip().lower() not in _NO_ERROR
+    if isinstance(error, int) and not isinstance(error, bool):
+        return is_bad_code(error)
+    return bool(error)
+
+
+def has_error(tree: Mapping[str, object]) -> bool:
+    """Whether an object of any kind holds an error under that name."""
+    error = tree.get("error")
+    return bool(error) and is_stated(error)
+
+
 def is_error(tree: Mapping[str, object]) -> bool:
     """Whether an object that is no part of an answer says that something went wrong."""
     return _is_bad(tree) or _inner_error(tree) is not None
@@ -81,7 +105,7 @@ def is_nothing_else(tree: Mapping[str, object]) -> bool:
 
 
 def _is_bad(tree: Mapping[str, object]) -> bool:
-    if tree.get("error") or tree.get("errors") or tree.get("Error"):
+    if any(is_stated(tree.get(key)) for key in ("error", "errors", "Error")):
         return True
     if tree.get("success") is False or tree.get("ok") is False:
         return True

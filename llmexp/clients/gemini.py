@@ -50,8 +50,9 @@ def _candidate(draft: Draft, at_ns: int, candidate: Mapping[str, object]) -> Non
 def _part(draft: Draft, at_ns: int, part: Mapping[str, object], stream: int) -> None:
     call = mapping(part.get("functionCall"))
     if call:
-        arguments = call.get("args") or call.get("partialArgs")
-        draft.call(at_ns, as_text(call.get("name")), as_text(arguments), stream)
+        pieces = call.get("args") or call.get("partialArgs")
+        arguments = "".join(map(as_text, pieces)) if isinstance(pieces, list) else as_text(pieces)
+        draft.call(at_ns, as_text(call.get("name")), arguments, stream)
     text = text_inside(part.get("text")) or as_text(mapping(part.get("executableCode")).get("code"))
     if text and part.get("thought"):
         draft.reasoning_summarised = True

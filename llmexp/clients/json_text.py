@@ -94,20 +94,23 @@ def dumps(value: object) -> str:
 
 
 def mapping(value: object) -> Mapping[str, object]:
-    """An object of the JSON; empty for null. Raises `TypeError` for anything else."""
-    if value is None:
-        return {}
+    """An object of the JSON; empty for null and what is empty of another kind. Raises `TypeError` for anything else.
+
+    Programs in PHP write an object without keys as `[]`, others as `""`.
+    """
     if isinstance(value, dict):
         return value
+    if not value:
+        return {}
     raise TypeError(f"an object was expected, not {trimmed(dumps(value), 60)}")
 
 
 def listing(value: object) -> Sequence[object]:
-    """An array of the JSON; empty for null. Raises `TypeError` for anything else."""
-    if value is None:
-        return ()
+    """An array of the JSON; empty for null and what is empty of another kind. Raises `TypeError` for anything else."""
     if isinstance(value, list):
         return value
+    if not value:
+        return ()
     raise TypeError(f"an array was expected, not {trimmed(dumps(value), 60)}")
 
 

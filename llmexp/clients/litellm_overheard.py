@@ -18,6 +18,7 @@ from llmexp.clients.eventstream import messages
 from llmexp.clients.http import Malformed
 from llmexp.clients.json_text import NotJson, TooLarge, loads
 from llmexp.clients.payloads import Payload, Text, payloads
+from llmexp.clients.sse import names_error
 
 _REASONS = frozenset({"finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "completionReason"})
 _DEEPEST = 6
@@ -69,15 +70,15 @@ def _unpacked(tree: object) -> object:
 def _failure(payload: Payload) -> Failure | None:
     tree = payload.tree
     if isinstance(tree, Text):
-        return failures.of_event(tree.text) if tree.is_error or payload.event == "error" else None
-    if isinstance(tree, dict) and (payload.event == "error" or _is_error(tree)):
+        return failures.of_event(tree.text) if tree.is_error or names_error(payload.event) else None
+    if isinstance(tree, dict) and (names_error(payload.event) or _is_error(tree)):
         return failures.of_event(tree)
     return None
 
 
 def _is_error(tree: Mapping[str, object]) -> bool:
     """Whether an object of a wire that we do not know says plainly that it is an error; `message` may be the answer."""
-    if tree.get("error") or tree.get("errors") or failures.is_bad_code(tree.get("code")):
+    if failures.has_error(tree) or failures.is_stated(tree.get("errors")) or failures.is_bad_code(tree.get("code")):
         return True
     if failures.is_nothing_else(tree):
         return True

@@ -180,6 +180,11 @@ def refused_arguments(error: Exception) -> set[str]:
     return {name for word, names in _DISPENSABLE.items() if word in str(error) for name in names}
 
 
+def is_cut(error: Exception) -> bool:
+    """Whether the stream was over before its end mark."""
+    return "ended before a finish_reason" in str(error)
+
+
 def is_unknown_provider(error: Exception) -> bool:
     """Whether LiteLLM does not know the provider."""
     return "LLM Provider NOT provided" in str(error) or type(error).__name__ == "LiteLLMUnknownProvider"

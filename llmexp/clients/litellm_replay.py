@@ -112,7 +112,7 @@ class _Tape:
 
 def _replay_failure(error: Exception, response: Response) -> Failure:
     error_class: ErrorClass = "in_stream"
-    if not response.complete:
+    if not response.complete or litellm_private.is_cut(error):
         error_class = "cut"
     elif any(isinstance(cause, ValueError) for cause in causes(error)):
         error_class = "malformed"

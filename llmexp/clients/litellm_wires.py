@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Literal
 
-from llmexp.clients import anthropic, bedrock, decoding, gemini, openai, sagemaker
+from llmexp.clients import anthropic, bedrock, bedrock_invoke, cohere, decoding, gemini, ollama, openai, sagemaker
 from llmexp.clients.base import Answer, Response
 from llmexp.clients.decoding import as_text
 from llmexp.clients.json_text import NotJson
 from llmexp.clients.payloads import payloads
 
-Wire = Literal["openai", "anthropic", "gemini", "bedrock", "sagemaker"]
-_READ: dict[Wire, decoding.Wire] = {"openai": openai.WIRE, "anthropic": anthropic.WIRE, "gemini": gemini.WIRE}
+Wire = Literal["openai", "anthropic", "gemini", "cohere", "ollama", "bedrock", "bedrock_invoke", "sagemaker"]
+_READ: dict[Wire, decoding.Wire] = {
+    "openai": openai.WIRE,
+    "anthropic": anthropic.WIRE,
+    "gemini": gemini.WIRE,
+    "cohere": cohere.WIRE,
+    "ollama": ollama.WIRE,
+}
+_OF_AWS: dict[Wire, Callable[[Response], Answer]] = {
+    "bedrock": bedrock.explain,
+    "bedrock_invoke": bedrock_invoke.explain,
+    "sagemaker": sagemaker.explain,
+}
 _PATHS: tuple[tuple[str, Wire], ...] = (
     ("/chat/completions", "openai"),
     ("/completions", "openai"),
     ("/messages", "anthropic"),
+    ("/v2/chat", "cohere"),
+    ("/v1/chat", "cohere"),
+    ("/api/chat", "ollama"),
+    ("/api/generate", "ollama"),
     (":streamGenerateContent", "gemini"),
     (":streamRawPredict", "anthropic"),
 )
@@ -31,6 +46,8 @@ def recognise(path: str, response: Response) -> Wire | None:
     """The wire of a response, by its path (AWS) or by what it holds; None where no decoder of ours knows it."""
     if path.endswith("/converse-stream"):
         return "bedrock"
+    if path.endswith("/invoke-with-response-stream"):
+        return "bedrock_invoke"
     if path.endswith("/invocations-response-stream"):
         return "sagemaker"
     if "eventstream" in response.headers.get("content-type", ""):
@@ -41,11 +58,8 @@ def recognise(path: str, response: Response) -> Wire | None:
 
 def explain(wire: Wire, response: Response) -> Answer:
     """What the response means in that wire."""
-    if wire == "bedrock":
-        return bedrock.explain(response)
-    if wire == "sagemaker":
-        return sagemaker.explain(response)
-    return decoding.decode(response, _READ[wire])
+    of_aws = _OF_AWS.get(wire)
+    return of_aws(response) if of_aws else decoding.decode(response, _READ[wire])
 
 
 def _trees(response: Response) -> Iterator[dict[str, object]]:
@@ -64,6 +78,10 @@ def _of(tree: dict[str, object]) -> Wire | None:
         return "openai"
     if as_text(tree.get("type")) in _ANTHROPIC:
         return "anthropic"
+    if cohere.speaks(tree):
+        return "cohere"
+    if "done" in tree and ("message" in tree or "response" in tree):
+        return "ollama"
     if "candidates" in tree or "usageMetadata" in tree:
         return "gemini"
     return None

@@ -69,6 +69,8 @@ def _limit_name(params: dict[str, object]) -> str:
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 _CHUNK_KEYS = frozenset({"choices", "usage", "timings", "x_groq", "prompt_progress"})
+_PLAIN_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
+"""A chunk of these alone holds no object that a gateway put an error of its own into."""
 _REASONING = (
     "reasoning_content",
     "reasoning",
@@ -85,7 +87,12 @@ _FIRST_NAMES = _REASONING[:2]
 _USUAL = frozenset({"content", "tool_calls", "function_call", "refusal", "audio", "text", *_FIRST_NAMES})
 """Where a delta holds no other keys, nothing else needs to be looked at."""
 _OTHER_REASONING = re.compile(r"reason|think|thought|^cot$|chain.?of.?thought|^analysis$", re.IGNORECASE)
-_NO_REASONING = re.compile(r"finish|stop|signature|token|effort|time|duration", re.IGNORECASE)
+_NO_REASONING = re.compile(
+    r"finish|stop|signature|token|effort|time|duration|opaque|encrypt|redact|budget|^(?:is|has|use|enable)_|"
+    r"(?:id|ids|format|status|state|mode|type|index|level|enabled|done|config|model|count|length|hash)$",
+    re.IGNORECASE,
+)
+"""Names of what is told of reasoning, or of what nobody can read."""
 _EXTRA = ("provider_specific_fields", "model_extra")
 """Where gateways put fields that they do not know."""
 _REASONING_PARTS = ("thinking", "reasoning", "reasoning_content", "summary", "summary_text", "thought", "analysis")
@@ -103,9 +110,12 @@ def _is_chunk(tree: Mapping[str, object]) -> bool:
 
 def _take(draft: Draft, at_ns: int, _event: str, tree: Mapping[str, object]) -> None:
     """A chunk of a stream, or one whole completion."""
-    if tree.get("error") or tree.get("object") == "error" or failures.is_bad_code(tree.get("code")):
+    if failures.has_error(tree) or tree.get("object") == "error" or failures.is_bad_code(tree.get("code")):
         draft.failure = failures.of_event(tree)
         return
+    if not tree.keys() <= _PLAIN_KEYS:
+        inner = next((part for part in tree.values() if isinstance(part, dict) and failures.has_error(part)), None)
+        draft.failure = None if inner is None else failures.of_event(inner)
     for choice in listing(tree.get("choices")):
         _choice(draft, at_ns, mapping(choice))
     if tree.get("usage") or tree.get("timings") or tree.get("x_groq"):
@@ -122,7 +132,7 @@ def _choice(draft: Draft, at_ns: int, choice: Mapping[str, object]) -> None:
     if delta is not None:
         fields = mapping(delta)
         _say(draft, at_ns, fields, stream)
-        if fields.get("error"):
+        if failures.has_error(fields):
             draft.failure = failures.of_event(fields)
         draft.in_pieces = draft.in_pieces or bool(draft.events)
     elif "message" in choice:
@@ -136,8 +146,11 @@ def _choice(draft: Draft, at_ns: int, choice: Mapping[str, object]) -> None:
     reason = choice.get("finish_reason")
     if reason:
         draft.end(reason, choice.get("finish_message") or choice.get("stop_reason"))
-    if choice.get("error"):
+    if failures.has_error(choice):
         draft.failure = failures.of_event(choice)
+    usage = choice.get("usage")  # Moonshot's place for it
+    if isinstance(usage, dict):
+        draft.count(usage_of(usage))
 
 
 def _say(draft: Draft, at_ns: int, delta: Mapping[str, object], stream: int) -> None:
@@ -254,10 +267,13 @@ def usage_of(raw: Mapping[str, object]) -> Usage:
     written = total(_first(raw.get("completion_tokens"), raw.get("output_tokens")))
     details = branch(raw, "completion_tokens_details") or branch(raw, "output_tokens_details")
     reasoning = count(_first(details.get("reasoning_tokens"), raw.get("reasoning_tokens")))
+    whole = count(raw.get("total_tokens"))
+    if written is None and read is not None and whole is not None and whole > read:
+        written = whole - read
     details = branch(raw, "prompt_tokens_details") or branch(raw, "input_tokens_details")
     cached = count(_first(details.get("cached_tokens"), raw.get("prompt_cache_hit_tokens")))
     if written is not None and reasoning:
-        beside = count(raw.get("total_tokens")) == (read or 0) + written + reasoning
+        beside = whole == (read or 0) + written + reasoning
         if beside or written < reasoning <= _MOST_HIDDEN:
             written += reasoning
     return Usage(read, written, reasoning, cached)

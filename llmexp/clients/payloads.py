@@ -15,16 +15,24 @@ from typing import NamedTuple
 
 from llmexp.clients.base import Response, excerpt
 from llmexp.clients.json_text import NotJson, loads, several
-from llmexp.clients.sse import SseEvent, events
+from llmexp.clients.sse import SseEvent, events, names_error
 
 DONE = "[DONE]"
-_DONES = (b"[DONE]", b"DONE")
+_END_WORDS = """
+    done end eof eos eot stop finish finished complete completed close closed endoftext im_end /s
+    end_of_stream endofstream stream_end stream_done stream_complete stream_completed
+"""
+_ENDS = frozenset(_END_WORDS.split())
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}"]', re.DOTALL)
 _SSE_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?::|data|event|id|retry)")
 _BETWEEN = b" \t\r\n,[]"
 _ERROR_FIELD = re.compile(r"\s*(?:error|exception|err|fatal)\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
 _OTHER_FIELD = re.compile(r"[\w.-]{1,40}(?::|$)")
-_TROUBLE = re.compile(r"error|exception|fail|exceed|unavailable|timed? ?out|traceback|refused|denied", re.IGNORECASE)
+_TROUBLE = re.compile(
+    r"error|exception|fail|exceed|unavailable|timed? ?out|traceback|refused|denied|unhealthy|no healthy|bad gateway|"
+    r"overload|crashed|aborted|out of memory|too many requests|rate limit|panic",
+    re.IGNORECASE,
+)
 
 
 class Payload(NamedTuple):
@@ -43,6 +51,11 @@ class Text(NamedTuple):
     """It says itself that it is one."""
 
 
+def is_end_mark(text: str) -> bool:
+    """Whether a text says that the stream is over: OpenAI's mark, and those that others made up."""
+    return text.strip("\ufeff\x00 \t\r\n[]<>|.!").lower().replace(" ", "_") in _ENDS
+
+
 def payloads(response: Response) -> Iterator[Payload]:
     """The JSON values of a body; raises `NotJson` where it holds something else."""
     if _first_byte(response) in (b"{", b"["):
@@ -59,13 +72,13 @@ def _from_events(response: Response) -> Iterator[Payload]:
     for found in events(response.body):
         at_ns, event, data, whole, framed = found
         if not framed:
-            yield from _stray(found)
+            yield from _stray(found, is_whole=found.whole or response.complete)
             continue
         nothing_framed = False
         try:
             trees = [loads(data)]
         except NotJson:
-            if not whole and event != "error" and data.strip().upper() not in _DONES:
+            if not whole and not names_error(event) and not is_end_mark(data.decode("utf-8", "replace")):
                 return  # half an event: the connection was cut, which is told from the framing
             trees = [_read_kindly(part) for part in several(data) or [data]]
         for tree in trees:
@@ -80,7 +93,7 @@ def _read_kindly(data: bytes) -> object:
         return loads(data)
     except NotJson:
         text = data.decode("utf-8", "replace").strip("\ufeff\x00 \t\r\n")
-        return DONE if text.upper().encode() in _DONES else Text(text, _says_trouble(text))
+        return DONE if is_end_mark(text) else Text(text, _says_trouble(text))
 
 
 def _refuse_other_text(response: Response) -> None:
@@ -89,7 +102,7 @@ def _refuse_other_text(response: Response) -> None:
         raise NotJson(f"the body is neither JSON nor an event stream: {excerpt(body)}")
 
 
-def _stray(found: SseEvent) -> Iterator[Payload]:
+def _stray(found: SseEvent, *, is_whole: bool) -> Iterator[Payload]:
     """Lines outside of the framing: an error in a field of its own, JSON without `data:`, a field that nobody knows."""
     text = found.data.decode("utf-8", "replace").strip()
     named = _ERROR_FIELD.match(text)
@@ -103,8 +116,8 @@ def _stray(found: SseEvent) -> Iterator[Payload]:
         tree = value if isinstance(value, dict) else None
         if tree is None and not _TROUBLE.search(text):
             text = ""  # the standard says to ignore it
-    if tree is None and (found.whole or _TROUBLE.search(text)):
-        tree = Text(text, _TROUBLE.search(text) is not None)
+    if tree is None and (is_whole or _TROUBLE.search(text)):
+        tree = Text(text, text[:1] != "<" and _TROUBLE.search(text) is not None)
     if tree is not None:
         yield Payload(found.at_ns, found.event, tree)
 
@@ -161,7 +174,7 @@ def _between(at_ns: int, gap: bytes) -> Iterator[Payload]:
     """What stands between the objects: white space and the array's marks, each line of anything else."""
     for line in gap.splitlines():
         text = line.strip(_BETWEEN).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
-        if text.upper() in ("DONE", "DATA: [DONE"):
+        if is_end_mark(text.removeprefix("data:")):
             yield Payload(at_ns, "", DONE)
         elif text:
             named = _ERROR_FIELD.match(text)

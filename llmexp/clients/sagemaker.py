@@ -148,7 +148,7 @@ def _take(draft: Draft, at_ns: int, event: str, tree: Mapping[str, object]) -> N
     """One object of a container: token objects of TGI and LMI here, everything else is OpenAI's."""
     if _TOKEN_KEYS.isdisjoint(tree):
         openai.WIRE.take(draft, at_ns, event, tree)
-    elif failures.is_error({"error": tree.get("error")}):
+    elif failures.has_error(tree):
         draft.failure = failures.of_event(tree)
     else:
         _token(draft, at_ns, tree)

@@ -10,13 +10,29 @@ leaves half an event.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from llmexp.clients.json_text import NotJson, TooLarge, loads
 
 _BOM = b"\xef\xbb\xbf"
+_ERROR_NAME = re.compile(r"error|exception|fail|fatal|abort|cancel|time_?d?_?-?out", re.IGNORECASE)
+_END_NAMES = "done end close complete completed finish finished stop stream_end end_of_stream message_end eos eof"
+_ENDS = frozenset(_END_NAMES.split())
 _BLANK = b" \t\x00"
+
+
+@lru_cache(maxsize=256)
+def names_error(event: str) -> bool:
+    """Whether an event's name alone says that something went wrong."""
+    return _ERROR_NAME.search(event) is not None
+
+
+def names_end(event: str) -> bool:
+    """Whether an event's name says that the stream is over."""
+    return event.lower().replace("-", "_") in _ENDS
 
 
 class SseEvent(NamedTuple):
@@ -150,7 +166,8 @@ class _Reading:
         found: list[SseEvent] = []
         if self._strays:
             found.append(SseEvent(at_ns, self._event, b"\n".join(self._strays), whole, framed=False))
-        if self._data or (self._event == "error" and not self._strays):
+        speaks = names_error(self._event) or names_end(self._event)
+        if self._data or (speaks and not self._strays):
             found.append(SseEvent(at_ns, self._event, b"\n".join(self._data), whole))
         yield from reversed(found) if self._strays_behind else found
         self._data, self._strays, self._event, self._strays_behind = [], [], "", False

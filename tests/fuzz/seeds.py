@@ -26,11 +26,39 @@ ROWS = [
     {"TIMESTAMP": "2023-11-16 18:15:46.5", "ContextTokens": 374, "GeneratedTokens": 44},
     {"prompt": [5, 6, 7], "max_tokens": 0},
 ]
+COHERE = [
+    {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text", "text": ""}}}},
+    {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": " a"}}}},
+    {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "hm"}}},
+    {"type": "tool-call-start", "delta": {"message": {"tool_calls": {"function": {"name": "f", "arguments": ""}}}}},
+    {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": {"tokens": {"output_tokens": 3}}}},
+]
+COHERE_V1 = [
+    {"event_type": "text-generation", "text": " a", "is_finished": False},
+    {"event_type": "tool-calls-chunk", "tool_call_delta": {"name": "f", "parameters": "{}"}},
+    {"event_type": "stream-end", "is_finished": True, "finish_reason": "COMPLETE", "response": {"text": " a"}},
+]
+OLLAMA = [
+    {
+        "message": {"content": " a", "thinking": "hm", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        "done": False,
+    },
+    {"response": "", "done": True, "done_reason": "stop", "prompt_eval_count": 9, "eval_count": 2, "total_duration": 5},
+]
+CHUNKS = [
+    {"generation": " a", "prompt_token_count": 9, "generation_token_count": 1, "stop_reason": None},
+    {"outputs": [{"text": " b", "stop_reason": "stop"}]},
+    {"outputText": " c", "completionReason": "FINISH", "totalOutputTextTokenCount": 4},
+    {"choices": [{"index": 0, "message": {"content": " d"}, "stop_reason": "stop"}]},
+    {"contentBlockDelta": {"delta": {"text": " e"}}, "messageStop": {"stopReason": "end_turn"}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": " f"}},
+    {"amazon-bedrock-invocationMetrics": {"inputTokenCount": 9, "outputTokenCount": 6, "invocationLatency": 5}},
+]
 
 
 def main() -> None:
     """Write them."""
-    from support.streams import Anthropic, Bedrock, Gemini, OpenAI
+    from support.streams import Anthropic, Bedrock, Gemini, OpenAI, sse
 
     def put(target: str, name: str, data: bytes) -> None:
         folder = HERE / "corpus" / target
@@ -60,6 +88,10 @@ def main() -> None:
         b'\x03{"usage":{"inputTokens":1,"outputTokens":2},"metrics":{"latencyMs":5}}',
     ]
     put("frames", "good", b"\n".join(lines))
+    put("cohere", "good", b"".join(sse(one, str(one["type"])) for one in COHERE))
+    put("cohere", "lines", b"".join(json.dumps(one).encode() + b"\n" for one in COHERE_V1))
+    put("ollama", "good", b"".join(json.dumps(one).encode() + b"\n" for one in OLLAMA))
+    put("chunks", "good", b"\n".join(json.dumps(one).encode() for one in (*CHUNKS, *COHERE_V1, *COHERE)))
     token = {"token": {"text": " a", "special": False}, "generated_text": None, "details": None}
     last = {"token": {"text": "", "special": True}, "generated_text": " a", "details": {"finish_reason": "eos_token"}}
     put("parts", "tgi", b"".join(b"data:" + json.dumps(one).encode() + b"\n\n" for one in (token, last)) + b"\x05")

@@ -6,6 +6,7 @@ bytes that came (a compressed body apart, which has a bound of its own).
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from support.aws_server import event
 from support.reader import REQUEST, Words
 
-from llmexp.clients import anthropic, bedrock, gemini, openai, sagemaker
+from llmexp.clients import anthropic, bedrock, bedrock_invoke, cohere, gemini, ollama, openai, sagemaker
 from llmexp.clients.base import Answer, Response
 from llmexp.clients.decoding import Wire, decode
 from llmexp.clients.eventstream import messages
@@ -57,6 +58,9 @@ _CLIENTS: dict[str, _Client] = {
     "openai": _of(openai.WIRE),
     "anthropic": _of(anthropic.WIRE),
     "gemini": _of(gemini.WIRE),
+    "cohere": _of(cohere.WIRE),
+    "ollama": _of(ollama.WIRE),
+    "bedrock_invoke": _Client(bedrock_invoke.explain),
     "bedrock": _Client(bedrock.explain),
     "sagemaker": _Client(sagemaker.explain),
 }
@@ -120,6 +124,12 @@ def parts(data: bytes) -> None:
     """A container's stream in PayloadPart frames."""
     made = [event("PayloadPart", piece, "application/octet-stream") for piece in _pieces(data)]
     explained("sagemaker", [HEAD, *made])
+
+
+def chunks(data: bytes) -> None:
+    """Lines as the objects of a model of its own kind, in Bedrock's frames."""
+    made = [event("chunk", {"bytes": base64.b64encode(line).decode()}) for line in data.split(b"\n") if line]
+    explained("bedrock_invoke", [HEAD, *made])
 
 
 def event_stream(data: bytes) -> None:
@@ -198,7 +208,8 @@ def _trace(path: str) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    **{wire: answers(wire) for wire in ("openai", "anthropic", "gemini")},
+    **{wire: answers(wire) for wire in ("openai", "anthropic", "gemini", "cohere", "ollama")},
+    "chunks": chunks,
     "http": http,
     "frames": frames,
     "parts": parts,

@@ -79,13 +79,18 @@ def holds(wire: str, cases: Cases) -> None:
     if wire.startswith("litellm/") and not isinstance(speaks, Bedrock) and "sagemaker" not in wire:
         fields = fields | {"api_key_env": "TEST_KEY"}
     rows = played_all([script(speaks, events) for events, _ in cases.values()], **fields)
+    wrong = wrong_of(cases, [seen_of(row) for row in rows])
+    assert not wrong, "\n".join(f"{name}: (seen, expected) {each}" for name, each in wrong.items())
+
+
+def wrong_of(cases: Cases, rows: Sequence[dict[str, object]]) -> dict[str, dict[str, object]]:
+    """Name of a case → what of its record is not as expected."""
     wrong: dict[str, dict[str, object]] = {}
-    for (name, (_, expected)), row in zip(cases.items(), rows, strict=True):
-        seen = seen_of(row)
+    for (name, (_, expected)), seen in zip(cases.items(), rows, strict=True):
         differs = {key: (seen[key], value) for key, value in expected.items() if not _agrees(seen[key], value)}
         if differs:
-            wrong[name] = {**differs, "message": row.error_message}
-    assert not wrong, "\n".join(f"{name}: (seen, expected) {each}" for name, each in wrong.items())
+            wrong[name] = {**differs, "message": seen["error_message"]}
+    return wrong
 
 
 def _agrees(seen: object, expected: object) -> bool:
@@ -157,6 +162,7 @@ FILTERS = [
     "refusal",
     "content_filtered",
     "MODEL_ARMOR",
+    "content_filter: RECITATION",
 ]
 NOT_YET = ["null", "not_finished", "FINISH_REASON_UNSPECIFIED", "None"]
 
@@ -187,6 +193,9 @@ def test_ends(wire: str) -> None:
     if not isinstance(speaks, Tgi | Gemini):  # the other wires have an end mark of their own
         mark = [frame("messageStop", {})] if isinstance(speaks, Bedrock) else speaks.done()
         cases["a mark alone"] = ([*texts(speaks), *mark], GOOD | {"remarks": ["no_finish_reason"]})
+        for other in [b"event: done\ndata: {}\n\n", b"data: [END]\n\n", b"event: end\n\n"]:
+            if isinstance(speaks, OpenAI):
+                cases[str(other)] = ([*texts(speaks), speaks.raw(other)], GOOD | {"remarks": ["no_finish_reason"]})
         cases["a mark alone without text"] = ([*speaks.begin(), *mark], stopped)
     holds(wire, cases)
 
@@ -202,6 +211,9 @@ ERRORS: dict[str, tuple[bytes, str, str, str | None]] = {
     "field in capitals": (b"ERROR: the worker died\n\n", "the worker died", "in_stream", None),
     "named": (b"event: error\ndata: the worker died\n\n", "the worker died", "in_stream", None),
     "named, of another shape": (b'event: error\ndata: {"x": 1}\n\n', '{"x":1}', "in_stream", None),
+    "named otherwise": (b"event: exception\ndata: the worker died\n\n", "the worker died", "in_stream", None),
+    "a name alone": (b"event: timeout\n\n", "an event named 'timeout'", "in_stream", None),
+    "aborted": (sse({"status": "aborted"}), '{"status":"aborted"}', "in_stream", "aborted"),
     "named, without data": (b"event: error\n\n", "an error event without a message", "in_stream", None),
     "code": (sse(BUSY), "Model is busy, please retry later", "in_stream", "50501"),
     "code as text": (sse({"code": "50501", "message": "Model is busy", "data": None}), "busy", "in_stream", "50501"),
@@ -249,6 +261,7 @@ ERRORS: dict[str, tuple[bytes, str, str, str | None]] = {
 OF_CHUNKS: dict[str, tuple[dict[str, object], str]] = {
     "beside choices": ({"choices": [{"delta": {"content": "x"}}], "error": {"message": "boom"}}, "boom"),
     "beside no choices": ({"choices": [], "error": {"message": "boom"}}, "boom"),
+    "in a part of its own": ({"choices": [], "x_groq": {"id": "r", "error": "boom"}}, "boom"),
     "in a choice": ({"choices": [{"delta": {}, "error": {"message": "boom"}}]}, "boom"),
     "in a delta": ({"choices": [{"delta": {"error": "boom"}}]}, "boom"),
     "a code beside choices": ({"choices": [{"delta": {}}], "code": 500, "message": "boom"}, "boom"),
@@ -310,6 +323,8 @@ NOISE = """
 FRAMES = [
     b"event: ping\ndata: {}\n\n",
     b"event: heartbeat\ndata: anything at all\n\n",
+    b'event: metadata\ndata: {"n": 1}\n\n',
+    b'data: {"prompt_filter_results": [{"prompt_index": 0}]}\n\n',
     b'event: keep-alive\ndata: {"n": 1}\n\n',
     b"data:\n\n",
     b"ping\n\n",
@@ -351,6 +366,7 @@ REASONING: dict[str, dict[str, object]] = {
     "thought": {"thought": " hm"},
     "chain_of_thought": {"chain_of_thought": " hm"},
     "cot": {"cot": " hm"},
+    "steps": {"reasoning_steps": [{"thought": " hm", "type": "web_search"}]},
     "thinking_blocks": {"thinking_blocks": [{"type": "thinking", "thinking": " hm"}]},
     "part": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": " hm"}]}]},
     "reasoning part": {"content": [{"type": "reasoning", "text": " hm"}]},
@@ -359,6 +375,7 @@ REASONING: dict[str, dict[str, object]] = {
     "google's mark": {"content": " hm", "extra_content": {"google": {"thought": True}}},
     "channel": {"content": " hm", "channel": "analysis"},
 }
+NO_REASONING = ["reasoning_opaque", "encrypted_reasoning", "reasoning_id", "reasoning_format", "thinking_status"]
 CALLS: dict[str, list[dict[str, object]]] = {
     "legacy": [{"function_call": {"name": "f", "arguments": ""}}, {"function_call": {"arguments": '{"a": 1}'}}],
     "name in every event": [
@@ -400,6 +417,9 @@ def test_reasoning_and_calls_begin_at_the_same_moment_on_every_wire(wire: str) -
                 [*speaks.begin(), speaks.chunk(delta), PAUSE_S, speaks.text(" wa"), *tail(speaks, 2)],
                 thought,
             )
+        for name in NO_REASONING:
+            first = speaks.chunk({"content": "", name: "gAAAAAB"})
+            cases[name] = ([first, *texts(speaks), *tail(speaks)], GOOD | BY_SERVER | {"reasoning_streamed": False})
         for name, (start, *rest) in CALLS.items():
             events: Events = [*speaks.begin(), speaks.chunk(start), PAUSE_S, *map(speaks.chunk, rest), *end]
             named: dict[str, object] = {"first_gap_is_the_pause": True, "tool_calls": within('"name": "f"')}
@@ -407,6 +427,11 @@ def test_reasoning_and_calls_begin_at_the_same_moment_on_every_wire(wire: str) -
     if isinstance(speaks, Bedrock):
         held = {"contentBlockIndex": 0, "delta": {"reasoningContent": {"reasoningText": {"text": " hm"}}}}
         event = frame("contentBlockDelta", held)
+        redacted = frame(
+            "contentBlockDelta", {"delta": {"reasoningContent": {"reasoningText": {"text": "[REDACTED]"}}}}
+        )
+        hidden = GOOD | {"reasoning_streamed": False, "output_tokens": 60, "output_tokens_source": "server"}
+        cases["redacted"] = ([*speaks.begin(), redacted, *texts(speaks)[1:], *tail(speaks, 60)], hidden)
         cases["inside a text"] = ([*speaks.begin(), event, PAUSE_S, speaks.text(" wa"), *end], thought)
     cases["think tags"] = (
         [*speaks.begin(), speaks.text("<think>"), speaks.text(" hm"), speaks.text("</think>"), *end],
@@ -520,6 +545,10 @@ def of_usage(speaks: OpenAI) -> Iterator[tuple[str, tuple[Events, dict[str, obje
         expected["input_tokens"] = read or 3
         yield f"usage of every chunk, {name}", ([*chunks, *end], GOOD | expected)
     usual = {"prompt_tokens": 12, "completion_tokens": 10}
+    in_choice = speaks.other({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": usual}]})
+    yield "usage of a choice", ([*texts(speaks), in_choice, *speaks.done()], GOOD | BY_SERVER)
+    total = speaks.other({"choices": [], "usage": {"prompt_tokens": 12, "total_tokens": 22}})
+    yield "a total", ([*texts(speaks), *speaks.end("stop"), total, *speaks.done()], GOOD | BY_SERVER)
     for details in ([], "none", None, {}):
         odd = usual | {"prompt_tokens_details": details, "completion_tokens_details": details}
         yield (
@@ -548,6 +577,7 @@ ODD = {
     "twice": '"created": 1, "created": 2',
     "deep": f'"trace": {"[" * 100_000}1{"]" * 100_000}',
     "half": '"note": "\\ud83d"',
+    "an empty error": '"error": {"message": "", "type": "", "param": null, "code": 0}',
     "control codes": '"note": "a\x01b\tc"',
 }
 
@@ -582,6 +612,9 @@ def test_json_and_frames_as_servers_write_them(wire: str) -> None:
         for name, odd in ODD.items():
             events: Events = [*speaks.begin(), strange(speaks, odd), *texts(speaks)[-9:], *tail(speaks)]
             cases[name] = (events, GOOD)
+    if isinstance(speaks, OpenAI) and not isinstance(speaks, Tgi):
+        empty = speaks.other({"choices": [{"delta": [], "finish_reason": "stop", "logprobs": ""}], "usage": []})
+        cases["arrays for empty objects"] = ([*texts(speaks), empty, *tail(speaks)], GOOD | BY_SERVER)
     if not isinstance(speaks, Bedrock | OpenAI) or type(speaks) is OpenAI:  # SageMaker's frames are of bytes
         whole = [event for event in [*texts(speaks), *tail(speaks)] if isinstance(event, bytes)]
         for name, parts in other_forms(whole):
