@@ -11,7 +11,8 @@ import pytest
 from support.samples import failure, record
 
 from llmexp import records
-from llmexp.config import Quality
+from llmexp.config import Model, Quality, load
+from llmexp.jobs.judges import judges_configs
 from llmexp.metrics.quality import right_answers
 from llmexp.metrics.summary import observe
 from llmexp.metrics.timeline import Span
@@ -25,6 +26,8 @@ from llmexp.workload.request import ToolCall
 pytestmark = pytest.mark.service
 
 PATTERN = Quality().judge.answer
+TOKENS = {"input_tokens": {"mean": 8}, "output_tokens": {"mean": 8}}
+JUDGED = {"kind": "judge", "judge": {"model": "j", "concurrency": 3}}
 
 
 def judge(**options: Any) -> Quality:
@@ -101,6 +104,14 @@ def test_what_no_judge_needs_to_see() -> None:
 )
 def test_thoughts_in_the_text_are_no_answer(text: str, answer: str) -> None:
     assert without_thoughts(text) == answer
+
+
+def test_nodes_are_asked_for_what_the_judges_need_too() -> None:
+    config = load(
+        {"model": {"name": "m"}, "workload": TOKENS, "load": {"kind": "constant", "rate": 2}, "quality": JUDGED}
+    )
+    (asked,) = judges_configs(config, (Model(name="j"),))
+    assert (asked.model.name, asked.closed, asked.streams) == ("j", True, 3)
 
 
 # --- grades on disk --------------------------------------------------------------------------------------------------

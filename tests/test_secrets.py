@@ -425,6 +425,7 @@ def test_a_credential_in_a_command_belongs_into_the_environment(settings: dict[s
     [
         {"command": "sh --port {port} --max-tokens 5 --tokenizer x --inter-token 0.2"},
         {"command": "HF_TOKEN=$MINE sh --port {port} --api-key $KEY"},
+        {"command": 'HF_TOKEN="$MINE" sh --port {port} --api-key "${KEY}"'},
         {"command": "sh --api-key {api_key}", "api_key": "${KEY}"},
         {"command": f"cd {Path.cwd()} && sh --port {{port}}"},
     ],

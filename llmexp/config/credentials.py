@@ -14,10 +14,12 @@ from llmexp import secrets
 from llmexp.secrets import SHORTEST, credentials_in_url, is_credential_name, is_path
 
 _SCHEME = re.compile(r"(?:Bearer\s+\S{8,}|(?:Basic|Token)\s+(?=\S*[\d=])\S{8,})\s*", re.IGNORECASE)
-_OPTION = re.compile(r"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+)(?![-{$])(\S+)")
+_FILLED = r"(?!-|['\"]?[{$])"
+"""What a shell or a key of `deployment` fills in, in quotes or without."""
+_OPTION = re.compile(rf"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+){_FILLED}(\S+)")
 _SENT = re.compile(r"([A-Za-z][\w-]*):\s*(?:Bearer\s+|Basic\s+|Token\s+)?(?![-{$])([^\s'\"]{8,})")
 """A header as a command line writes it: `-H 'Authorization: Bearer …'`."""
-_ASSIGNMENT = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*)=(?![-{$])(\S+)")
+_ASSIGNMENT = re.compile(rf"(?<!\S)([A-Z][A-Z0-9_]*)={_FILLED}(\S+)")
 _SHELL_VARIABLE = re.compile(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?")
 _IN_A_COMMAND = "put it in an environment variable and write $VARIABLE, which the shell fills in"
 _INTERPOLATION = re.compile(r"\$\{oc\.env:\s*([^,}\s]+)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmexp.config import Config, Model, load
+from llmexp.config import Config, Load, Model, load
 from llmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,3 +67,9 @@ def problems(judges: tuple[Model, ...], config: Config) -> list[str]:
         if not (config.rehearse or config.dry_run):
             found += credentials.problems(model)
     return [f"{KEY}: {line}" for line in found]
+
+
+def judges_configs(config: Config, judges: tuple[Model, ...]) -> list[Config]:
+    """What the judges' loads use of a cluster: nodes are asked for their credentials too, before the first load."""
+    load = {"load": Load(), "concurrency": config.quality.judge.concurrency}
+    return [config.model_copy(update={"model": judge, **load}) for judge in judges]

@@ -18,6 +18,7 @@ from llmexp.config import flatten
 from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, ConfigError, JobError, LlmexpError, is_interrupt, worst
 from llmexp.jobs import demands, lock, readers, sweep_dir
 from llmexp.jobs import spec as jobs
+from llmexp.jobs.judges import judges_configs
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.lock import Folder
 from llmexp.jobs.reading import Reading
@@ -303,7 +304,8 @@ class CommandRun:
                 pool.submit(readers.load)
                 with contextlib.suppress(JobError):  # met again, and told, by the first job
                     benchmark.ensure_ray(todo[0].config.ray)
-                    benchmark.get_ready([spec.config for spec in todo])
+                    judges = [config for spec in todo for config in judges_configs(spec.config, spec.judges)]
+                    benchmark.get_ready([*(spec.config for spec in todo), *judges])
             self.recorder.open(opening, self.folder.path)
         if self.sweep is None:
             return

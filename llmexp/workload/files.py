@@ -52,7 +52,7 @@ class FromFile(Alone):
         if self._budget is None and any(row.output_tokens is None and row.reply is None for row in self._rows.sample()):
             raise ConfigError(
                 f"workload.output_tokens.mean: must be given, as rows of '{self._workload.file}' have neither a budget "
-                f"(output_tokens) nor an answer"
+                "(output_tokens) nor an answer of a model (output, response)"
             )
 
     def request(self, index: int, warmup: bool, history: Sequence[Message] | None) -> Request:  # noqa: ARG002
