@@ -63,6 +63,7 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
     """Grade every job at or below a directory by other rules, and write its files anew."""
     from llmexp.jobs import lock
     from llmexp.jobs.ledger import Ledger
+    from llmexp.jobs.spec import names_limit
     from llmexp.results import load_runs
 
     foreign = [each for each in overrides if not each.lstrip("+").startswith(ALLOWED)]
@@ -76,7 +77,7 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
     runs = [run for run in load_runs([directory]) if run.metrics.number("requests_completed")]
     if not runs:
         raise ConfigError(f"{directory}: holds no answers; no request was completed")
-    _check(runs, how, judges, limited=any(each.lstrip("+").startswith("run.max_usd=") for each in overrides))
+    _check(runs, how, judges, limited=names_limit(overrides))
     with lock.all_held(directory):
         for run in runs:
             ledger = Ledger(how.run.max_usd, lock.whole(run.directory or directory))
@@ -110,8 +111,8 @@ def _asked(overrides: Sequence[str], config_dir: Path | None) -> tuple[Config, t
 
 def _check(runs: Sequence[Run], how: Config, judges: tuple[Model, ...], *, limited: bool) -> None:
     """Everything that can be known to be wrong before a file is touched; `limited`: the user set a limit."""
+    from llmexp.jobs import plan
     from llmexp.jobs.judges import problems
-    from llmexp.jobs.plan import unpriced
     from llmexp.quality import build, grading
 
     lacking = [run for run in runs if run.directory is None or not grading.has_texts(run.directory)]
@@ -129,8 +130,12 @@ def _check(runs: Sequence[Run], how: Config, judges: tuple[Model, ...], *, limit
                 raise ConfigError(f"{run.directory}: {problem}")
     if found := problems(judges, how):
         raise ConfigError("\n".join(found))
-    if limited and how.run.max_usd is not None and (unknown := unpriced(judges)):
-        raise ConfigError(f"run.max_usd: no price is known for {', '.join(unknown)}; set its model.price")
+    if how.run.max_usd is None:
+        return
+    if limited and (why := plan.unheld(judges, how.run.max_usd)):
+        raise ConfigError(why)
+    if remark := plan.remark(judges):
+        print(remark, file=sys.stderr)
 
 
 def _regrade(run: Run, how: Config, judges: tuple[Model, ...], ledger: Ledger) -> Result:

@@ -7,19 +7,27 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.samples import failure, record
+from support.samples import table as records_table
 
+from llmexp import composition
 from llmexp.benchmark.purse import End, Spending
+from llmexp.clients import unlimited
 from llmexp.companion.allowance import Allowance
+from llmexp.config import Model, Price, Slo
 from llmexp.jobs import plan
+from llmexp.jobs import spec as jobs
 from llmexp.jobs.ledger import LEDGER, Account, Ledger
-from llmexp.metrics import bill
+from llmexp.metrics import bill, prices
 from llmexp.metrics.prices import PriceList
+from llmexp.metrics.summary import summarize
+from llmexp.records import Record
 from llmexp.workload.request import Message, Request
 
 PRICE = PriceList(input_usd=0.001, output_usd=0.01)
@@ -100,6 +108,8 @@ def test_a_name_that_is_used_again_has_spent_before(tmp_path: Path) -> None:
         ({"temperature": 0.0, "max_tokens": None, "n_predict": -1, "n": 1}, 9),
         ({"max_tokens": 900}, 900),
         ({"max_tokens": 3}, 3),
+        ({"max_tokens": 9e2}, 900),
+        ({"max_tokens": "900", "n": "4"}, 3600),
         ({"max_completion_tokens": 900, "n": 4}, 3600),
         ({"inferenceConfig": {"maxTokens": 900}}, 900),
         ({"parameters": {"max_new_tokens": 900, "num_return_sequences": 2}}, 1800),
@@ -112,6 +122,69 @@ def test_what_params_allow_beyond_the_workload_is_reserved(params: dict[str, obj
     allowance.grant(10 * PRICE.input_usd + tokens * PRICE.output_usd, 0.0)  # type: ignore[operator]
     assert allowance.reserve(0, request(0))
     assert allowance.state().free == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("api", "params", "why"),
+    [
+        ("openai", {"max_tokens": None}, None),
+        ("openai", {"max_completion_tokens": None}, "null leaves"),
+        ("openai", {"max_tokens": None, "max_completion_tokens": None}, "null leaves"),
+        ("openai", {"max_tokens": None, "max_completion_tokens": 500}, None),
+        ("openai", {"n_predict": -1}, "n_predict=-1 is"),
+        ("openai", {"options": {"num_predict": -2}}, "num_predict=-2 is"),
+        ("openai", {"response_format": {"max_tokens": -1}}, None),
+        ("anthropic", {"max_tokens": None}, "null leaves"),
+        ("bedrock", {"inferenceConfig": {"maxTokens": None}}, "null leaves"),
+        ("sagemaker", {"parameters": {"max_new_tokens": -1}}, "max_new_tokens=-1 is"),
+        ("litellm", {"max_tokens": None}, None),
+        ("litellm", {"max_tokens": -1}, "max_tokens=-1 is"),
+    ],
+)
+def test_params_that_take_the_token_limit_away_are_known(api: str, params: dict[str, object], why: str | None) -> None:
+    price = {"usd_per_million_input_tokens": 1, "usd_per_million_output_tokens": 1}
+    tree = {"name": "m", "api": api, "base_url": "http://h/v1", "provider": "openai", "params": params, "price": price}
+    told = Model.model_validate(tree)
+    found = unlimited.reason(told)
+    assert found is None if why is None else str(found).startswith(why)
+    refusal, remark = plan.unheld([told], 5.0), plan.remark([told])
+    if why is None:
+        assert refusal is remark is None
+    else:
+        assert refusal == f"run.max_usd: model.params of m: {found}, so 5 USD cannot be held; {plan.SET_A_LIMIT}"
+        assert remark == f"model.params of m: {found}: run.max_usd can be passed by what is in flight"
+    free = told.model_copy(update={"price": Price(usd_per_million_input_tokens=0, usd_per_million_output_tokens=0)})
+    assert plan.unheld([free], 5.0) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_set"),
+    [
+        ([], False),
+        (["run.max_usd=5"], True),
+        (["++run.max_usd=5"], True),
+        (["run={timeout_s: 9, max_usd: 5}"], True),
+        (["run={timeout_s: 9}"], False),
+        (["experiment=plain"], False),
+        (["experiment=limited"], True),
+        (["experiment=beside"], True),
+        (["experiment=deep/from_the_top"], True),
+    ],
+)
+def test_a_limit_is_the_user_s_wherever_the_user_set_it(overrides: list[str], is_set: bool, tmp_path: Path) -> None:
+    files = {
+        "plain": "run: {timeout_s: 9}",
+        "limited": "run: {max_usd: 5}",
+        "beside": "defaults: [limited, _self_]\nrun: {timeout_s: 9}",
+        "deep/from_the_top": "defaults: [/experiment/beside, _self_]",
+    }
+    for name, content in files.items():
+        path = tmp_path / "experiment" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# @package _global_\n{content}\n")
+    with composition.opened(tmp_path):
+        (composed,) = composition.compose_all(["model=simulated", *overrides])
+        assert jobs.specs([composed])[0].limit_is_set is is_set
 
 
 def test_without_a_limit_it_only_counts(tmp_path: Path) -> None:
@@ -139,6 +212,24 @@ def test_bills() -> None:
     dear = PriceList(input_usd=0.001, output_usd=0.01, reasoning_usd=0.1, cache_write_usd=0.002)
     assert bill.at_most(dear, 10, 9) == pytest.approx(0.92)
     assert bill.at_most(PriceList(), 10, 9) is None
+
+
+IN_STREAM = {"error_class": "throttled", "status": "failed", "chunks": (0.1,), "tokens": (3,)}
+
+
+@pytest.mark.parametrize(
+    ("row", "usd", "whole"),
+    [
+        (record(0, **IN_STREAM, output_tokens_source="tokenizer"), 0.04, False),
+        (record(0, **{**IN_STREAM, "error_class": "server"}, output_tokens=7), 0.08, True),
+        (failure(0, "server", "529", input_tokens=10, input_tokens_source="server", output_tokens=None), 0.01, False),
+        (failure(0, "bad_request", "400"), 0.0, True),
+    ],
+)
+def test_an_error_in_the_middle_of_a_stream_takes_no_money_back(row: Record, usd: float, whole: bool) -> None:
+    assert bill.of(PRICE, row) == (pytest.approx(usd), whole)
+    stated = summarize(records_table([row]), slo=Slo(), open_loop=False, cost=partial(prices.cost, PRICE))["cost_usd"]
+    assert stated == pytest.approx(usd), "the job's own figure and the ledger's are one"
 
 
 # --- an allowance ----------------------------------------------------------------------------------------------------

@@ -371,6 +371,16 @@ def test_a_model_file_loads_and_names_the_variable_that_it_needs(
         assert problem.startswith(f"model.api_key_env: environment variable {variable} is not set")
 
 
+def test_what_would_send_a_request_again_is_refused() -> None:
+    again = {"num_retries": 3, "max_retries": 2, "fallbacks": ["gpt-4o"]}
+    tree = {"name": "m", "api": "litellm", "provider": "openai", "base_url": "http://127.0.0.1:1/v1"}
+    lines = credentials.problems(Model.model_validate({**tree, "params": again}))
+    assert [line.partition(": each request is one attempt")[0] for line in lines] == [
+        f"model.params.{key}" for key in again
+    ]
+    assert not credentials.problems(Model.model_validate({**tree, "params": dict.fromkeys(again, 0)}))
+
+
 @pytest.mark.parametrize("name", NEEDS)
 def test_a_model_file_s_request_can_be_taken_off_litellm_and_redirected(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -60,6 +60,30 @@ def test_half_a_result_is_run_again() -> None:
     assert Path("out/0.attempt1").is_dir()
 
 
+PRICE = ("model.price.usd_per_million_input_tokens=0", "model.price.usd_per_million_output_tokens=1000")
+
+
+@pytest.mark.usefixtures("no_load")
+def test_what_a_killed_job_without_a_limit_cost_counts_once_there_is_one() -> None:
+    command(*SWEEP, *PRICE, "tracking=none", "run.max_usd=null")
+    costs = [json.loads(Path(f"out/{job}/result.json").read_text())["cost"]["cost_usd"] for job in (0, 1)]
+    spent = json.loads(Path("out/ledger.json").read_text())["entries"]
+    assert sum(one["billed"] for one in spent.values()) == pytest.approx(sum(costs))
+    killed = json.loads(Path("out/1/result.json").read_text())
+    killed |= {"status": "interrupted", "metrics": {}, "cost": {}}  # as `_begin` wrote it, and 60 rows on disk
+    Path("out/1/result.json").write_text(json.dumps(killed))
+    ledger = {"entries": {key: one for key, one in spent.items() if key != killed["job"]["id"]}}
+    Path("out/ledger.json").write_text(json.dumps(ledger))
+    again = (*SWEEP, *PRICE, "tracking=none", "run.resume=out")
+    with pytest.raises(ConfigError, match=r"run\.max_usd: .* are spent"):
+        command(*again, f"run.max_usd={sum(costs) * 1.2}")
+    for _ in range(2):  # it is counted once
+        entries = json.loads(Path("out/ledger.json").read_text())["entries"]
+        assert sum(one["billed"] for one in entries.values()) == pytest.approx(sum(costs))
+        with pytest.raises(ConfigError, match=r"run\.max_usd: .* are spent"):
+            command(*again, f"run.max_usd={sum(costs) * 1.2}")
+
+
 @pytest.mark.usefixtures("no_load")
 def test_another_number_of_requests_is_another_sweep() -> None:
     command(*SWEEP, "tracking=none")

@@ -34,6 +34,13 @@ NEEDS_BASE_URL: dict[str, tuple[str, ...]] = {
 """Providers without a public address (LiteLLM would turn to api.openai.com for some), and the variables for it."""
 CLOUD_TOKENS = frozenset({"vertex_ai", "vertex_ai_beta", "databricks", "azure"})
 """Providers for which LiteLLM may fetch a token by itself."""
+MORE_ATTEMPTS = frozenset(
+    (
+        *("num_retries", "max_retries", "retry_policy", "retry_strategy", "fallbacks", "context_window_fallback_dict"),
+        *("context_window_fallbacks", "content_policy_fallbacks", "model_list"),
+    )
+)
+"""Parameters by which LiteLLM would send a request again, or to another model."""
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _VERSION_AT_START, _VERSION_AT_END = re.compile(r"^/v\d\w*(?=/)"), re.compile(r"/v\d\w*$")
 _PLACEHOLDER = "none"
@@ -174,6 +181,11 @@ def problems(model: Model, base_url: str | None = None) -> list[str]:
     if variables is not None and not (base_url or model.base_url or any(map(os.environ.get, variables))):
         remedy = "".join(f", or export {name}" for name in variables[:1])
         found.append(f"model.base_url: provider '{family}' has no public address; set it to the server's URL{remedy}")
+    found += [
+        f"model.params.{key}: each request is one attempt, so that what it took and cost is known; leave it out"
+        for key, value in model.params.items()
+        if key in MORE_ATTEMPTS and value
+    ]
     if family in AWS:
         found += [
             f"model.params.{key}: AWS settings go into model.region, model.profile or the AWS configuration"

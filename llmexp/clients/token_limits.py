@@ -6,6 +6,7 @@ billed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 _LIMITS = frozenset(
@@ -23,26 +24,40 @@ _ELSEWHERE = frozenset(
 
 def most(params: Mapping[str, object], asked: int) -> int:
     """The output tokens that a request of `asked` tokens can be billed for, over all its answers."""
-    named = [value for name, value in params.items() if name in _LIMITS and _is_count(value)]
-    limit = max((int(str(value)) for value in named), default=asked)
-    return max([limit, *_numbers(params, _LIMITS, nested=True)]) * answers(params)
+    named = [found for name, value in params.items() if name in _LIMITS and (found := count(value))]
+    inner = [found for value in params.values() for _, one in _below(value, _LIMITS) if (found := count(one))]
+    return max([max(named, default=asked), *inner]) * answers(params)
 
 
 def answers(params: Mapping[str, object]) -> int:
     """How many answers each request has."""
-    return max([1, *_numbers(params, _ANSWERS)])
+    return max([1, *(found for _, value in _found(params, _ANSWERS) if (found := count(value)))])
 
 
-def _numbers(tree: Mapping[str, object], names: frozenset[str], *, nested: bool = False) -> Iterator[int]:
-    """The counts under these names, at any depth; `nested`: below the first."""
+def settings(params: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Each limit of tokens by its name, at any depth, whatever its value."""
+    return _found(params, _LIMITS)
+
+
+def count(value: object) -> int | None:
+    """A positive count, however it is written: servers take `8e3` and `"8000"` for 8000. None: it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return math.ceil(found) if found > 0 and math.isfinite(found) else None
+
+
+def _found(tree: Mapping[str, object], names: frozenset[str]) -> Iterator[tuple[str, object]]:
     for name, value in tree.items():
-        if name in _ELSEWHERE:
-            continue
-        if isinstance(value, Mapping):
-            yield from _numbers({str(key): one for key, one in value.items()}, names)
-        elif not nested and name in names and _is_count(value):
-            yield int(str(value))
+        if name in names and not isinstance(value, Mapping):
+            yield name, value
+        elif name not in _ELSEWHERE:
+            yield from _below(value, names)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _below(value: object, names: frozenset[str]) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        yield from _found({str(key): one for key, one in value.items()}, names)

@@ -77,6 +77,7 @@ def _expected(spec: Spec) -> Expected:
     return Expected(spec.name, requests, requests * mean_input, requests * mean_output, seconds, usd, source)
 
 
+SET_A_LIMIT = "set a limit of tokens there, such as max_tokens, or run.max_usd=null"
 JUDGE_TOKENS = 200
 """What a rubric adds to question and answer, and what a judge writes, about."""
 
@@ -255,25 +256,45 @@ def check_money(specs: Sequence[Spec], ledger: Ledger) -> None:
             f"run.max_usd: this is estimated at {expected.usd:.4g} USD, above {ledger.limit_usd:g}{spent}; "
             f"raise run.max_usd, or lower run.max_requests or the number of jobs (dry_run=true shows the estimate)"
         )
-    unpriced = _unpriced(specs)
-    if unpriced and any(spec.limit_is_set for spec in specs):
-        raise ConfigError(
-            f"run.max_usd: no price is known for {', '.join(unpriced)}, so {ledger.limit_usd:g} USD cannot be "
+    if any(spec.limit_is_set for spec in specs) and (why := unheld(_payers(specs), ledger.limit_usd)):
+        raise ConfigError(why)
+
+
+def _payers(specs: Sequence[Spec]) -> list[Model]:
+    """The models that the jobs pay for."""
+    return [model for spec in specs if not spec.config.rehearse for model in (spec.config.model, *spec.judges)]
+
+
+def unheld(models: Sequence[Model], limit_usd: float) -> str | None:
+    """Why a limit of so much cannot be held for these models, and what to do; None where it can."""
+    if names := _unpriced(models):
+        return (
+            f"run.max_usd: no price is known for {', '.join(names)}, so {limit_usd:g} USD cannot be "
             "held; set model.price.usd_per_million_input_tokens and usd_per_million_output_tokens (0 where it is "
             "free) or usd_per_instance_hour, or run.max_usd=null"
         )
+    if name_and_why := _unlimited(models):
+        return f"run.max_usd: model.params of {name_and_why}, so {limit_usd:g} USD cannot be held; {SET_A_LIMIT}"
+    return None
 
 
-def _unpriced(specs: Sequence[Spec]) -> list[str]:
-    return unpriced(model for spec in specs if not spec.config.rehearse for model in (spec.config.model, *spec.judges))
-
-
-def unpriced(models: Iterable[Model]) -> list[str]:
+def _unpriced(models: Iterable[Model]) -> list[str]:
     """Models that nobody knows the price of. What the job starts itself is free unless it has one."""
     from llmexp.metrics import prices
 
     unknown = [model.name for model in models if not prices.known(prices.price_list(model)) and not _own(model)]
     return list(dict.fromkeys(unknown))
+
+
+def _unlimited(models: Iterable[Model]) -> str | None:
+    """The first model that is paid by tokens and may write as many as it likes, and why it may."""
+    from llmexp.clients import unlimited
+    from llmexp.metrics import prices
+
+    for model in models:
+        if prices.price_list(model).output_usd and (why := unlimited.reason(model)):
+            return f"{model.name}: {why}"
+    return None
 
 
 def _own(model: Model) -> bool:
@@ -282,10 +303,16 @@ def _own(model: Model) -> bool:
 
 def money_remark(specs: Sequence[Spec], ledger: Ledger) -> str | None:
     """What to say once where the limit of a command does not hold for all of its jobs."""
-    unpriced = [] if ledger.limit_usd is None else _unpriced(specs)
-    if not unpriced:
-        return None
-    return f"no price is known for {', '.join(unpriced)}: run.max_usd cannot hold for that, and no cost is stated"
+    return None if ledger.limit_usd is None else remark(_payers(specs))
+
+
+def remark(models: Sequence[Model]) -> str | None:
+    """What keeps a limit that nobody set from being held for these models."""
+    if names := _unpriced(models):
+        return f"no price is known for {', '.join(names)}: run.max_usd cannot hold for that, and no cost is stated"
+    if name_and_why := _unlimited(models):
+        return f"model.params of {name_and_why}: run.max_usd can be passed by what is in flight"
+    return None
 
 
 def one_line(expected: Estimate, todo: int, directory: Path) -> str:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -201,18 +201,52 @@ def _unknown_keys(plain: Tree) -> list[str]:
     return []
 
 
-def _names_limit(composed: Composed) -> bool:
-    from omegaconf import OmegaConf
+LIMIT = "run.max_usd"
+_LIMIT_TYPED = re.compile(r"[+]*(?:run\.max_usd=|run=\{.*\bmax_usd\s*:)")
 
+
+def names_limit(overrides: Iterable[str]) -> bool:
+    """Whether one of these overrides sets `run.max_usd`, alone or within `run`."""
+    return any(_LIMIT_TYPED.match(one) for one in overrides)
+
+
+def _names_limit(composed: Composed) -> bool:
     hydra = composed.hydra
-    typed = [*composed.overrides, *typed_overrides(hydra), *(hydra.sweeper.get("params") or {})]
-    if any(str(one).lstrip("+").startswith("run.max_usd") for one in typed):
-        return True
+    params = hydra.sweeper.get("params") or {}
+    typed = [*composed.overrides, *typed_overrides(hydra), *(f"{key}={params[key]}" for key in params)]
     name = hydra.runtime.choices.get("experiment")
     sources = [Path(str(source.path)) for source in hydra.runtime.config_sources if source.schema == "file"]
+    return names_limit(typed) or (bool(name) and _limit_in_experiment(str(name), sources, frozenset()))
+
+
+def _limit_in_experiment(name: str, sources: Sequence[Path], seen: frozenset[str]) -> bool:
+    """Whether an experiment's file sets it, or one that it builds on."""
+    from omegaconf import DictConfig, OmegaConf
+
     files = [folder / "experiment" / f"{name}.yaml" for folder in sources]
-    found = next((file for file in files if file.is_file()), None) if name else None
-    return found is not None and OmegaConf.select(OmegaConf.load(found), "run.max_usd", default="") != ""
+    found = next((file for file in files if file.is_file()), None)
+    if found is None or name in seen:
+        return False
+    told = OmegaConf.load(found)
+    if not isinstance(told, DictConfig):
+        return False
+    if OmegaConf.select(told, LIMIT, default="") != "":
+        return True
+    return any(_limit_in_experiment(base, sources, seen | {name}) for base in _bases(told.get("defaults") or [], name))
+
+
+def _bases(defaults: Iterable[object], name: str) -> Iterator[str]:
+    """The experiments that an experiment's list of defaults names: beside it, or from the top of the group."""
+    beside = name.rpartition("/")[0]
+    for entry in defaults:
+        if isinstance(entry, str) and entry != "_self_":
+            base = entry.partition("@")[0].removesuffix(".yaml")
+            if base.startswith("/experiment/"):
+                yield base.removeprefix("/experiment/")
+            elif not base.startswith("/"):
+                yield f"{beside}/{base}".lstrip("/")
+        elif isinstance(entry, Mapping):
+            yield from (str(one) for key, one in entry.items() if str(key).partition("@")[0] == "/experiment")
 
 
 def typed_overrides(hydra: DictConfig, part: str = "task") -> tuple[str, ...]:

@@ -26,8 +26,9 @@ from llmexp.jobs.recorder import Recorder
 from llmexp.jobs.signals import shielded
 from llmexp.jobs.spec import Composed, Spec
 from llmexp.jobs.sweep_dir import SweepDir
-from llmexp.results import Result, Run
+from llmexp.results import RESULT, Result, Run
 from llmexp.results.guard import Guard, compare_command, one_line, relog_command, shown
+from llmexp.results.run import TRIALS
 from llmexp.secrets import redact
 from llmexp.terminal.out import show
 
@@ -142,6 +143,7 @@ class CommandRun:
 
         todo = self._todo()
         ledger = Ledger(self.specs[0].config.run.max_usd, self.folder.path)
+        self._count_unbooked(ledger)
         self._check_money(todo, ledger)
         if self.sweep is not None:
             log.info(plan.one_line(plan.estimate(self.specs), len(todo), self.folder.path))
@@ -156,6 +158,20 @@ class CommandRun:
         finally:
             self._close()
         return Outcome(self._status(), self.folder.path, sweep=self.sweep is not None)
+
+    def _count_unbooked(self, ledger: Ledger) -> None:
+        """What jobs cost that were killed while nobody counted, since there was no limit."""
+        from llmexp.jobs import measure as experiment
+
+        folder = self.folder.path
+        for path in sorted([*folder.glob(f"*/{RESULT}"), *folder.glob(f"{TRIALS}/*/{RESULT}")]):
+            old = experiment.salvage(path.parent)
+            if old is None or old.job.rehearsal or old.capacity_curve:
+                continue
+            names = (old.job.id, str(path.parent.relative_to(folder)))  # the second where the ledger was lost
+            usd = old.metrics.number("cost_usd")
+            if usd and all(ledger.known(name) == (0.0, 0.0) for name in names):
+                ledger.add(old.job.id, usd)
 
     def _check_money(self, todo: list[Spec], ledger: Ledger) -> None:
         """Raises `ConfigError` where these jobs are expected to pass the limit."""
