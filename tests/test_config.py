@@ -172,3 +172,26 @@ def test_sockets_have_room_below_any_temporary_folder(length: int, monkeypatch: 
             assert (folder.parent == base) == (length <= places.LONGEST_BASE)
         finally:
             folder.rmdir()
+
+
+TOKENS = {"input_tokens": {"mean": 8}, "output_tokens": {"mean": 8}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"quality": {"kind": "judge", "judge": {"model": 5}}}, "quality.judge.model: must be text or a list, got 5"),
+        ({"quality": {"schema": [1]}}, "quality.schema: must be a mapping or text, got [1]"),
+        ({"search": {"goal": {"metrc": "x"}}}, "search.goal.metric: must be given\nsearch.goal.metrc: unknown key"),
+        ({"model": {"gpus": ["a", 1.5]}}, "model.gpus.1: must be a whole number or text, got 1.5"),
+        ({"model": {"gpus": {"a": 1}}}, 'model.gpus: must be a list, a whole number or text, got {"a": 1}'),
+        ({"quality": {"tolerance": float("inf")}}, "quality.tolerance: must be a finite number, got Infinity"),
+        ({"quality": {"margin": 2}}, "quality.margin: must be less than 1, got 2"),
+        ({"quality": {"kind": "regex", "pattern": ""}}, "quality.pattern: quality=regex needs a regular expression"),
+    ],
+)
+def test_a_key_of_several_kinds_is_named_once(tree: dict[str, dict[str, object]], said: str) -> None:
+    whole = {"model": {"name": "m", **tree.get("model", {})}, "workload": TOKENS}
+    with pytest.raises(ConfigError) as error:
+        load(whole | {key: value for key, value in tree.items() if key != "model"})
+    assert str(error.value).startswith(said)

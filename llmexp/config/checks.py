@@ -128,7 +128,7 @@ def _check_quality(config: Config) -> Iterator[str]:
         )
     if quality.kind in _NEEDS:
         key, remedy = _NEEDS[quality.kind]
-        if getattr(quality, key) is None:
+        if not getattr(quality, key):
             yield f"quality.{key}: quality={quality.kind} needs {remedy}"
     yield from _check_pattern("quality.pattern", quality.pattern, groups=False)
     if quality.kind == "judge":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from llmexp.config import checks, credentials
-from llmexp.config.messages import explain
+from llmexp.config.messages import explained
 from llmexp.config.schema import Config
 from llmexp.errors import ConfigError
 from llmexp.json_types import branch
@@ -53,8 +53,7 @@ def load(tree: Mapping[str, object]) -> Config:
     try:
         config = Config.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        lines = [explain(problem) for problem in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigError("\n".join(explained(error.errors(include_url=False)))) from None
     problems = [*credentials.problems(tree, os.environ), *checks.problems(config)]
     if problems:
         raise ConfigError("\n".join(problems))

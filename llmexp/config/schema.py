@@ -12,8 +12,8 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from llmexp.config.places import shipped
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 AUTO_REQUESTS = 32
@@ -433,7 +433,9 @@ class Quality(_Part):
     threshold: Share | None = Field(
         None, description="Score from which an answer is right; null: 0.5 for overlap, judge and function, else 1."
     )
-    margin: NonNegative = Field(0.02, description="Difference in the share of right answers that does not matter.")
+    margin: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.02, description="Difference in the share of right answers that does not matter: 0.02 is 2 points."
+    )
     judge: Judge = Judge()
 
     @property
@@ -501,7 +503,7 @@ class Goal(_Part):
     """A metric and which way is better."""
 
     metric: Filled
-    direction: Direction
+    direction: Direction | None = None
 
 
 class Search(_Part):
@@ -532,7 +534,8 @@ class Search(_Part):
     @property
     def asked_direction(self) -> Direction | None:
         """Which way was said to be better."""
-        return self.goal.direction if isinstance(self.goal, Goal) else self.direction
+        asked = self.goal.direction if isinstance(self.goal, Goal) else None
+        return asked or self.direction
 
 
 class Paths(_Part):
