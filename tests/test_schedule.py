@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,11 @@ def test_a_parquet_trace_may_hold_real_times(tmp_path: Any) -> None:
     import pyarrow.parquet as pq
 
     start = datetime(2026, 1, 31, 12)
-    moments = [start, start + timedelta(seconds=0.5), start + timedelta(seconds=3)]
-    pq.write_table(pa.table({"arrival_time": moments}), tmp_path / "trace.parquet")
-    assert times(load(kind="replay", file=str(tmp_path / "trace.parquet"))) == pytest.approx([0, 0.5, 3.0])
+    offsets = [timedelta(0), timedelta(seconds=0.5), timedelta(seconds=3)]
+    figures = [Decimal("7.00"), Decimal("7.50"), Decimal("10.00")]
+    for written in ([start + offset for offset in offsets], offsets, figures):
+        pq.write_table(pa.table({"arrival_time": written}), tmp_path / "trace.parquet")
+        assert times(load(kind="replay", file=str(tmp_path / "trace.parquet"))) == pytest.approx([0, 0.5, 3.0])
 
 
 @pytest.mark.parametrize(
@@ -188,6 +191,7 @@ UNITS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "named": ([{"arrival_time_ms": at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
     "named ns": ([{"ts_ns": at * 10**6, "prompt": "x"} for at in (200, 700, 3200)], "nanoseconds"),
     "epoch": ([{"timestamp": 1.7e12 + at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
+    "spans": ([{"startTimeUnixNano": (10**6 + at) * 10**6, "prompt": "x"} for at in (200, 700, 3200)], "nanoseconds"),
     "named in brackets": ([{"Timestamp [ms]": at, "prompt": "x"} for at in (200, 700, 3200)], "milliseconds"),
     "fractions beside hashes": ([{"timestamp": at / 1000, **LENGTHS, "hash_ids": [1]} for at in (200, 700, 3200)], ""),
     "whole, with fractions": ([{"timestamp": at, "prompt": "x"} for at in (0.0, 0.5, 3.0)], ""),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import json
+import lzma
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +148,9 @@ def test_sharegpt_chats_make_conversations(tmp_path: Path) -> None:
         ("TIMESTAMP,ContextTokens,GeneratedTokens", "2023-11-16 18:15:46.6805900,374,44"),
         ("Timestamp,Model,Request tokens,Response tokens", "5,ChatGPT,374,44"),
         ("timestamp,input_length,output_length", "0,374,44"),
+        ("arrived_at,num_prefill_tokens,num_decode_tokens", "0.5,374,44"),
+        ("arrival_timestamp,prompt_size,token_size", "0.5,374,44"),
+        ("timestamp,isl,osl", "0,374,44"),
     ],
 )
 def test_a_traces_lengths_become_prompts(tmp_path: Path, head: str, row: str) -> None:
@@ -252,6 +258,38 @@ LAYOUTS: dict[str, tuple[object, list[tuple[str, str]], str | None]] = {
         [("system", "Be brief."), ("user", "Why?")],
         None,
     ),
+    "mt-bench's prompts": (
+        {"prompt": ["Write it.", "Again."], "prompt_id": 81, "category": "writing"},
+        [("user", "Write it.")],
+        None,
+    ),
+    "ultrachat": ({"id": "0", "data": ["Why?", "So.", "And?"]}, [("user", "Why?")], "So."),
+    "a whole request to gemini": (
+        {
+            "systemInstruction": {"parts": [{"text": "Be brief."}]},
+            "contents": [{"role": "user", "parts": [{"text": "Why?"}]}],
+            "generationConfig": {"temperature": 0, "maxOutputTokens": 5},
+        },
+        [("system", "Be brief."), ("user", "Why?")],
+        None,
+    ),
+    "a request in a batch": (
+        {"custom_id": "1", "params": {"system": "Be brief.", "messages": [{"role": "user", "content": "Why?"}]}},
+        [("system", "Be brief."), ("user", "Why?")],
+        None,
+    ),
+    "instructions": ({"instructions": "Be brief.", "input": "Why?"}, [("system", "Be brief."), ("user", "Why?")], None),
+    "settings beside the prompt": ({"inputs": "Why?", "parameters": {"max_new_tokens": 5}}, [("user", "Why?")], None),
+    "messages as Python prints them": (
+        {"prompt": "[{'role': 'user', 'content': \"Why's that?\"}\n {'role': 'assistant', 'content': 'So.'}]"},
+        [("user", "Why's that?")],
+        "So.",
+    ),
+    "one part as content": (
+        {"messages": [{"role": "user", "content": {"type": "text", "text": "Why?"}}]},
+        [("user", "Why?")],
+        None,
+    ),
     "messages in a text": ({"prompt": '[{"role": "user", "content": "Why?"}]'}, [("user", "Why?")], None),
     "a viewer's row": ({"row_idx": 0, "row": {"prompt": "Why?"}}, [("user", "Why?")], None),
     "content under value": ({"messages": [{"role": "human", "value": "Why?"}]}, [("user", "Why?")], None),
@@ -305,6 +343,7 @@ def test_token_ids_stand_for_their_number(tmp_path: Path, row: object) -> None:
         ({"messages": [{"role": "user", "content": math.nan}], "max_tokens": 3}, "message of the user has no content"),
         ({"messages": [{"role": "system", "content": []}], "max_tokens": 3}, "message of the system has no content"),
         ({"messages": [], "max_tokens": 3}, "the chat holds no message"),
+        ({"prompt": "", "max_tokens": 3}, "its prompt is empty"),
         ({"conversations": []}, "the chat holds no message"),
     ],
 )
@@ -335,14 +374,14 @@ def test_turns_that_are_not_sent_are_told(tmp_path: Path) -> None:
         ("r.jsonl", '{"prompt": "a", "max_tokens": true}\n', "row 1 .* column 'max_tokens' holds 'True'"),
         ("r.jsonl", '{"prompt": true}\n', "row 1 .* a text was expected, not true or false"),
         ("r.jsonl", '{"prompt": {"a": 1}}\n', "row 1 .* message 1 says not who speaks"),
-        ("r.jsonl", '{"prompt": null}\n', "row 1 .* it has neither a prompt"),
+        ("r.jsonl", '{"prompt": null}\n', r"rows left out \(row 1\): its prompt is empty"),
         ("r.jsonl", '{"prompt": ["a", "b"]}\n', "row 1 .* a list of 2 values is neither"),
         ("r.jsonl", '{"instruction": ["a"]}\n', "row 1 .* a text was expected, not a list"),
         ("r.jsonl", '{"messages": [{"role": "user", "content": false}]}\n', "row 1 .* not true or false"),
         ("r.jsonl", '{"prompt": "a", "tools": {"b": 1}}\n', "row 1 .* tools must be a list"),
         ("r.jsonl", '{"prompt": "a",}\n', "row 1, column 16"),
         ("r.jsonl", "5\n", "row 1 .* it is a number, not an object"),
-        ("r.jsonl", "[\n]\n{}\n", "row 1, column 1: Expecting value"),
+        ("r.jsonl", "[\n]\n{}\n", "row 1, column 2: Expecting value"),
         ("r.json", '{"prompt": "a"}', "the outermost value must be a list, or an object with one under data"),
         ("r.csv", "prompt,prompt\na,b\n", "two columns are named 'prompt'"),
         ("r.jsonl", '[["a"]]\n', "row 1 .* neither messages nor token ids"),
@@ -372,6 +411,12 @@ def test_a_fault_is_named_with_row_and_column(tmp_path: Path, name: str, content
         ("r.csv", "\ufeffprompt;max_tokens\r\nWhy?;5\r\n"),
         ("r.csv", 'prompt\tmax_tokens\n"Why?"\t5\n'),
         ("r.csv", ',prompt,max_tokens\n0,"Why?",5.0\n'),
+        ("r.tsv", "prompt\tmax_tokens\nWhy?\t5\n"),
+        ("r.csv", 'prompt;"max_tokens";"note, long"\nWhy?;5;a\n'),
+        ("r.jsonl", '# made by hand\n{"prompt": "Why?", "max_tokens": 5},\n// the end\n'),
+        ("r.jsonl", '{\n "prompt": "Why?",\n "max_tokens": 5\n}\n{\n "prompt": "So?",\n "max_tokens": 5\n}\n'),
+        ("r.json", '{"prompt": ["Why?", "So?"], "max_tokens": [5, 6]}'),
+        ("r.json", '{"prompt": {"0": "Why?", "1": "So?"}, "max_tokens": {"0": 5, "1": 6}}'),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -380,6 +425,34 @@ def test_forms_that_files_have(tmp_path: Path, name: str, content: str, packed: 
     path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
     request = source(str(path)).request(0)
     assert (behind_nonce(request, 0), request.max_tokens) == ("Why?", 5)
+
+
+def zstandard(data: bytes) -> bytes:
+    import pyarrow as pa
+
+    packed: bytes = pa.compress(data, codec="zstd", asbytes=True)
+    return packed
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("r.jsonl.bz2", bz2.compress),
+        ("r.jsonl.xz", lzma.compress),
+        ("r.jsonl.zst", zstandard),
+        ("r.jsonl", lambda data: data.decode().encode("utf-16")),
+    ],
+)
+def test_other_ways_to_pack_and_to_write(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+    (tmp_path / name).write_bytes(pack(b'{"prompt": "Why?", "max_tokens": 5}\n' * 3))
+    assert source(str(tmp_path / name)).size == 3
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04\x00", b"PAR1\x15\x04"])
+def test_a_file_of_another_kind_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "r.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"workload\.file: .* \(it is (Parquet|a zip archive)"):
+        source(str(tmp_path / "r.csv"))
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-9], b"\x1f\x8bnot packed"])

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,9 @@ _NAMES = (
     "arrival",
     "offset",
     "ts",
+    "datetime",
+    "date",
+    "startedat",
 )
 _PLAIN = ("", ".txt", ".log")
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
@@ -57,6 +61,7 @@ _SUFFIXES = {
     "ns": "ns",
     "nanos": "ns",
     "nanoseconds": "ns",
+    "unixnano": "ns",
     "s": "s",
     "sec": "s",
     "secs": "s",
@@ -189,11 +194,11 @@ def _unit_of(load: Load, head: list[Entry]) -> _Unit:
 
 def _is_fraction(written: object) -> bool:
     """Whether a number is written with its fraction, be that zero: those who count milliseconds write none."""
-    return isinstance(written, float) or (isinstance(written, str) and "." in written)
+    return isinstance(written, float | Decimal) or (isinstance(written, str) and "." in written)
 
 
 def _number(written: object) -> float | None:
-    if isinstance(written, bool) or not isinstance(written, int | float | str):
+    if isinstance(written, bool) or not isinstance(written, int | float | str | Decimal):
         return None
     try:
         number = float(written)
@@ -205,11 +210,13 @@ def _number(written: object) -> float | None:
 def _seconds(path: str, where: str, written: object, per_second: float) -> float:
     if isinstance(written, datetime):
         return _aware(written)
+    if isinstance(written, timedelta):
+        return written.total_seconds()
     number = _number(written)
     if number is not None and abs(number / per_second) < _LATEST_S:
         return number / per_second
     try:
-        return _aware(datetime.fromisoformat(str(written)))
+        return _aware(datetime.fromisoformat(str(written).removesuffix(" UTC")))
     except ValueError:
         what = "has no timestamp" if written is None else f"holds '{str(written)[:60]}', which is no time"
         raise ConfigError(

@@ -6,7 +6,6 @@ holds eight bytes a row. What cannot be known without reading it all is taken fr
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
@@ -16,6 +15,7 @@ from typing import Protocol
 from llmexp.errors import ConfigError
 from llmexp.workload.lines import Lines
 from llmexp.workload.rows import Row, Unusable, read_rows, row_of
+from llmexp.workload.tables import is_plain_text, line_value
 
 LONG_BYTES = 64 << 20
 SAMPLE = 64
@@ -55,7 +55,8 @@ class RowSource(Protocol):
 def rows_of(key: str, path: str) -> RowSource:
     """The rows of a file."""
     file = Path(path)
-    if file.suffix.lower() in _LINES and file.is_file() and file.stat().st_size > LONG_BYTES:
+    is_long = file.suffix.lower() in _LINES and file.is_file() and file.stat().st_size > LONG_BYTES
+    if is_long and is_plain_text(file):
         return LongFile(key, path)
     return ShortFile(key, path)
 
@@ -127,7 +128,7 @@ class LongFile:
 
     def _parsed(self, found: bytes, line: int) -> Row:
         try:
-            return row_of(json.loads(found.decode("utf-8-sig")), self._folder)
+            return row_of(line_value(found.decode("utf-8-sig")), self._folder)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             where = self._lines.line_number(line)
             raise ConfigError(f"{self._key}: line {where} of '{self._path}' cannot be used: {error}") from None
@@ -160,7 +161,7 @@ class LongFile:
         found = []
         for line in self._lines.sample(SAMPLE):
             try:
-                found.append(row_of(json.loads(line.decode("utf-8-sig")), self._folder))
+                found.append(row_of(line_value(line.decode("utf-8-sig")), self._folder))
             except (Unusable, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # told in its turn
                 continue
         return found or [self.row(0)]

@@ -4,19 +4,20 @@ A row is known by the names of its columns, whatever their case, spaces and unde
 
 | a row has | names | is |
 | --- | --- | --- |
-| prompt | prompt, question, question_stem, input, inputs, user_input, query, problem, ctx, goal, sentence, text | one user message; a list of messages is a chat |
+| prompt | prompt, question, question_stem, input, inputs, user_input, text_input, query, problem, ctx, goal, sentence, text | one user message; a list of messages is a chat |
 | instruction | instruction, with input or context (Alpaca, Dolly) | one user message of both |
 | messages | messages, conversations, conversation, contents; a row that is itself a list of messages | a chat: OpenAI's, ShareGPT's, Gemini's |
-| turns | turns (MT-bench) | what the user says, turn by turn |
-| system | system, system_prompt (OpenOrca) | the system message |
+| turns | turns; prompt, beside prompt_id or category (MT-bench) | what the user says, turn by turn |
+| dialog | dialog, dialogue, utterances, data (UltraChat), as a list of texts | what the user and the model say in turn |
+| system | system, system_prompt (OpenOrca), instructions, systemInstruction | the system message |
 | tools | tools, functions | what the model may call |
 | answer | output, response, completion | the file's own answer, whose length may serve as a budget |
-| budget | output_tokens, max_tokens, completion_tokens, output_length, GeneratedTokens, Response tokens | the limit |
-| length | input_tokens, prompt_tokens, input_length, ContextTokens, Request tokens | a length to make text for |
+| budget | output_tokens, max_tokens, completion_tokens, output_length, output_len, osl, GeneratedTokens, Response tokens, num_decode_tokens, token_size | the limit; also inside parameters, generationConfig, inferenceConfig |
+| length | input_tokens, prompt_tokens, input_length, prompt_len, isl, ContextTokens, Request tokens, num_prefill_tokens, prompt_size | a length to make text for |
 | token ids | prompt or prompt_token_ids as whole numbers | their number is the length; a text beside them counts first |
 
-The `body` of OpenAI's batch rows is read as a row, as is the `row` of a dataset viewer's and the `doc` of lm-eval's
-samples. Columns inside `inputs`, `outputs` and `expectations` (MLflow's and LangSmith's data sets) are read as the
+The `body` of OpenAI's batch rows is read as a row, as are `params` of Anthropic's, `modelInput` of Bedrock's, `request`
+of Vertex AI's, the `row` of a dataset viewer's and the `doc` of lm-eval's samples. Columns inside `inputs`, `outputs` and `expectations` (MLflow's and LangSmith's data sets) are read as the
 row's own. A row that only has lengths, such as one of a trace, gets text of that length.
 
 A row that is of none of these, or holds another kind of value, is an error that names it: the file is not what it was
@@ -26,17 +27,18 @@ character) is left out, counted, and named in the notes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeGuard
 
 from llmexp.errors import ConfigError
 from llmexp.workload.chat import ROLES, SHAREGPT_ROLES, message_of, tools_of
 from llmexp.workload.expected import expected_of, question_of
+from llmexp.workload.layouts import flat, from_text, listed_in
 from llmexp.workload.request import Message, Tool, texts_of
 from llmexp.workload.tables import column, entries, is_empty, normal
 
@@ -49,6 +51,7 @@ _PROMPT = (
     "input",
     "inputs",
     "userinput",
+    "textinput",
     "query",
     "problem",
     "ctx",
@@ -58,7 +61,8 @@ _PROMPT = (
 )
 _INSTRUCTION, _ABOUT = ("instruction",), ("input", "context")
 _MESSAGES = ("messages", "conversations", "conversation")
-_SYSTEM = ("system", "systemprompt", "systemmessage")
+_DIALOG = ("dialog", "dialogue", "utterances", "data")
+_SYSTEM = ("system", "systemprompt", "systemmessage", "systeminstruction", "systeminstructions", "instructions")
 _REPLY = ("output", "response", "completion", "reply")
 _OUTPUT = (
     "outputtokens",
@@ -71,8 +75,34 @@ _OUTPUT = (
     "outputlen",
     "generatedtokens",
     "responsetokens",
+    "osl",
+    "outputseqlen",
+    "numoutputtokens",
+    "numdecodetokens",
+    "numpredict",
+    "maxtokenstosample",
+    "maxtokencount",
+    "outputtokenscount",
+    "tokensize",
 )
-_INPUT = ("inputtokens", "prompttokens", "inputlength", "inputlen", "contexttokens", "requesttokens")
+_INPUT = (
+    "inputtokens",
+    "prompttokens",
+    "inputlength",
+    "inputlen",
+    "contexttokens",
+    "requesttokens",
+    "promptlen",
+    "promptlength",
+    "isl",
+    "inputseqlen",
+    "numinputtokens",
+    "numprefilltokens",
+    "prompttokenscount",
+    "promptsize",
+)
+_OF_BENCH = ("promptid", "questionid", "category")
+"""Columns that tell MT-bench's turns from a batch of prompts."""
 _IDS = ("prompttokenids", "tokenids", "inputids")
 _NAMED = 3
 _MOST_TOKENS = 2**31 - 1
@@ -187,10 +217,7 @@ def _row(record: object, folder: Path) -> Row:
         return _listed(record, folder)
     if not isinstance(record, Mapping):
         raise ValueError(f"it is {_kind(record)}, not an object with columns")  # noqa: TRY004 -- told like the others
-    for name in ("body", "row", "doc"):
-        if isinstance(inside := record.get(name), Mapping):
-            return _row(inside, folder)
-    record = _flat(record)
+    record = flat(record, _OUTPUT)
     answer = column(record, _REPLY)
     row = replace(
         _asked(record, folder),
@@ -201,21 +228,11 @@ def _row(record: object, folder: Path) -> Row:
         shares=record.get("nonce") == "job",
     )
     system = column(record, _SYSTEM)
+    if isinstance(system, Mapping):  # Gemini's is a message without a role
+        system = system.get("parts", system)
     if system is not None and row.messages and not row.system:
         row = replace(row, messages=(_message(0, {"role": "system", "content": system}, folder), *row.messages))
     return row
-
-
-def _flat(record: Mapping[str, object]) -> Mapping[str, object]:
-    """The row with what stands in columns of its `inputs`, `outputs` and `expectations`."""
-    inputs = record.get("inputs")
-    if not isinstance(inputs, Mapping) or {"role", "from", "content", "parts"} & inputs.keys():
-        return record
-    flat = {name: value for name, value in record.items() if name != "inputs"} | dict(inputs)
-    for name in ("outputs", "expectations"):
-        if isinstance(inside := record.get(name), Mapping):
-            flat |= inside
-    return flat
 
 
 def _asked(record: Mapping[str, object], folder: Path) -> Row:
@@ -223,27 +240,52 @@ def _asked(record: Mapping[str, object], folder: Path) -> Row:
     chat = _chat(record)
     if chat is not None:
         return Row(_messages(chat, folder))
-    turns = _parsed(column(record, ("turns",)))
-    if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
-        return Row((Message("user", turns[0]),), later=tuple(turns[1:]))
+    spoken = _turns(record)
+    if spoken is not None:
+        return spoken
     instruction = column(record, _INSTRUCTION)
     if instruction is not None:
         about = column(record, _ABOUT)
         asked = _text(instruction) if about is None else f"{_text(instruction)}\n\n{_text(about)}"
         return Row((Message("user", asked),))
-    prompt = _chat_in_text(_stem(column(record, _PROMPT)))
+    prompt = from_text(_stem(column(record, _PROMPT)))
+    if prompt is not None:
+        return _prompted(prompt, record, folder)
+    ids = _parsed(column(record, _IDS))
+    if isinstance(ids, list):
+        return _listed(ids, folder)
+    return _lengths(record)
+
+
+def _turns(record: Mapping[str, object]) -> Row | None:
+    """What is said turn by turn, in lists of texts."""
+    turns = _parsed(column(record, ("turns",)))
+    if _are_texts(turns):
+        return Row((Message("user", turns[0]),), later=tuple(turns[1:]))
+    dialog = column(record, _DIALOG)
+    if _are_texts(dialog) and column(record, (*_INSTRUCTION, *_PROMPT)) is None:
+        return Row(tuple(Message("assistant" if at % 2 else "user", text) for at, text in enumerate(dialog)))
+    return None
+
+
+def _prompted(prompt: object, record: Mapping[str, object], folder: Path) -> Row:
+    """A text, messages, texts of several turns, or token ids, where a prompt stands."""
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
+    if _are_texts(prompt) and column(record, _OF_BENCH) is not None:
+        return Row((Message("user", prompt[0]),), later=tuple(prompt[1:]))
     if isinstance(prompt, list):
         return _listed(prompt, folder)
     if isinstance(prompt, Mapping):
         return Row(_messages([prompt], folder))
-    if prompt is not None:
-        return Row((Message("user", question_of(record, _text(prompt))),))
-    ids = _parsed(column(record, _IDS))
-    if isinstance(ids, list):
-        return _listed(ids, folder)
+    return Row((Message("user", question_of(record, _text(prompt))),))
+
+
+def _lengths(record: Mapping[str, object]) -> Row:
+    """A row that asks for made-up text of a length."""
     wanted = _count(record, _INPUT)
+    if wanted is None and any(normal(str(name)) in (*_PROMPT, *_INSTRUCTION) for name in record):
+        raise Unusable("its prompt is empty")
     if wanted is None:
         raise ValueError("it has neither a prompt, nor messages, nor input_tokens")
     return Row(input_tokens=wanted)
@@ -262,23 +304,17 @@ def _stem(prompt: object) -> object:
     return prompt.get("stem", prompt) if isinstance(prompt, Mapping) else prompt
 
 
-def _chat_in_text(prompt: object) -> object:
-    """The messages that a text holds as JSON, as cells of CSV do; any other prompt as it is."""
-    if not isinstance(prompt, str) or not prompt.lstrip().startswith("["):
-        return prompt
-    try:
-        parsed: object = json.loads(prompt)
-    except (ValueError, RecursionError):
-        return prompt
-    entries = parsed if isinstance(parsed, list) else []
-    is_chat = bool(entries) and all(isinstance(one, Mapping) and ("role" in one or "from" in one) for one in entries)
-    return entries if is_chat else prompt
+def _are_texts(value: object) -> TypeGuard[list[str]]:
+    """Whether it is a list of texts."""
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) and text for text in value)
 
 
 def _text(value: object) -> str:
-    """A text; a number stands for its digits, as in any table."""
+    """A text; a number stands for its digits, as in any table; Spark's tables hold texts as bytes."""
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes):
+        return value.decode()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"a text was expected, not {_kind(value)}")
@@ -317,6 +353,8 @@ def _message(at: int, entry: object, folder: Path) -> Message:
     if said["role"] == "tool" and not said.get("tool_call_id"):
         said["tool_call_id"] = str(said.get("name") or "call")
     content = said.get("content")
+    if isinstance(content, Mapping):  # one part, or Gemini's list of them
+        content = said["content"] = content.get("parts", [content])
     if said["role"] in ("user", "system", "developer") and (is_empty(content) or content == []):
         raise Unusable(f"a message of the {said['role']} has no content")
     if isinstance(content, int | float):
@@ -366,14 +404,8 @@ def _count(record: Mapping[str, object], names: Sequence[str]) -> int | None:
 
 
 def _parsed(value: object) -> object:
-    """Lists stand in cells of CSV as JSON."""
-    if not isinstance(value, str):
-        return value
-    try:
-        parsed: object = json.loads(value)
-    except (ValueError, RecursionError):
-        raise ValueError(f"a list was expected, got the text '{value[:60]}'") from None
-    return parsed
+    """Lists stand in cells of CSV as text."""
+    return listed_in(value) if isinstance(value, str) else value
 
 
 def _kind(value: object) -> str:
