@@ -14,6 +14,11 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "run", "sweep"]
 
 
+def __dir__() -> list[str]:
+    """What a notebook completes `llmexp.` to, before any of it is imported."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
     if name in ("load", "run", "sweep"):
         from llmexp import api

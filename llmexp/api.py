@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from llmexp import composition
 from llmexp.errors import ConfigError
+from llmexp.metrics.wording import counted
 from llmexp.results import Result
 from llmexp.results.run import Run
 
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from llmexp.compare import Comparison
+    from llmexp.jobs.spec import Composed
     from llmexp.jobs.sweep import Outcome
     from llmexp.results.model import Metrics
 
 PAGE_HEIGHT_PX = 720
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Job:
     """One job and its files."""
 
@@ -78,11 +80,14 @@ class Job:
 
         return with_latencies(records.read(self.directory).to_pandas())
 
+    def __repr__(self) -> str:
+        return f"<Job {self.run.name}: {self.status}, {self.validity}; {self.directory}>"
+
     def _repr_html_(self) -> str:
         return _page(self.directory / "report.html") or html.escape(repr(self))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """A sweep and its jobs."""
 
@@ -126,6 +131,9 @@ class Sweep:
             rows.append(own | state | dict(job.metrics.flat))
         return pd.DataFrame(rows)
 
+    def __repr__(self) -> str:
+        return f"<Sweep of {counted(len(self.jobs), 'job')}; {self.directory}>"
+
     def _repr_html_(self) -> str:
         return _page(self.directory / "comparison.html") or html.escape(repr(self))
 
@@ -138,16 +146,11 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
     from llmexp.jobs import sweep as jobs
 
     with _composing(config_dir):
-        composed = composition.compose_all(overrides)
-        if len(composed) > 1:
-            raise ConfigError(f"llmexp.run: these overrides make {len(composed)} jobs; use llmexp.sweep")
-        if composed[0].task.search.enabled:
-            raise ConfigError("llmexp.run: a search has many jobs; use llmexp.sweep")
+        composed = composition.compose_all(_listed(overrides))
+        _check_alone(composed)
     with _left_as_it_was():
         outcome = jobs.run_composed(composed[0].task, composed[0].hydra)
     directory = _directory(outcome)
-    if outcome.sweep:
-        raise ConfigError(f"run.repeats: more than one repeat makes a sweep; it is in {directory}; use llmexp.sweep")
     return Job(directory, Run.at(directory), outcome.status)
 
 
@@ -160,7 +163,7 @@ def sweep(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -
     from llmexp.jobs import sweep as jobs
 
     with _composing(config_dir):
-        composed = composition.compose_all(overrides)
+        composed = composition.compose_all(_listed(overrides))
         if len(composed) == 1 and composed[0].task.search.enabled:
             # A search composes its trials one after the other.
             with _left_as_it_was():
@@ -204,6 +207,27 @@ def with_latencies(frame: pd.DataFrame) -> pd.DataFrame:
     }
     positive = derived["e2e_latency_s"].where(derived["e2e_latency_s"] > 0)
     return frame.assign(**derived, output_tokens_per_s_per_request=total / positive)
+
+
+def _listed(overrides: Sequence[str]) -> list[str]:
+    """The overrides, each a text; one text alone would be read letter by letter."""
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides: must be a list of texts, such as ['{overrides}'], got '{overrides}'")
+    return [str(override) for override in overrides]
+
+
+def _check_alone(composed: Sequence[Composed]) -> None:
+    """Raises `ConfigError` where the overrides ask for more than one job."""
+    if len(composed) > 1:
+        raise ConfigError(f"llmexp.run: these overrides make {len(composed)} jobs; use llmexp.sweep")
+    asked = composed[0].task
+    if asked.search.enabled:
+        raise ConfigError("llmexp.run: a search has many jobs; use llmexp.sweep")
+    repeats = asked.run.repeats
+    if isinstance(repeats, int) and repeats > 1:
+        raise ConfigError(f"llmexp.run: run.repeats={repeats} makes {repeats} jobs; use llmexp.sweep")
+    if asked.run.resume is not None:
+        raise ConfigError("llmexp.run: run.resume completes a sweep; use llmexp.sweep")
 
 
 # --- the command, inside another process -----------------------------------------------------------------------------

@@ -27,6 +27,10 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_a_notebook_completes_what_is_there() -> None:
+    assert {"load", "run", "sweep"} <= set(dir(llmexp))
+
+
 @pytest.mark.parametrize(
     ("overrides", "config_dir", "message"),
     [
@@ -34,6 +38,9 @@ def test_importing_it_imports_nothing_heavy() -> None:
         (["model=sonet"], None, "model=sonet: no such option; did you mean model=sonnet?"),
         (["concurrency=0", "model=simulated"], None, "concurrency: must be at least 1, got 0"),
         (["model=simulated,smollm2"], None, "these overrides make 2 jobs; use llmexp.sweep"),
+        (["model=simulated", "run.repeats=3"], None, "run.repeats=3 makes 3 jobs; use llmexp.sweep"),
+        (["model=simulated", "run.resume=."], None, "run.resume completes a sweep; use llmexp.sweep"),
+        ("model=simulated", None, "overrides: must be a list of texts, such as ['model=simulated']"),
         (["model=simulated", "dry_run=true"], None, "dry_run: nothing is run"),
         ([], "nowhere", "config_dir: no such directory: 'nowhere'"),
     ],
@@ -59,6 +66,7 @@ def test_a_job_is_loaded_with_its_latencies(tmp_path: Path) -> None:
         assert np.isclose(done[name].mean(), summary[name]["mean"], rtol=1e-6), name
     assert len(frame) == records.read(directory).num_rows
     assert "pages" not in job._repr_html_()
+    assert repr(job) == f"<Job {job.run.name}: finished, valid; {directory}>"
 
 
 def test_a_sweep_is_loaded_with_table_and_comparison(tmp_path: Path) -> None:
@@ -71,6 +79,7 @@ def test_a_sweep_is_loaded_with_table_and_comparison(tmp_path: Path) -> None:
     assert set(table.model) == {"a", "b"}
     assert "ttft_s/p50" in table
     assert "a" in sweep.comparison.headline
+    assert repr(sweep) == f"<Sweep of 12 jobs; {directory}>"
 
 
 def test_a_folder_of_neither_is_refused(tmp_path: Path) -> None:
