@@ -11,9 +11,7 @@ from llmexp.compare.fairness import Finding
 from llmexp.compare.quality import Right
 from llmexp.compare.stacks import Cell, Grid, Stack
 from llmexp.config import Config
-from llmexp.json_types import number
 from llmexp.metrics.catalogue import Metric
-from llmexp.results.run import Run
 
 Call = Literal["lower", "higher", "tie", "undecided", "refused", "withheld", "shown"]
 """Candidate against reference. `withheld`: too few blocks; `shown`: not the primary metric, an interval alone."""
@@ -143,7 +141,7 @@ class Comparison:
     @property
     def shortfalls(self) -> list[str]:
         """A line for each thing that was demanded and missed, or could not be told."""
-        found = [_missed(run) for runs in self.grid.runs.values() for run in runs if run.result.slo_missed]
+        found = [run.result.slo_shortfall for runs in self.grid.runs.values() for run in runs if run.result.slo_missed]
         if self.options.fail_on is None:
             return found
         worse = [right.text for right in self.rights if right.regression]
@@ -154,9 +152,3 @@ class Comparison:
         if not judged:
             found.append("compare.fail_on=regression: no pair could be judged, so no regression could be excluded")
         return found
-
-
-def _missed(run: Run) -> str:
-    kept = run.metrics.number("slo/attainment") or 0.0
-    asked = number(run.config, "slo", "attainment") or 0.0
-    return f"slo.enforce: {run.name}: {kept:.1%} of the requests kept the service level, {asked:.1%} had to"

@@ -262,7 +262,21 @@ def status_of(result: Result, config: Config) -> int:
     """The exit status of one job."""
     if result.status == "interrupted":
         return INTERRUPTED
-    error_rate = result.metrics.number("error_rate") or 0.0
-    if result.status == "failed" or error_rate > config.run.max_error_rate:
+    if result.status == "failed" or _too_many_failed(result, config):
         return FAILED
     return MISSED if result.slo_missed else OK
+
+
+def why_not_ok(result: Result, config: Config) -> str | None:
+    """One line on what makes the exit status of a job what it is; None where it is 0, or the user's own interrupt."""
+    if result.status == "failed":
+        return f"{result.job.name}: {result.reason or 'failed'}"
+    if _too_many_failed(result, config):
+        failed = result.metrics.number("error_rate") or 0.0
+        limit = config.run.max_error_rate
+        return f"run.max_error_rate: {result.job.name}: {failed:.1%} of the requests failed, more than {limit:.1%}"
+    return result.slo_shortfall if result.slo_missed and result.status != "interrupted" else None
+
+
+def _too_many_failed(result: Result, config: Config) -> bool:
+    return (result.metrics.number("error_rate") or 0.0) > config.run.max_error_rate

@@ -304,7 +304,14 @@ def environment_problems(config: Config) -> list[str]:
     """What this machine lacks for the job: credentials, files."""
     problems = list(_missing_files(config))
     if not problems:
-        for check in (_check_workload, _check_schedule, _check_endpoint, _check_quality, _check_comparison):
+        for check in (
+            _check_workload,
+            _check_schedule,
+            _check_endpoint,
+            _check_quality,
+            _check_comparison,
+            _check_store,
+        ):
             try:
                 check(config)
             except ConfigError as error:
@@ -337,6 +344,14 @@ def _check_comparison(config: Config) -> None:
 
     if problem := unknown_metric(config.compare.primary):
         raise ConfigError(f"compare.primary: {problem}")
+
+
+def _check_store(config: Config) -> None:
+    """Whether MLflow knows the kind of store: that it answers is found out when it is opened."""
+    from llmexp.tracking.connection import uri_problem
+
+    if config.tracking.kind == "mlflow" and (problem := uri_problem(config.tracking.uri)):
+        raise ConfigError(problem)
 
 
 def _check_carried(config: Config) -> None:

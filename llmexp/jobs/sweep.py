@@ -216,6 +216,7 @@ class CommandRun:
         for spec, result in self.standing:
             self.results.append(result)
             self.statuses.append(experiment.status_of(result, spec.config))
+            self._tell_why(spec, result)
         return todo
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -247,6 +248,7 @@ class CommandRun:
             spec.directory.mkdir(parents=True, exist_ok=True)
             _save_hydra(spec)
             run = job.run(spec, ledger, servers=self.servers, guard=self.guard, before_load=self.reading.finish)
+            self._tell_why(spec, run.result)
         except KeyboardInterrupt:
             return self._interrupted(spec)
         except ConfigError as error:
@@ -269,6 +271,14 @@ class CommandRun:
             self._read(run)
         kept = OK if run.directory == spec.directory else FAILED
         return worst([experiment.status_of(run.result, spec.config), kept])
+
+    def _tell_why(self, spec: Spec, result: Result) -> None:
+        """A line on stderr for what makes the exit status other than 0; of a sweep's service levels the end tells."""
+        from llmexp.jobs import measure as experiment
+
+        why = experiment.why_not_ok(result, spec.config)
+        if why is not None and (self.sweep is None or experiment.status_of(result, spec.config) != MISSED):
+            log.error("%s", why)
 
     def _interrupted(self, spec: Spec) -> int:
         """A job that was interrupted outside its load: what it has on disk is kept and recorded."""

@@ -243,6 +243,18 @@ class Result(_Part):
         return at(self.config, "slo", "enforce") is True and self.metrics.flag("slo/met") is False
 
     @property
+    def slo_shortfall(self) -> str:
+        """A missed service level in words."""
+        said = []
+        kept, asked = self.metrics.number("slo/attainment"), number(self.config, "slo", "attainment") or 0.0
+        if kept is not None and kept < asked:
+            said.append(f"{kept:.1%} of the requests kept the service level, {asked:.1%} had to")
+        right, wanted = self.metrics.number("right_share") or 0.0, number(self.config, "slo", "right_share")
+        if wanted is not None and right < wanted:
+            said.append(f"{right:.1%} of the answers are right, {wanted:.1%} had to be")
+        return f"slo.enforce: {self.job.name}: {'; '.join(said) or 'the service level was missed'}"
+
+    @property
     def answered(self) -> int:
         """Requests that completed or failed."""
         return sum(int(self.metrics.number(f"requests_{kind}") or 0) for kind in ("completed", "failed"))

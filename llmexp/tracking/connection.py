@@ -9,11 +9,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from llmexp.errors import LlmexpError, RecordingError
+from llmexp.errors import ConfigError, LlmexpError, RecordingError
 from llmexp.secrets import redact
 
 if TYPE_CHECKING:
@@ -32,10 +33,33 @@ ENVIRONMENT = {
 
 
 def store_uri(uri: str | None, cwd: Path) -> str:
-    """`uri`, else MLFLOW_TRACKING_URI, else what plain `mlflow ui` in `cwd` reads; SQLite paths made absolute."""
+    """`uri`, else MLFLOW_TRACKING_URI, else what plain `mlflow ui` in `cwd` reads; SQLite paths made absolute.
+
+    Raises `ConfigError` where MLflow has no such stores.
+    """
+    if problem := uri_problem(uri):
+        raise ConfigError(problem)
     named = uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri(cwd)
     path = sqlite_path(named, cwd)
     return named if path is None else f"sqlite:///{path}"
+
+
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "file", "")
+"""Stores that MLflow knows by itself; packages may add others."""
+
+
+def uri_problem(uri: str | None) -> str | None:
+    """Why no MLflow could have a store at `uri`, or where the environment says; None where one might."""
+    key, named = ("tracking.uri", uri) if uri else ("MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI"))
+    if not named:
+        return None
+    scheme = named.partition(":")[0].partition("+")[0] if ":" in named else ""
+    if scheme in SCHEMES or any(plugin.name == scheme for plugin in entry_points(group="mlflow.tracking_store")):
+        return None
+    return (
+        f"{key}: MLflow has no stores of the kind '{scheme}:', got '{shown_uri(named)}'; write sqlite:///mlflow.db, "
+        "the address of a server (http://HOST:5000), or tracking=none"
+    )
 
 
 def sqlite_path(uri: str, cwd: Path) -> Path | None:
