@@ -21,6 +21,7 @@ from llmexp.records import Record
 from llmexp.results import JobInfo, Result
 from llmexp.results.build import remarks
 from llmexp.results.environment import environment, git_state
+from llmexp.results.model import Metrics
 from llmexp.terminal import glance
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -213,6 +214,16 @@ def test_the_table_says_what_counts() -> None:
     assert "files outputs/x" in lines
     assert "\x1b" not in text
     assert max(len(line) for line in text.splitlines()) <= 110
+
+
+def test_energy_stands_beside_the_cost() -> None:
+    drawn = {"energy_j": 3426.4, "power_w": 400.02, "joules_per_output_token": 2.2934}
+    result = result_of(several())
+    metrics = Metrics({**result.metrics.tree, "gpu": drawn, "cpu": {"power_w": 31.0}})
+    text = glance.render(result.model_copy(update={"metrics": metrics}), colour=False)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "energy GPU 3,426 J · 400 W · 2.29 J per output token" in lines
+    assert "CPU not known · 31.0 W" in lines
 
 
 def test_colour_only_for_terminals() -> None:

@@ -149,6 +149,7 @@ def _facts(result: Result) -> Iterator[tuple[str, RenderableType]]:
     yield from _service(metrics)
     if (cost := metrics.number("cost_usd")) is not None:
         yield "cost", _cost(cost, metrics.number("usd_per_million_output_tokens"), rehearsal=result.job.rehearsal)
+    yield from _energy(metrics)
     yield from _validity(result)
 
 
@@ -234,6 +235,33 @@ def _cost(cost: float, per_million: float | None, *, rehearsal: bool) -> str:
         per_million is not None and f"{usd(per_million)} per million output tokens",
         rehearsal and "what it would have cost",
     )
+
+
+def _energy(metrics: Metrics) -> Iterator[tuple[str, RenderableType]]:
+    """`GPU 3,426 J · 400 W · 2.29 J per output token · 143 J per good request`."""
+    label = "energy"
+    for name in ("gpu", "cpu"):
+        found = {part: metrics.number(f"{name}/{part}") for part in ("energy_j", "power_w", *_HELD_AGAINST)}
+        joules, watts = found["energy_j"], found["power_w"]
+        if joules is None and watts is None:
+            continue
+        held = [f"{digits(value)} J per {words}" for part, words in _HELD_AGAINST.items() if (value := found[part])]
+        yield (
+            label,
+            _joined(
+                f"{name.upper()} {'not known' if joules is None else f'{digits(joules)} J'}",
+                watts is not None and f"{digits(watts)} W",
+                *held,
+            ),
+        )
+        label = ""
+
+
+_HELD_AGAINST = {
+    "joules_per_output_token": "output token",
+    "joules_per_good_request": "good request",
+    "joules_per_right_answer": "right answer",
+}
 
 
 def _validity(result: Result) -> Iterator[tuple[str, RenderableType]]:
