@@ -100,6 +100,8 @@ def test_an_interrupted_trial_ends_the_search_and_the_resume_begins_with_it(load
     assert ids()["0"] == first
     assert len(told()["verdict"]["values"]) == 2
     assert len(told()["trials"]) == 2, "there are no more settings"
+    compared = json.loads(Path("out/comparison.json").read_text())["headline"]
+    assert compared.startswith(f"{told()['headline']}.")
 
 
 def test_a_configuration_without_a_value_ends_the_search(loads: dict[str, BaseException]) -> None:

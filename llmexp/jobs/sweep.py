@@ -35,6 +35,7 @@ from llmexp.terminal.out import show
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from llmexp.compare import Comparison
     from llmexp.endpoints.served import Servers
 
 LEFT_S = 5.0
@@ -370,11 +371,12 @@ class CommandRun:
         config, directory = self.specs[0].config, self.folder.path
         later = compare_command(directory)
         demanded = config.slo.enforce or config.compare.fail_on is not None
-        found: compare.Comparison | None = None
+        found: Comparison | None = None
         with self.guard("the comparison could not be made", later, MISSED if demanded else OK):
             found = compare.compare(compare.load_runs([directory]), compare.Options.from_config(config))
         if found is None:
             return ""
+        found = self._headed(found)
         with self.guard("comparison.csv and comparison.json were not written", later):
             compare.write(found, directory)
         with self.guard("the comparison's table could not be shown", later):
@@ -386,6 +388,10 @@ class CommandRun:
         if found.shortfalls:
             self.statuses.append(MISSED)
         return found.headline
+
+    def _headed(self, found: Comparison) -> Comparison:
+        """The comparison under the command's own headline, where it has one."""
+        return found
 
 
 def _save_hydra(spec: Spec) -> None:

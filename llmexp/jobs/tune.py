@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
 
+    from llmexp.compare import Comparison
+
 log = logging.getLogger("llmexp")
 FILE = "search.json"
 ALPHA = 0.05
@@ -373,19 +375,15 @@ class Search(CommandRun):
 
     def _compare(self) -> str:
         """The search's own verdict; the jobs that confirm are compared as those of any sweep."""
-        if self.verdict is not None:
-            super()._compare()
-        if self.headline:
+        compared = self.verdict is not None and super()._compare()
+        if self.headline and not compared:
             show(f"\n{self.headline}")
-            self._head_the_comparison()
         return self.headline
 
-    def _head_the_comparison(self) -> None:
-        """The search's verdict stands above the comparison of its last jobs, which may be at other loads."""
-        page = self.folder.path / "comparison.md"
-        with self.guard("the verdict was not written to comparison.md", str(page)):
-            if page.exists():
-                page.write_text(redact(f"**{self.headline}**\n\n{page.read_text(encoding='utf-8')}"), encoding="utf-8")
+    def _headed(self, found: Comparison) -> Comparison:
+        """The search's verdict goes first; where the jobs that confirm share no load, it is the only one."""
+        told = found.headline if found.verdicts or found.rights else ""
+        return replace(found, headline=redact(f"{self.headline}. {told}".strip()))
 
     def _write(self) -> None:
         search, best = self.base.config.search, self._best()
