@@ -17,7 +17,7 @@ _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 def target(base_url: str) -> Target:
     """Scheme, host and port of a base URL."""
     url = urlsplit(base_url)
-    host = url.hostname or ""
+    host = (url.hostname or "").replace("%25", "%")
     if not host.isascii():
         host = host.encode("idna").decode()
     if url.scheme == "https":

@@ -50,7 +50,8 @@ class Target:
     def authority(self) -> str:
         """The value of the Host header."""
         default = 443 if self.scheme == "https" else 80
-        name = f"[{self.host}]" if ":" in self.host else self.host
+        bare = self.host.partition("%")[0]  # the zone of a link-local address is of this machine alone
+        name = f"[{bare}]" if ":" in bare else bare
         return name if self.port == default else f"{name}:{self.port}"
 
 

@@ -24,6 +24,8 @@ _STEP_BYTES = 2**20
 _BROTLI_STEP = 64
 """Bytes of Brotli fed at a time: it inflates all that it is given, and up to 16 MiB come of a few."""
 _GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15
+_IDENTITY = frozenset({"", "identity", "none", "utf-8", "utf8", "binary"})
+"""Codings that change nothing; some servers write a charset there."""
 
 
 class Malformed(Exception):  # noqa: N818 -- named after the error class that it becomes
@@ -39,9 +41,16 @@ class Headless(Malformed):
 
 
 def response_parser(protocol: object) -> httptools.HttpResponseParser:
-    """A response parser that takes what other clients take too: chunks beside a length, spaces after a chunk's size."""
+    """A response parser that takes what other clients take too.
+
+    Chunks beside a length, spaces after a chunk's size, lines that end with LF alone.
+    """
     made = httptools.HttpResponseParser(protocol)
-    made.set_dangerous_leniencies(lenient_chunked_length=True, lenient_spaces_after_chunk_size=True)
+    made.set_dangerous_leniencies(
+        lenient_chunked_length=True,
+        lenient_spaces_after_chunk_size=True,
+        lenient_optional_cr_before_lf=True,
+    )
     return made
 
 
@@ -83,8 +92,10 @@ class _Reading:
                 feed(piece)
                 if self._ended:
                     break
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserError as error:
             return None if self._ended else error
+        except httptools.HttpParserUpgrade:
+            return None if self._ended else ValueError("it switches to another protocol")
         finally:
             self._parser = None  # it holds this object's methods: leave no cycle behind
         return None
@@ -139,7 +150,7 @@ class _Inflater(Protocol):
 
 def _decompressed(response: Response) -> Response:
     codings = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
-    for coding in reversed([name for name in codings if name not in ("", "identity")]):
+    for coding in reversed([name for name in codings if name not in _IDENTITY]):
         response = _undo(coding, response)
     return response
 
@@ -206,6 +217,8 @@ def _inflater(coding: str, first: bytes) -> _Inflater:
         return zlib.decompressobj(_ZLIB if first[0] & 0x0F == 8 else _RAW_DEFLATE)
     if coding == "br":
         return _Brotli()
+    if coding == "zstd":
+        return _Zstandard()
     raise _CodingUnknown(f"content-encoding {coding} is not understood, and identity was asked for")
 
 
@@ -239,3 +252,40 @@ class _Brotli:
     def decompress(self, data: bytes, _max_length: int, /) -> bytes:
         self.unconsumed_tail = data[_BROTLI_STEP:]
         return bytes(self._inner.process(data[:_BROTLI_STEP]))
+
+
+class _ZstandardModule(Protocol):
+    """What a decompressor of the module for Zstandard gives."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Zstandard:
+    """Zstandard, where a module for it is installed. Fed in small steps, as Brotli is."""
+
+    unconsumed_tail = b""
+
+    def __init__(self) -> None:
+        try:
+            self._inner: _ZstandardModule = import_module("zstandard").ZstdDecompressor().decompressobj()
+        except ImportError:
+            words = "content-encoding zstd was sent although identity was asked for; install zstandard to read it"
+            raise _CodingUnknown(words) from None
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data + self.unconsumed_tail
+
+    def decompress(self, data: bytes, _max_length: int, /) -> bytes:
+        self.unconsumed_tail = data[_BROTLI_STEP:]
+        return self._inner.decompress(data[:_BROTLI_STEP])

@@ -1,8 +1,9 @@
 """Opening connections: TCP, TLS with the user's CA, proxies from the environment.
 
 Names are resolved once per worker, before the clock, so that no request waits for DNS. A proxy is taken from
-`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` as other clients do; loopback addresses never go through one. A CA bundle is
-taken from `SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` or `AWS_CA_BUNDLE`.
+`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` (names, addresses, networks such as 10.0.0.0/8) as other clients
+do; loopback addresses never go through one. Only proxies that speak plain HTTP are used; another kind is an error. A CA
+bundle is taken from `SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` or `AWS_CA_BUNDLE`.
 """
 
 from __future__ import annotations
@@ -28,13 +29,28 @@ _TCP_INFO_RTT = 68
 
 def proxy_for(target: Target) -> SplitResult | None:
     """The proxy that the environment names for this target, or None."""
-    if _is_loopback(target.host) or urllib.request.proxy_bypass(target.host):
+    if _is_loopback(target.host) or urllib.request.proxy_bypass(f"{target.host}:{target.port}"):
+        return None
+    if urllib.request.proxy_bypass(target.host) or _is_in_networks(target.host):
         return None
     proxies = urllib.request.getproxies()
     url = proxies.get(target.scheme) or proxies.get("all")
     if not url:
         return None
     return urlsplit(url if "://" in url else f"http://{url}")
+
+
+def _is_in_networks(host: str) -> bool:
+    """Whether `NO_PROXY` names a network that an address is in."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    for entry in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(","):
+        with contextlib.suppress(ValueError):
+            if "/" in entry and address in ipaddress.ip_network(entry.strip(), strict=False):
+                return True
+    return False
 
 
 def _is_loopback(host: str) -> bool:
@@ -125,6 +141,11 @@ class Dialer:
         return self._address
 
     async def _look_up(self, loop: asyncio.AbstractEventLoop) -> tuple[list[tuple[object, ...]], int]:
+        if self._proxy is not None and self._proxy.scheme != "http":
+            raise ProxyRefusedError(
+                f"the environment names the proxy {self._proxy.scheme}://{self._proxy.hostname}, and only http:// ones "
+                f"can be used: set HTTPS_PROXY or HTTP_PROXY to one, or add {self._target.host} to NO_PROXY"
+            )
         host = (self._proxy.hostname if self._proxy else None) or self._target.host
         port = (self._proxy.port or 80) if self._proxy else self._target.port
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

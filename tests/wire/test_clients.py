@@ -89,12 +89,14 @@ def test_openai_paths(base_url: str, route: str, path: str) -> None:
         ("https://api.openai.com/v1", ("https", "api.openai.com", 443)),
         ("http://127.0.0.1:8000/v1", ("http", "127.0.0.1", 8000)),
         ("http://[::1]/v1", ("http", "::1", 80)),
+        ("http://[fe80::1%25eth0]:8000/v1", ("http", "fe80::1%eth0", 8000)),
         ("http://bücher.example/v1", ("http", "xn--bcher-kva.example", 80)),
     ],
 )
 def test_targets(url: str, target: tuple[str, str, int]) -> None:
     found = address.target(url)
     assert (found.scheme, found.host, found.port) == target
+    assert "%" not in found.authority
 
 
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,23 @@ def test_any_split_gives_the_same_body_with_the_stamp_of_each_read(wire: bytes, 
     assert all(data in pieces[at - 100] for at, data in response.body)
 
 
+@pytest.mark.parametrize(
+    "wire",
+    [
+        SIZED.replace(HEAD, HEAD.replace(b"\r\n", b"\n")).replace(b"\r\n\r\n", b"\n\n"),
+        SIZED.replace(HEAD, HEAD + b"Content-Encoding: UTF-8\r\n"),
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + SIZED,
+    ],
+)
+def test_heads_as_some_servers_write_them(wire: bytes) -> None:
+    assert read(wire).content == BODY
+
+
+def test_a_switch_to_another_protocol_is_told() -> None:
+    with pytest.raises(Malformed, match="it switches to another protocol"):
+        read(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+
+
 EVENT_LINE = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 
 
@@ -133,7 +150,9 @@ def test_a_head_that_never_ended(wire: bytes) -> None:
         read(wire, eof=True)
 
 
-@pytest.mark.parametrize(("coding", "says"), [("gzip", "not gzip"), ("zstd", "zstd is not understood"), ("br", "br")])
+@pytest.mark.parametrize(
+    ("coding", "says"), [("gzip", "not gzip"), ("compress", "not understood"), ("zstd", "zstd"), ("br", "br")]
+)
 def test_compression_that_cannot_be_undone_is_malformed(coding: str, says: str) -> None:
     wire = HEAD + b"Content-Encoding: %b\r\nContent-Length: 5\r\n\r\nhello" % coding.encode()
     with pytest.raises(Malformed, match=says) as caught:

@@ -14,7 +14,7 @@ import uvloop
 from support.sse_server import End, Script, chunk, head, serve, streamed, whole
 
 from llmexp.clients.base import HttpRequest, Target
-from llmexp.worker.dial import Dialer, through_proxy
+from llmexp.worker.dial import Dialer, Dialled, proxy_for, through_proxy
 from llmexp.worker.pool import Exchange, Pool, Tape
 
 pytestmark = pytest.mark.service
@@ -421,6 +421,48 @@ def test_plain_http_names_the_whole_url_to_a_proxy(monkeypatch: pytest.MonkeyPat
     http = HttpRequest("POST", "/v1/x", (), b"")
     assert through_proxy(http, Target("http", "api.test", 8000)).path == "http://api.test:8000/v1/x"
     assert through_proxy(http, Target("http", "127.0.0.1", 8000)).path == "/v1/x"
+
+
+class Never(Dialled):
+    """A connection that is not to be opened."""
+
+    def abort(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("named", ["socks5h://127.0.0.1:1080", "https://user:secret@127.0.0.1:3128"])
+def test_a_proxy_of_another_kind_is_told_and_not_called(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", named)
+    for name in ("no_proxy", "NO_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def body() -> None:
+        failure = await Dialer(Target("http", "api.test", 80)).connect(Never())
+        assert failure is not None
+        assert failure.error_class == "connect"
+        assert (
+            "only http:// ones can be used: set HTTPS_PROXY or HTTP_PROXY to one, or add api.test to" in failure.message
+        )
+        assert "secret" not in failure.message
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_past"),
+    [
+        ("10.0.3.4", True),
+        ("11.0.3.4", False),
+        ("fd00::5", True),
+        ("api.test", True),
+        ("x.api.test", True),
+        ("t", False),
+    ],
+)
+def test_no_proxy_takes_names_and_networks(host: str, is_past: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
+    monkeypatch.setenv("no_proxy", "localhost, 10.0.0.0/8, fd00::/8, api.test:8000, none/x")
+    assert (proxy_for(Target("http", host, 8000)) is None) == is_past
 
 
 def test_a_server_that_drops_each_connection_unannounced_costs_one_request_at_most() -> None:
