@@ -74,11 +74,11 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
     how, judges = _asked(overrides, config_dir)
     if not how.quality.graded:
         raise ConfigError("quality: must say how to grade, such as quality=number")
-    runs = [run for run in load_runs([directory]) if run.metrics.number("requests_completed")]
-    if not runs:
-        raise ConfigError(f"{directory}: holds no answers; no request was completed")
-    _check(runs, how, judges, limited=names_limit(overrides))
     with lock.all_held(directory):
+        runs = [run for run in load_runs([directory]) if run.metrics.number("requests_completed")]
+        if not runs:
+            raise ConfigError(f"{directory}: holds no answers; no request was completed")
+        _check(runs, how, judges, limited=names_limit(overrides))
         for run in runs:
             ledger = Ledger(how.run.max_usd, lock.whole(run.directory or directory))
             result = _regrade(run, how, judges, ledger)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -117,6 +118,75 @@ def test_nobody_takes_the_number_of_a_sweep_s_job(tmp_path: Path) -> None:
     mine = lock.claim(tmp_path / "sweep" / "1")
     assert mine.path.name == "1-2"
     mine.drop_if_empty()
+
+
+def test_two_commands_of_one_process_are_two_owners_too(tmp_path: Path) -> None:
+    first, second = lock.claim(tmp_path / "a"), lock.claim(tmp_path / "a")
+    assert (first.path.name, second.path.name) == ("a", "a-2")
+    with pytest.raises(ConfigError, match="another command of this process"):
+        lock.hold(tmp_path / "a")
+    promised = lock.claim(tmp_path / "b", promise=True)  # by Hydra's callback, and taken by the job that follows
+    assert lock.claim(tmp_path / "b") is promised
+    assert lock.claim(tmp_path / "b").path.name == "b-2"
+    for folder in list(lock._held.values()):
+        folder.drop_if_empty()
+    assert not lock._held
+    assert list(tmp_path.iterdir()) == []
+
+
+FORKS = """
+import os, sys, time
+from pathlib import Path
+from llmexp.jobs import lock
+lock.claim(Path(sys.argv[1]))
+child = os.fork()
+if child:
+    print(child, flush=True)
+    os._exit(0)
+os.close(1)
+time.sleep(60)
+"""
+
+
+def test_a_forked_child_keeps_no_lock_of_a_parent_that_is_dead(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True, check=True
+    )
+    child = int(done.stdout)
+    try:
+        lock.hold(tmp_path / "a").release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_who_moved_its_folder_away_leaves_the_lock_of_whoever_has_its_name_now(tmp_path: Path) -> None:
+    first = lock.claim(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "moved")
+    other = other_process(tmp_path / "a")
+    assert other.stdout is not None
+    assert other.stdout.readline().strip() == str(tmp_path / "a")
+    first.release()
+    with pytest.raises(ConfigError, match=f"process {other.pid} on"):
+        lock.hold(tmp_path / "a")
+    other.kill()
+    other.wait()
+    other.stdout.close()
+
+
+def test_a_file_of_somebody_else_s_hides_no_command_at_work(tmp_path: Path) -> None:
+    other = other_process(tmp_path / "outputs" / "2026-01-31" / "12-00-00")
+    assert other.stdout is not None
+    job = Path(other.stdout.readline().strip())
+    for place in (tmp_path, tmp_path / "outputs", job):
+        for name in ("result.json", "sweep.json"):
+            (place / name).write_text("{}")
+    assert lock.whole(job) == lock.whole(job / "probes" / "01") == job
+    assert lock.at_work(job) is not None
+    with pytest.raises(ConfigError, match=f"process {other.pid} on .* is at work"), lock.all_held(job):
+        pass
+    other.kill()
+    other.wait()
+    other.stdout.close()
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])

@@ -25,7 +25,7 @@ class BeforeTheFolder(Callback):
         """Called with the composed config, which the job will get."""
         try:
             refuse_credentials(config)
-            folder = lock.claim(Path(str(config.hydra.run.dir)))
+            folder = lock.claim(Path(str(config.hydra.run.dir)), promise=True)
         except ConfigError as error:
             sys.stderr.write(f"{error}\n")
             sys.exit(error.exit_status)

@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,11 +24,15 @@ from llmexp.errors import ConfigError
 LOCK = ".lock"
 OURS = ("result.json", "requests.arrows", "requests.parquet", "sweep.json", "multirun.yaml", ".hydra")
 """What a job or a sweep leaves in its folder: a folder that holds one of these is taken."""
-SWEEP = "sweep.json"
-WHOLE = (SWEEP, "result.json")
-DEPTH = 4
-"""A part lies so deep at most: SWEEP/1/probes/3, SWEEP/0/judge/1."""
+SWEEP, MULTIRUN, RESULT = "sweep.json", "multirun.yaml", "result.json"
+PART = re.compile(r"\d+(?:\.attempt\d+)?")
+GROUPS: dict[str, tuple[str, ...]] = {"probes": (RESULT,), "judge": (RESULT,), "trials": (SWEEP, MULTIRUN)}
+"""Folders that hold parts of a job or of a search: SWEEP/1/probes/03, SWEEP/0/judge/1, SEARCH/trials/2. Each with the
+files by which the whole above it is known.
+"""
 _held: dict[Path, Folder] = {}
+_promised: set[Path] = set()
+"""Claimed for whoever claims them next in this process: Hydra wants a folder's name before its job begins."""
 log = logging.getLogger("llmexp")
 
 
@@ -44,8 +49,10 @@ class Folder:
         """Let others have it; a second call does nothing."""
         if _held.pop(self.path, None) is None:
             return
-        with contextlib.suppress(OSError):
-            (self.path / LOCK).unlink()
+        _promised.discard(self.path)
+        if _is_there(self.path / LOCK, self.descriptor):  # the folder may have been moved, and another have its name
+            with contextlib.suppress(OSError):
+                (self.path / LOCK).unlink()
         os.close(self.descriptor)
 
     def drop_if_empty(self) -> None:
@@ -60,7 +67,7 @@ def hold(path: Path) -> Folder:
     """The folder that is there, for this process alone; `ConfigError` names the process that owns it."""
     path = path.resolve()
     if path in _held:
-        return _held[path]
+        raise ConfigError(f"{path}: another command of this process is at work in this folder; wait until it has ended")
     folder = _lock(path)
     if folder is None:
         raise ConfigError(f"{path}: {_owner(path)} is at work in this folder; wait until it has ended, or end it")
@@ -70,14 +77,11 @@ def hold(path: Path) -> Folder:
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[Folder]:
     """The folder for as long as the block; for a part of a sweep or of a job, the whole, which its command holds."""
-    outermost = whole(path)
-    ours = outermost in _held
-    folder = hold(outermost)
+    folder = hold(whole(path))
     try:
         yield folder
     finally:
-        if not ours:
-            folder.release()
+        folder.release()
 
 
 @contextlib.contextmanager
@@ -118,16 +122,36 @@ def at_work(path: Path) -> str | None:
 def whole(path: Path) -> Path:
     """The outermost sweep or job that a folder is a part of: what the command that made it holds."""
     path = path.resolve()
-    above = [parent for parent in list(path.parents)[:DEPTH] if any((parent / name).exists() for name in WHOLE)]
-    return above[-1] if above else path
+    while (above := _above(path)) is not None:
+        path = above
+    return path
 
 
-def claim(wanted: Path) -> Folder:
-    """A folder of this name for this process alone; where it is taken, one with a number behind the name."""
+def _above(path: Path) -> Path | None:
+    """The job or the sweep that a folder is a part of, by the names of both: a file of that name may be anybody's."""
+    above = path.parent
+    marks: tuple[str, ...] = (SWEEP, MULTIRUN)
+    if path.name in GROUPS:
+        marks = GROUPS[path.name]
+    elif not PART.fullmatch(path.name):
+        return None
+    elif above.name in GROUPS:
+        above, marks = above.parent, GROUPS[above.name]
+    return above if any((above / mark).exists() for mark in marks) else None
+
+
+def claim(wanted: Path, *, promise: bool = False) -> Folder:
+    """A folder of this name for this command alone; where it is taken, one with a number behind the name.
+
+    `promise`: the next claim of it in this process gets it.
+    """
     wanted = wanted.resolve()
+    if wanted in _promised:
+        _promised.discard(wanted)
+        return _held[wanted]
     for path in _names(wanted):
         if path in _held:
-            return _held[path]
+            continue
         if path.name.isdigit() and (path.parent / SWEEP).exists():
             continue  # a sweep gives numbers to its own jobs
         made = _make(path)
@@ -137,9 +161,22 @@ def claim(wanted: Path) -> Folder:
         if folder is None:
             continue
         if not any((path / name).exists() for name in OURS):
+            _promised.update({path} if promise else ())
             return folder
         folder.release()
     raise AssertionError("names do not end")
+
+
+def _forget_in_child() -> None:
+    """A process that was forked off owns nothing, and must not keep the lock of a parent that dies."""
+    for folder in _held.values():
+        with contextlib.suppress(OSError):
+            os.close(folder.descriptor)
+    _held.clear()
+    _promised.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _names(wanted: Path) -> Iterator[Path]:
@@ -198,7 +235,7 @@ def _is_there(file: Path, descriptor: int) -> bool:
     """Whether the name still leads to the file that was locked."""
     try:
         return os.path.samestat(file.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
