@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
                 near = difflib.get_close_matches(name, flags, n=1)
                 remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(flags))}"
                 self.error(f"{name}: unknown flag; {remedy}")
-        return super().parse_args(words, namespace)
+        return self.parse_intermixed_args(words, namespace)  # flags may stand between the names
 
     def error(self, message: str) -> NoReturn:
         """One line on stderr, exit status 2."""

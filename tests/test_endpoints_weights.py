@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import stat
 import subprocess
 import sys
 import zipfile
@@ -113,6 +114,19 @@ def test_two_jobs_at_once_fetch_once(index: Path, tmp_path: Path) -> None:
     assert [job.returncode for job in jobs] == [0, 0]
     assert outputs[0][0] == outputs[1][0]
     assert sum("fetching" in error for _, error in outputs) == 1
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(index: Path, tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "cache" / "weights" / SHA256
+    victim.write_text("precious")
+    folder.mkdir(parents=True)
+    (folder / ".lock").symlink_to(victim)
+    with pytest.raises(ConfigError, match=f"cannot write {folder}: .*; set LLMEXP_CACHE to another directory"):
+        weights.find(deployment())
+    assert victim.read_text() == "precious"
+    (folder / ".lock").unlink()
+    with weights._locked(folder / ".lock"):
+        assert stat.S_IMODE((folder / ".lock").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(

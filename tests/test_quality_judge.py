@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from support.samples import failure, record
+from support.without_load import no_load  # noqa: F401 -- a fixture
 
-from llmexp import records
+from llmexp import records, regrade
+from llmexp.benchmark import driver
 from llmexp.config import Model, Quality, load
 from llmexp.jobs.judges import judges_configs
 from llmexp.metrics.quality import right_answers
@@ -246,3 +250,53 @@ def test_wrong_answers_can_be_read_and_are_text(tmp_path: Path) -> None:
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; 5" in page
     assert "Wrong answers" in page
+
+
+# --- the door --------------------------------------------------------------------------------------------------------
+
+GRADER = "name: grader\napi: openai\nbase_url: http://127.0.0.1:9/v1\n"
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Iterator[list[str]]:
+    """What grades a job's kept answers anew by a judge whose price nobody knows."""
+    from support import synthetic
+
+    folder = synthetic.write_job(tmp_path / "job", synthetic.Truth(requests=4, right=0.5), 1)
+    (folder / records.PARQUET).unlink()
+    job(folder, [answered(at, "5", "5") for at in range(4)])
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "grader.yaml").write_text(GRADER)
+    before = signal.getsignal(signal.SIGTERM)
+    judge = ("quality=judge", "quality.judge.model=grader", "--config-dir", "conf")
+    yield [str(folder), *judge]
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("no_load")
+def test_a_judge_without_a_price_is_refused_where_the_user_set_a_limit(
+    asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(asked[0])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert regrade.main([*asked, "run.max_usd=5"]) == 2
+    assert "run.max_usd: no price is known for grader, so 5 USD cannot be held" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.usefixtures("no_load")
+def test_an_interrupt_while_a_judge_is_asked_keeps_texts_and_says_so(
+    asked: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_self: driver.Benchmark) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver.Benchmark, "run", interrupted)
+    assert regrade.main(asked) == 130
+    said = capsys.readouterr().err
+    assert said.count("no price is known for grader: run.max_usd cannot hold for that") == 1
+    folder = Path(asked[0])
+    rows = list(records.records(folder))
+    assert [(row.grade_status, row.score, row.text) for row in rows] == [("ungraded", None, "5")] * 4
+    assert json.loads((folder / "result.json").read_text())["metrics"]["requests_ungraded"] == 4
+    assert not (folder / ".lock").exists()

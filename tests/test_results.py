@@ -108,6 +108,23 @@ def test_times_of_day_are_utc() -> None:
     assert results.timestamp(there) == "2026-01-05T12:00:00.000005Z"
 
 
+def test_nothing_is_written_through_a_link_or_under_a_name_that_can_be_foreseen(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in ("result.json", ".result.json.partial"):
+        (tmp_path / name).symlink_to(victim)
+    results.write_json(tmp_path / "result.json", {"a": 1}, indent=1)
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "result.json").is_symlink()
+    with results.replacing(tmp_path / "report.md") as one, results.replacing(tmp_path / "report.md") as two:
+        names = {path.name for path in tmp_path.glob(".*.partial") if not path.is_symlink()}
+        one.write("one")
+        two.write("two")
+    assert len(names) == 2, "two that write the same file do not meet"
+    assert (tmp_path / "report.md").read_text() == "one", "the last to end is the last to be there"
+    assert [path.name for path in tmp_path.glob(".*.partial")] == [".result.json.partial"]
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     results.write_json(file, {"a": 1}, indent=1)

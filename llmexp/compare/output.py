@@ -15,6 +15,7 @@ from llmexp.compare.model import Comparison, Contrast
 from llmexp.compare.quality import Right
 from llmexp.compare.service import Capacity, Point, Service
 from llmexp.compare.table import render
+from llmexp.results.files import put, replacing
 from llmexp.secrets import redact, redact_tree
 
 __all__ = ["document", "render", "write"]
@@ -51,15 +52,15 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
     """Write `comparison.csv`, `.json` and `.md`; the files written. `report.comparison` draws the page."""
     directory.mkdir(parents=True, exist_ok=True)
     table, machine = directory / "comparison.csv", directory / "comparison.json"
-    with table.open("w", encoding="utf-8", newline="") as file:
+    with replacing(table, newline="") as file:
         writer = csv.DictWriter(file, CSV_COLUMNS)
         writer.writeheader()
         for row in rows(comparison):
             shown = {"rehearsal": comparison.rehearsal, **row}
             writer.writerow({key: redact(value) if isinstance(value, str) else value for key, value in shown.items()})
-    machine.write_text(text(comparison), encoding="utf-8")
+    put(machine, text(comparison))
     words = directory / "comparison.md"
-    words.write_text(redact(markdown.render(comparison)), encoding="utf-8")
+    put(words, markdown.render(comparison))
     return [table, machine, words]
 
 

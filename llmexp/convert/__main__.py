@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from llmexp.convert.written import Writer, check
 from llmexp.errors import ConfigError, LlmexpError
 from llmexp.metrics.wording import counted
 from llmexp.plain_flags import Parser
+from llmexp.results.files import replacing
 
 TRACES = ("mooncake", "azure", "burstgpt")
 LOGS: Mapping[str, Callable[[Mapping[str, object]], Exchange]] = {
@@ -82,21 +84,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _NothingUsableError(Exception):
+    """No line was written: what was there stays."""
+
+
 def convert(source: str, kind: str, to: str, *, keep_text: bool = False, seed: int | None = None) -> str:
     """Write the workload's file; what was written and what was not, in words."""
     target, told = _target(to, Path(source)), Told()
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with contextlib.suppress(_NothingUsableError), replacing(target) as file:
             for line in _lines(source, kind, told, target.parent, keep_text=keep_text, seed=seed):
                 file.write(secrets.redact(json.dumps(line, ensure_ascii=False)) + "\n")
                 told.lines += 1
-        if told.lines:
-            partial.replace(target)
+            if not told.lines:
+                raise _NothingUsableError
     except OSError as error:
         raise ConfigError(f"--to: cannot write '{to}' ({error.strerror})") from None
-    finally:
-        partial.unlink(missing_ok=True)
     said = "\n".join(_said(told, kind, to))
     if not told.lines:
         raise ConfigError(f"SOURCE: no row of '{source}' could be used as {kind}\n{said}")

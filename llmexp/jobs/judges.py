@@ -41,9 +41,11 @@ def _model(name: str, hydra: DictConfig) -> Model:
             config_name=hydra.job.config_name, overrides=[f"model={name}"], run_mode=RunMode.RUN
         )
         parts = {name: OmegaConf.to_container(composed[name], resolve=True) for name in ("model", "workload")}
-    except MissingConfigException:
-        options = ", ".join(loader.get_group_options("model"))
-        raise ConfigError(f"{KEY}: must be an option of conf/model ({options}), got '{name}'") from None
+    except MissingConfigException as error:
+        options = loader.get_group_options("model")
+        if name in options:  # it builds on one that is not there
+            raise ConfigError(f"{KEY}: '{name}' cannot be composed ({str(error).splitlines()[0]})") from None
+        raise ConfigError(f"{KEY}: must be an option of conf/model ({', '.join(options)}), got '{name}'") from None
     except (ConfigCompositionException, OmegaConfBaseException) as error:
         raise ConfigError(f"{KEY}: '{name}' cannot be composed ({str(error).splitlines()[0]})") from None
     try:

@@ -27,9 +27,9 @@ from llmexp.jobs.signals import shielded
 from llmexp.jobs.spec import Composed, Spec
 from llmexp.jobs.sweep_dir import SweepDir
 from llmexp.results import RESULT, Result, Run
+from llmexp.results.files import put
 from llmexp.results.guard import Guard, compare_command, one_line, relog_command, shown
 from llmexp.results.run import TRIALS
-from llmexp.secrets import redact
 from llmexp.terminal.out import show
 
 if TYPE_CHECKING:
@@ -405,4 +405,4 @@ def _save_hydra(spec: Spec) -> None:
     overrides = OmegaConf.create(list(spec.overrides))
     files = {"config": spec.composed.task, "hydra": {"hydra": spec.composed.hydra}, "overrides": overrides}
     for name, content in files.items():
-        (target / f"{name}.yaml").write_text(redact(OmegaConf.to_yaml(content)), encoding="utf-8")
+        put(target / f"{name}.yaml", OmegaConf.to_yaml(content))

@@ -23,7 +23,6 @@ from llmexp.jobs.lock import Folder
 from llmexp.jobs.order import in_blocks
 from llmexp.jobs.spec import Spec
 from llmexp.results import Result
-from llmexp.secrets import redact
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -76,7 +75,7 @@ class SweepDir:
         from omegaconf import OmegaConf
 
         if composed is not None and not (self.path / MULTIRUN_FILE).exists():
-            (self.path / MULTIRUN_FILE).write_text(redact(OmegaConf.to_yaml(composed)), encoding="utf-8")
+            results.put(self.path / MULTIRUN_FILE, OmegaConf.to_yaml(composed))
 
     def place_beside(self, found: list[Spec]) -> None:
         """Jobs that follow from others, each where it was before, or in a place of its own."""

@@ -18,9 +18,9 @@ from llmexp.report import answers, plots, turns
 from llmexp.report.figures import Plot, drawing
 from llmexp.report.page import render
 from llmexp.report.timeline import overlay
+from llmexp.results.files import put
 from llmexp.results.guard import Guard, compare_command
 from llmexp.results.run import Run
-from llmexp.secrets import redact
 
 PAGE = "comparison.html"
 TIMELINES = 8
@@ -49,7 +49,7 @@ def write(compared: Comparison, directory: Path, guard: Guard) -> list[Path]:
     with drawing(guard, compare_command(directory), "rehearsal" if compared.rehearsal else ""):
         sections = _sections(compared) if compared.grid.stacks else []
     page = directory / PAGE
-    page.write_text(redact(_page(compared, sections, directory)), encoding="utf-8")
+    put(page, _page(compared, sections, directory))
     saved = [plot.save(directory) for _, _, drawn in sections for plot in drawn]
     for old in set(directory.glob("comparison_*.png")) - set(saved):
         old.unlink()

@@ -16,10 +16,10 @@ from llmexp.report import answers, capacity, exports, timeline, turns
 from llmexp.report.figures import drawing
 from llmexp.report.page import render
 from llmexp.results import again
+from llmexp.results.files import put
 from llmexp.results.guard import Guard, relog_command
 from llmexp.results.model import ErrorClass, Spread
 from llmexp.results.run import Run
-from llmexp.secrets import redact
 
 PAGE = "report.html"
 COLUMNS = ("count", "mean", "stddev", "min", "p50", "p75", "p90", "p95", "p99", "max")
@@ -34,10 +34,10 @@ def write(run: Run, guard: Guard) -> list[Path]:
         drawn += turns.by_turn({0: (run.name, [run])}, "")
     plots = [plot for plot in drawn if plot]
     page = run.directory / PAGE
-    page.write_text(redact(render("job.html.j2", plots=plots, **_data(run))), encoding="utf-8")
+    put(page, render("job.html.j2", plots=plots, **_data(run)))
     words, numbers = run.directory / "report.md", run.directory / "report.csv"
-    words.write_text(redact(exports.markdown(run)), encoding="utf-8")
-    numbers.write_text(redact(exports.table(run)), encoding="utf-8")
+    put(words, exports.markdown(run))
+    put(numbers, exports.table(run))
     return [page, words, numbers, *(plot.save(run.directory) for plot in plots)]
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
+from typing import TextIO
 
 from pydantic import ValidationError
 
@@ -78,21 +81,43 @@ def strict(value: object) -> Json:
         return strict(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if isinstance(value, int) else str(value)
+    return value if isinstance(value, int) else foreign(str(value))
 
 
 def write_json(path: Path, value: Json, indent: int) -> Path:
-    """Strict JSON in one step: written beside its place, then moved there."""
+    """Strict JSON in one step."""
+    with replacing(path) as file:
+        json.dump(redact_tree(value), file, indent=indent, allow_nan=False, ensure_ascii=False)
+        file.write("\n")
+    return path
+
+
+def put(path: Path, text: str) -> Path:
+    """A text in one step, without secrets."""
+    with replacing(path) as file:
+        file.write(redact(text))
+    return path
+
+
+@contextmanager
+def replacing(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A file that takes the place of `path` once the block has ended well.
+
+    It is written under a name that nobody can foresee, and never through a link: the folder that a user names may be
+    one that others write to as well.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{token_hex(8)}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(redact_tree(value), file, indent=indent, allow_nan=False, ensure_ascii=False)
-            file.write("\n")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline=newline) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    return path
