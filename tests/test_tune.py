@@ -52,6 +52,8 @@ def config(search: dict[str, object], **parts: object) -> Config:
         ({"space": {"concurrency": {"low": "a", "high": 4}}}, {}, "search.space.concurrency.low: must be a number"),
         ({"space": {}}, {"load": {"kind": "poisson", "rate": 2.0}}, "search.space: is empty, and an open load"),
         ({"space": {"a": {"b": []}}}, {}, "search.space.a.b: must be a list of choices"),
+        ({"space": {"slo": {"ttft_s": [0.5, 5]}}}, {}, "search.space.slo.ttft_s: is what trials are held against"),
+        ({"space": {"quality": ["exact", "contains"]}}, {}, "search.space.quality: is what trials are held against"),
     ],
 )
 def test_what_is_refused(search: dict[str, object], parts: dict[str, object], words: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,9 +38,19 @@ def problems(config: Config) -> Iterator[str]:
         yield "search.space: is empty, and an open load has no concurrency to search; name keys, such as load.rate"
     try:
         if importlib.util.find_spec("optuna") is not None:
-            space(search.space)
+            yield from _yardsticks(space(search.space))
     except ConfigError as error:
         yield str(error)
+
+
+_YARDSTICKS = ("slo", "quality", "compare", "search", "model.price", "tracking", "paths", "run.resume", "run.max_usd")
+
+
+def _yardsticks(keys: Iterable[str]) -> Iterator[str]:
+    """Keys that say what a trial is worth, or where it is written: trials would not be held against the same."""
+    for key in keys:
+        if any(key == part or key.startswith(f"{part}.") for part in _YARDSTICKS):
+            yield f"search.space.{key}: is what trials are held against, or kept in; search what serves the requests"
 
 
 def _goal_problems(config: Config) -> Iterator[str]:
