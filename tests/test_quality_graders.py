@@ -182,6 +182,8 @@ def test_exact(answer: str, expected: object, seen: str) -> None:
         ("It is -5.", "5", "wrong"),
         ("3-5", "5", "right"),
         ("Yes, it is", True, "right"),
+        ("I’d say A", "D", "wrong"),
+        ("l’eau", "eau", "right"),
         ("", "x", "unparsed"),
     ],
 )

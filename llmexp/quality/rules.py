@@ -86,6 +86,8 @@ def _as_words(needle: str) -> str:
     """A pattern of whole words. A number inside another one ("3" in "3.5", "1,300" or "-3") is none."""
     before = "" if UNSPACED.match(needle[0]) else r"(?<!\w)(?<!\d[.,])"
     after = "" if UNSPACED.match(needle[-1]) else r"(?!\w)(?![.,]\d)"
+    if len(needle) == 1 and before:
+        before += r"(?<!\w')"  # the d of "I'd"
     if needle[0].isdigit():
         before += r"(?<!\A-)(?<![^\w)\]]-)"
     return f"{before}{re.escape(needle)}{after}"
