@@ -148,3 +148,13 @@ def test_wrong_profiles_are_found_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match=r"failure: must be one of auth,.*got 'odd'"):
         endpoints.check(model("openai", rehearsal={"failure": "odd"}), rehearse=True)
     endpoints.check(model("openai", rehearsal={"failure": "odd"}), rehearse=False)
+
+
+def test_a_simulated_judge_knows_right_from_wrong_unless_it_is_told_how_well() -> None:
+    def accuracy(**profile: float) -> float | None:
+        told = {"name": "s", "deployment": {"kind": "simulated", "profile": {**FAST, **profile}}}
+        found = rehearsal.as_judge(Model.model_validate(told)).deployment
+        assert found.kind == "simulated"
+        return found.profile.accuracy
+
+    assert (accuracy(), accuracy(accuracy=0.3)) == (1.0, 0.3)

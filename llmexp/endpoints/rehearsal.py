@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from llmexp.config import Model
+from llmexp.config import Model, Simulated
 
 _REGION = "us-east-1"
 _PREFIXES = {"openai": "/v1", "gemini": "/v1beta"}
@@ -42,6 +40,15 @@ def knowing(model: Model, accuracy: float = REHEARSED) -> Model:
     if model.rehearsal.accuracy is not None:
         return model
     return model.model_copy(update={"rehearsal": model.rehearsal.model_copy(update={"accuracy": accuracy})})
+
+
+def as_judge(model: Model) -> Model:
+    """The model as a simulator plays a judge: it knows right from wrong, where its options do not say how well."""
+    deployment = model.deployment
+    if isinstance(deployment, Simulated) and deployment.profile.accuracy is None:
+        profile = deployment.profile.model_copy(update={"accuracy": 1.0})
+        model = model.model_copy(update={"deployment": deployment.model_copy(update={"profile": profile})})
+    return knowing(model, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

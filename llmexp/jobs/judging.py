@@ -180,7 +180,7 @@ def _load(own: Spec, requests: tuple[Request, ...], ledger: Ledger) -> bool:
     own.directory.mkdir(parents=True, exist_ok=True)
     with Progress(config, own.name) as progress:
         ensure_ray(config.ray)
-        model = rehearsal.knowing(config.model, 1.0)
+        model = rehearsal.as_judge(config.model)
         with endpoints.opened(
             model, config.workload, config.streams, rehearse=config.rehearse, log_dir=own.directory
         ) as running:
