@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -310,6 +311,8 @@ def test_metadata_and_sampling_params() -> None:
         ("--model m --num-concurrent-requests 0", "--num-concurrent-requests: must be at least 1, got 0"),
         ("--model m --timeout 0", "--timeout: must be greater than 0"),
         ("--model m --metadata nonsense", "--metadata"),
+        ("--model m --results-dir /proc/none", "--results-dir: cannot be written (No such file or directory)"),
+        (f"--model m --results-dir {__file__}", "--results-dir: cannot be written (Not a directory)"),
     ],
 )
 def test_wrong_flags_are_one_message_and_status_2(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,6 +320,24 @@ def test_wrong_flags_are_one_message_and_status_2(line: str, words: str, capsys:
     captured = capsys.readouterr()
     assert words in captured.err
     assert (captured.out, captured.err.count("\n")) == ("", 1)
+
+
+def test_a_key_that_is_missing_is_told_without_a_config_s_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.benchmark(["--model", "gpt-5.6"], {}) == 2
+    said = "model.api_key_env: environment variable OPENAI_API_KEY is not set; export it\n"
+    assert capsys.readouterr().err == said
+
+
+def test_what_was_measured_is_written_elsewhere_where_its_folder_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(place: Path) -> None:
+        (place / "m_summary.json").write_text("{}")
+
+    script._write(tmp_path / "gone", write)
+    place = Path(capsys.readouterr().err.strip().rpartition(" ")[2])
+    assert [file.name for file in place.iterdir()] == ["m_summary.json"]
+    shutil.rmtree(place)
 
 
 @pytest.mark.parametrize("name", ["token_benchmark_ray", "llm_correctness"])

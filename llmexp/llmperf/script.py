@@ -45,7 +45,7 @@ def _guarded(run: Callable[[], int]) -> int:
     try:
         return run()
     except LlmexpError as error:
-        tell(str(error))
+        tell("\n".join(map(_in_flags, str(error).splitlines())))
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -56,9 +56,10 @@ def _guarded(run: Callable[[], int]) -> int:
 def _benchmark(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     metadata, params = flags.metadata_of(args.metadata), flags.sampling_params_of(args.additional_sampling_params)
     config = _config(flags.config_from_flags(args, environ))
+    target = _results_dir(args.results_dir)
     with tempfile.TemporaryDirectory(prefix="llmexp-") as name:
         result = _measure(config, Path(name))
-        if args.results_dir and result.answered:
+        if target is not None and result.answered:
             from llmexp.llmperf import files
             from llmexp.records.observed import observe
 
@@ -72,7 +73,8 @@ def _benchmark(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 additional_sampling_params=params,
                 metadata=metadata,
             )
-            files.write(Path(args.results_dir), observe(Path(name)), asked, int(time.time()))
+            observed, now = observe(Path(name)), int(time.time())
+            _write(target, lambda place: files.write(place, observed, asked, now))
     return _status(result)
 
 
@@ -82,6 +84,7 @@ def _correctness(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     metadata, params = flags.metadata_of(args.metadata), flags.sampling_params_of(args.additional_sampling_params)
     config = _config(flags.correctness_config(args, environ))
+    target = _results_dir(args.results_dir)
     asked = test.Asked(
         model=args.model,
         num_concurrent_requests=args.num_concurrent_requests,
@@ -99,9 +102,33 @@ def _correctness(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
             now = int(time.time())
             summary = test.summary_of(rows, numbers, asked, now)
             show(_correctness_line(summary))
-            if args.results_dir:
-                test.write(Path(args.results_dir), rows, numbers, asked, now)
+            if target is not None:
+                _write(target, lambda place: test.write(place, rows, numbers, asked, now))
     return _status(result)
+
+
+def _results_dir(name: str) -> Path | None:
+    """The folder of --results-dir, looked at before anything is sent; None where nothing is to be written."""
+    if not name:
+        return None
+    folder = Path(name)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--results-dir: cannot be written ({error.strerror}), got '{name}'") from None
+    return folder
+
+
+def _write(folder: Path, write: Callable[[Path], object]) -> None:
+    """What was measured is kept, in another folder where this one does not take it any more."""
+    try:
+        write(folder)
+    except OSError as error:
+        other = Path(tempfile.mkdtemp(prefix="llmperf-results-"))
+        write(other)
+        tell(f"--results-dir: '{folder}' could not be written ({error.strerror}); the files are in {other}")
 
 
 def _correctness_line(summary: Mapping[str, object]) -> str:
@@ -119,11 +146,13 @@ def _config(tree: dict[str, object]) -> Config:
     try:
         return schema.load(tree)
     except ConfigError as error:
-        raise ConfigError("\n".join(_in_flags(line) for line in str(error).splitlines())) from None
+        raise ConfigError("\n".join(map(_in_flags, str(error).splitlines()))) from None
 
 
 def _in_flags(line: str) -> str:
+    """A message with the flag in the place of the key; keys that have no flag are not offered."""
     key, colon, rest = line.partition(":")
+    rest = rest.replace(f", or set {key} to the one that holds it", "")
     return f"{flags.FLAG_OF_KEY.get(key, key)}{colon}{rest}"
 
 
