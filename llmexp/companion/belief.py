@@ -67,7 +67,7 @@ def _output_holds(answer: Answer, request: Request, tokenizer: Counter) -> bool:
     may_hide = answer.reasoning_summarised or (answer.usage.reasoning_tokens or 0) > 0
     if may_hide:
         events = [event for event in events if event.kind != "reasoning"] or events[:1]
-    if stated < len(events):
+    if stated < len(events) - _calls(events):
         return stated > 0 and _cut_anew(stated, events, tokenizer)
     if _words([event.text for event in events]) > _WORDS_PER_TOKEN * stated:
         return False
@@ -76,6 +76,12 @@ def _output_holds(answer: Answer, request: Request, tokenizer: Counter) -> bool:
     if stated > request.max_tokens + _OVER_LIMIT or stated > _room(events):
         return stated <= _NEAR * likely_tokens(events, tokenizer) + _OVER_LIMIT
     return True
+
+
+def _calls(events: list[TokenEvent]) -> int:
+    """Calls of tools whose name came as a piece of its own: not every server counts names and envelopes as output."""
+    tools = [event.kind == "tool" for event in events]
+    return sum(tool and following and not before for before, tool, following in zip([False, *tools], tools, tools[1:]))
 
 
 def _words(texts: Iterable[str]) -> int:

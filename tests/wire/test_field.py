@@ -15,7 +15,11 @@ from support.aws_server import event as frame
 from support.reader import played_all
 from support.streams import STREAMS, Anthropic, AnyStream, Bedrock, Gemini, OpenAI, Tgi, script, sse
 
+from llmexp.clients.base import Answer, TokenEvent, Usage
+from llmexp.companion.belief import believed
 from llmexp.records import Record
+from llmexp.workload.request import Message, Request
+from llmexp.workload.tokens import estimate_tokenizer
 
 pytestmark = [
     pytest.mark.service,
@@ -630,3 +634,11 @@ def strange(speaks: AnyStream, odd: str) -> bytes:
     if isinstance(speaks, OpenAI):
         return speaks.other(f'{{{odd}, "choices": [{{"delta": {{"content": "{TEXTS[0]}"}}, {odd}}}]}}')
     return speaks.text(TEXTS[0]).replace(b"data: {", b"data: {" + odd.encode() + b", ", 1)
+
+
+@pytest.mark.parametrize(("stated", "refused"), [(1, True), (2, False), (3, False)])
+def test_the_name_of_a_called_tool_may_be_free(stated: int, refused: bool) -> None:
+    events = [TokenEvent(at, "tool", text) for at, text in enumerate(("get_weather", '{"city":', '"Rome"}'))]
+    request = Request(0, (Message("user", "Weather?"),), 20, 2, "")
+    found = believed(Answer(events, Usage(output_tokens=stated)), request, estimate_tokenizer())
+    assert (found.usage.output_tokens is None) == refused
