@@ -80,8 +80,8 @@ def _output_holds(answer: Answer, request: Request, tokenizer: Counter) -> bool:
 
 def _calls(events: list[TokenEvent]) -> int:
     """Calls of tools whose name came as a piece of its own: not every server counts names and envelopes as output."""
-    tools = [event.kind == "tool" for event in events]
-    return sum(tool and following and not before for before, tool, following in zip([False, *tools], tools, tools[1:]))
+    kinds = ["", *(event.kind for event in events)]
+    return sum(kinds[at] != "tool" and kinds[at + 1 : at + 3] == ["tool", "tool"] for at in range(len(events)))
 
 
 def _words(texts: Iterable[str]) -> int:
