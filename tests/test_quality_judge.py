@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from support.samples import failure, record
 from support.without_load import no_load  # noqa: F401 -- a fixture
 
-from llmexp import records, regrade
+from llmexp import records, regrade, results
 from llmexp.benchmark import driver
 from llmexp.config import Model, Quality, load
 from llmexp.jobs.judges import judges_configs
+from llmexp.jobs.measure import with_its_own_judge
+from llmexp.jobs.spec import Spec
 from llmexp.metrics.quality import right_answers
 from llmexp.metrics.summary import observe
 from llmexp.metrics.timeline import Span
@@ -116,6 +119,14 @@ def test_nodes_are_asked_for_what_the_judges_need_too() -> None:
     )
     (asked,) = judges_configs(config, (Model(name="j"),))
     assert (asked.model.name, asked.closed, asked.streams) == ("j", True, 3)
+
+
+def test_a_model_that_judges_itself_is_remarked() -> None:
+    config, now = load({"model": {"name": "m"}, "workload": TOKENS, "quality": JUDGED}), datetime.now(UTC)
+    made = results.build(job=results.JobInfo(id="a", name="m"), status="finished", reason=None, started=now, config={})
+    for name, count in (("m", 1), ("other", 0)):
+        spec = Spec(config, {}, "m", (), 0, 0, judges=(Model(name=name),))
+        assert len(with_its_own_judge(spec, made).notes.remarks) == count
 
 
 # --- grades on disk --------------------------------------------------------------------------------------------------

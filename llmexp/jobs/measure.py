@@ -89,10 +89,10 @@ def conclude(
         cost=cost,
         notes={**observations.notes(config, measurement, observed, nonce), "requests": counted.as_dict()},
     )
-    return keep_result(spec, _with_its_own_judge(spec, result), kept)
+    return keep_result(spec, with_its_own_judge(spec, result), kept)
 
 
-def _with_its_own_judge(spec: Spec, result: Result) -> Result:
+def with_its_own_judge(spec: Spec, result: Result) -> Result:
     """The result, with a remark where a model graded its own answers."""
     if all(judge.name != spec.config.model.name for judge in spec.judges):
         return result
@@ -255,7 +255,7 @@ def regraded(result: Result, spec: Spec, graded: grading.Graded, command: Mappin
     cost = result.cost.model_dump() | {"judge": graded.cost or {}}
     cost |= {"command": dict(command)} if command is not None and not spec.config.rehearse else {}
     new = {"config": dict(spec.tree), "metrics": {**result.metrics.tree, **changed}, "cost": cost}
-    return _with_its_own_judge(spec, results.parse({**tree, **new}, str(spec.directory)))
+    return with_its_own_judge(spec, results.parse({**tree, **new}, str(spec.directory)))
 
 
 def status_of(result: Result, config: Config) -> int:
