@@ -23,11 +23,10 @@ def main() -> None:
     """Entry point of `python -m llmexp` and of the console script."""
     out.open_closed()
     arguments = sys.argv[1:]
+    secrets.guard_streams()
     answered = command_line.answer(arguments, conf_dir())
     if answered is not None:
         sys.exit(answered)
-    secrets.guard_streams()
-    secrets.learn_overrides(arguments)
     quiet_environment()
     signal.signal(signal.SIGTERM, _terminated)
     try:

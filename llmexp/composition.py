@@ -65,7 +65,7 @@ def compose_all(overrides: Sequence[str]) -> list[Composed]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    secrets.learn_overrides(overrides)
+    secrets.learn_words(overrides)
     parser = OverridesParser.create()
     given = parser.parse_overrides(list(overrides))
     # The first value of each: enough to read what an experiment's file sweeps over.

@@ -32,8 +32,8 @@ ALLOWED = ("quality", "run.max_usd", "slo.right_share")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Grade each job of a directory; returns the exit status."""
-    asked = _parser().parse_args(argv)
     secrets.guard_streams()
+    asked = _parser().parse_args(argv)
     composition.quiet_environment()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -31,8 +31,8 @@ from llmexp.tracking.sweep import Sweep, sweep_of
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Logs each directory that the command line names."""
-    asked = _parser().parse_args(argv)
     secrets.guard_streams()
+    asked = _parser().parse_args(argv)
     return worst([_guarded(Path(name), asked) for name in asked.directories])
 
 

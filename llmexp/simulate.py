@@ -26,8 +26,8 @@ WIRES = ("openai", "anthropic", "bedrock", "sagemaker", "gemini")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m llmexp.simulate`; the exit status."""
-    given = _parser().parse_args(arguments)
     secrets.guard_streams()
+    given = _parser().parse_args(arguments)
     from llmexp.endpoints.simulator.loop import run
     from llmexp.errors import ConfigError
 

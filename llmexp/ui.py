@@ -36,8 +36,8 @@ STOP_S = 5.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until interrupted."""
-    asked = _parser().parse_args(argv)
     secrets.guard_streams()
+    asked = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         serve(store_uri(asked.uri, Path.cwd()), asked.host, asked.port, asked.experiment)

@@ -18,6 +18,7 @@ from markupsafe import escape
 
 from llmexp import secrets
 from llmexp.config import credentials
+from llmexp.endpoints import keeper
 from llmexp.results import guard
 from llmexp.secrets import streams, values
 
@@ -249,8 +250,16 @@ def test_a_text_is_cut_after_its_secrets_are_gone() -> None:
 
 
 def test_what_was_typed_where_a_credential_stands_is_not_shown_by_its_refusal() -> None:
-    secrets.learn_overrides(["+model.params.api_key='typed-in-7788'", "model.name=not-a-secret", "-m"])
+    secrets.learn_words(["+model.params.api_key='typed-in-7788'", "model.name=not-a-secret", "-m"])
     assert secrets.redact("'typed-in-7788' for not-a-secret") == "*** for not-a-secret"
+    secrets.learn_words(
+        ["--metadata=a,api_key=typed-in-99", "{'token': 'typed-in-66'", "quality.x={api_key: typed-in-55}"]
+    )
+    secrets.learn_words(
+        ["+model.headers_env.X-Api-Key=NAME_OF_A_VARIABLE", "model.params.api_key=${oc.env:OTHER_NAME}"]
+    )
+    assert secrets.redact("typed-in-99 typed-in-66 typed-in-55") == "*** *** ***"
+    assert secrets.redact("NAME_OF_A_VARIABLE OTHER_NAME") == "NAME_OF_A_VARIABLE OTHER_NAME"
 
 
 @pytest.mark.parametrize("name", ["llmexp", "somebody.else"])
@@ -290,6 +299,24 @@ def test_a_log_s_format_cuts_no_secret_and_sees_no_traceback() -> None:
     assert record.getMessage() == "*** '<***>' 7 <***>"
     assert record.exc_info is None
     assert "-secret-" not in repr(vars(record))
+
+
+def test_a_server_s_log_holds_no_secret_however_its_bytes_come(tmp_path: Path) -> None:
+    names = credentials.variables_given("serve --api-key ${PLAIN} --models $HOME -H 'X-Auth: Bearer $OTHER'")
+    assert names == ["PLAIN", "OTHER"]
+    environment = {"PLAIN": "plain-secret-0123", "OTHER": "other-secret-4567", "HOME": "/home/of/somebody"}
+    log = keeper.Log(tmp_path / "server.log", environment, names)
+    for piece in (b"args: plain-sec", b"ret-0123 at /home/of/somebody\n", b"." * (keeper.LONGEST_LINE - 8)):
+        log.take(piece)
+    for at in range(40):  # a line without an end, in pieces that cut the secret at each of its letters
+        log.take(b"other-secret-4567"[: at % 17])
+        log.take(b"other-secret-4567"[at % 17 :] + b"." * keeper.LONGEST_LINE)
+    log.move(tmp_path / "next.log", "")
+    log._file.close()
+    said = (tmp_path / "server.log").read_text()
+    assert said.startswith("args: *** at /home/of/somebody\n")
+    assert said.count("***") == 41
+    assert "secret" not in said
 
 
 def test_control_characters_are_shown_and_not_obeyed() -> None:

@@ -38,8 +38,8 @@ NOTE = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m llmexp.calibrate`; the exit status."""
-    given = _parser().parse_args(arguments)
     secrets.guard_streams()
+    given = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(given)

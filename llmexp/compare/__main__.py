@@ -80,8 +80,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare; returns the exit status."""
-    args = parser().parse_args(arguments)
     secrets.guard_streams()
+    args = parser().parse_args(arguments)
     try:
         return _run(args)
     except LlmexpError as error:

@@ -160,6 +160,16 @@ def _given_in_a_command(path: tuple[str, ...], text: str) -> Iterator[str]:
             yield name
 
 
+_GIVEN = re.compile(
+    r"(?<![\w-])-{0,2}([A-Za-z][\w.-]*)['\"]?(?:\s*[=:]\s*|\s+)['\"]?(?:[A-Za-z]+\s+)?\$\{?([A-Za-z_]\w*)\}?"
+)
+
+
+def variables_given(command: str) -> list[str]:
+    """Variables by which a command is given a credential: `--api-key $KEY`, `-H "X-Auth: Bearer ${KEY}"`."""
+    return [variable for name, variable in _GIVEN.findall(command) if is_credential_name(name)]
+
+
 def _by_variable(path: tuple[str, ...], text: str) -> bool:
     """Whether a setting of a command names a variable, which the shell fills in."""
     return path[:2] == ("model", "deployment") and bool(_SHELL_VARIABLE.fullmatch(text))

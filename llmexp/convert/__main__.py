@@ -60,8 +60,8 @@ class Told:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
-    asked = _parser().parse_args(arguments)
     secrets.guard_streams()
+    asked = _parser().parse_args(arguments)
     try:
         print(convert(asked.source, asked.format, asked.to, keep_text=asked.keep_text, seed=asked.seed))
     except LlmexpError as error:

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,14 +31,18 @@ TAIL_LINES = 12
 LOG_BYTES = 64 * 2**20
 """A log is cut there: a server that repeats one line for ever must not fill the disk."""
 _TAIL_BYTES = 2**14
+LONGEST_LINE, HELD_BACK = 2**16, 2**14
+"""Bytes of a line that wait for its end, and how many of those that do not may hold the beginning of a secret."""
 _TICK_S = 0.25
 
 
 class Log:
     """The server's output in a file, without secrets, and its last lines."""
 
-    def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, environment: Mapping[str, str], secret_names: Iterable[str] = ()) -> None:
+        """`secret_names`: variables that hold a secret, whatever they are called."""
         secrets.learn(environment)
+        secrets.register(*(environment.get(name, "").strip() for name in secret_names))
         self._pending = b""
         self._tail = b""
         self._open(path)
@@ -62,8 +66,10 @@ class Log:
         if newline:
             self._pending = rest
             self._write(self._clean((whole if self._room > 0 else _end_of(whole)) + newline))
-        elif len(self._pending) > 2**16:
-            self.flush()
+        elif len(self._pending) > LONGEST_LINE:
+            clean = self._clean(self._pending)
+            self._write(clean[:-HELD_BACK])
+            self._pending = clean[-HELD_BACK:]
 
     def flush(self) -> None:
         """Write what has no end of line yet."""
@@ -92,7 +98,7 @@ class Keeper:
 
     def __init__(self, settings: Mapping[str, str | float | None]) -> None:
         environment = _environment(settings)
-        self._log = Log(Path(str(settings["log"])), os.environ)
+        self._log = Log(Path(str(settings["log"])), os.environ, str(settings["secret_names"]).split())
         self._control = b""
         self._stop_s = float(settings["stop_s"] or 0)
         self._wake, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

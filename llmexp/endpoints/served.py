@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO
 from urllib.parse import urlsplit
 
-from llmexp.config import Model, Served
+from llmexp.config import Model, Served, credentials
 from llmexp.endpoints import command, engine_facts
 from llmexp.endpoints.keeper import KILL_S
 from llmexp.endpoints.process import own_pid, start_module
@@ -245,6 +245,7 @@ def _start(model: Model, deployment: Served, log_dir: Path, host: str, port: int
         "command": command.direct(line),
         "log": str(log),
         "stop_s": STOP_S,
+        "secret_names": " ".join(_secret_names(model, line)),
         "PATH": command.search_path(),
         "PYTHONPATH": os.environ.get("PYTHONPATH"),
     }
@@ -259,6 +260,12 @@ def _start(model: Model, deployment: Served, log_dir: Path, host: str, port: int
         server.stop()
         raise
     return server
+
+
+def _secret_names(model: Model, line: str) -> list[str]:
+    """Variables whose values the server knows as secrets: what it prints of them does not go into its log."""
+    named = [model.api_key_env, *model.headers_env.values(), *credentials.variables_given(line)]
+    return sorted({name for name in named if name})
 
 
 def _await_ready(server: Server, model: Model, deployment: Served, port: int) -> None:

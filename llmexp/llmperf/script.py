@@ -28,19 +28,20 @@ if TYPE_CHECKING:
 
 def benchmark(argv: list[str], environ: Mapping[str, str]) -> int:
     """token_benchmark_ray.py."""
+    secrets.guard_streams()
     args = flags.benchmark_parser().parse_args(argv)
     return _guarded(lambda: _benchmark(args, environ))
 
 
 def correctness(argv: list[str], environ: Mapping[str, str]) -> int:
     """llm_correctness.py."""
+    secrets.guard_streams()
     args = flags.correctness_parser().parse_args(argv)
     return _guarded(lambda: _correctness(args, environ))
 
 
 def _guarded(run: Callable[[], int]) -> int:
     """The exit status; what a user can mend is said in one message without a traceback."""
-    secrets.guard_streams()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TextIO, TypeAlias
 
-from llmexp.secrets.values import redact
+from llmexp.secrets.values import learn_words, redact
 
 Raised: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"
 
@@ -35,8 +35,9 @@ class _Guarded:
 
 def guard_streams() -> None:
     """Put the funnel before stdout, stderr and every log: prints, tracebacks and progress of whatever library, also
-    where a user's logging writes to a file.
+    where a user's logging writes to a file. What a person typed on the command line is known from then on.
     """
+    learn_words(sys.argv[1:])
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, _Guarded):

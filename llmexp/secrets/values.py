@@ -86,7 +86,9 @@ def learn(environ: Mapping[str, str]) -> None:
         register(*_inside(value))
 
 
-_SAID = re.compile(r"([A-Za-z][\w.-]*)\s*[=:]\s*((?:basic|bearer|token)(?:\s|%20)+)?([^\s,;&'\"]+)", re.IGNORECASE)
+_SAID = re.compile(
+    r"""([A-Za-z][\w.-]*)['"]?\s*[=:]\s*['"]?((?:basic|bearer|token)(?:\s|%20)+)?([^\s,;&'"{}\[\]]+)""", re.IGNORECASE
+)
 
 
 def _inside(value: str) -> Iterator[str]:
@@ -96,20 +98,22 @@ def _inside(value: str) -> Iterator[str]:
             yield from (found, unquote(found))
     if value.lstrip()[:1] in ("{", "["):
         yield from _in_json(value)
-        return
     for name, scheme, said in _SAID.findall(value):
-        if is_credential_name(name) and not is_path(said) and not said.startswith(("$", "//")):
+        if is_credential_name(name) and not is_path(said) and not said.startswith(("$", "//", "oc.env")):
             yield from (said, unquote(said))
             if scheme.lower().startswith("basic"):
                 yield from _user_and_password(said)
 
 
-def learn_overrides(words: Iterable[str]) -> None:
-    """Remember credentials that were typed as `key=value`: they will be refused, and the refusal must not show them."""
+def learn_words(words: Iterable[str]) -> None:
+    """Remember credentials that were typed on a command line: they will be refused, and no refusal must show them."""
     for word in words:
         key, equals, value = word.partition("=")
+        if "headers_env" in key:  # names of variables
+            continue
         if equals and is_credential_name(key.rpartition(".")[2]):
             register(value, value.strip("'\" "))
+        register(*_inside(word))
 
 
 def _in_json(document: str) -> Iterator[str]:
