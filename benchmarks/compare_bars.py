@@ -105,6 +105,7 @@ def _run(truth: Truth, ttft_s: np.ndarray) -> Run:
         input_tokens=np.full(count, 128.0),
         output_tokens=np.full(count, 64.0),
         max_tokens=np.full(count, 64.0),
+        turn=blank,
         digest=index.astype("S16"),
         right=blank,
         answer=np.zeros(count, dtype="S16"),

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.hosts import AHEAD_S, Hosts, cluster, missing
+from support.hosts import AHEAD_S, Hosts, cluster, missing  # type: ignore[import-not-found]
 
 TTFT_S, GAP_S, TOKENS, ROUNDS = 0.2, 0.02, 128, 3
 TTFT_P50_S, TTFT_P99_S = 0.0015, 0.012

@@ -109,6 +109,7 @@ def _run(truth: Truth, right: np.ndarray, rng: np.random.Generator) -> Run:
         input_tokens=np.full(PROMPTS, 128.0),
         output_tokens=np.full(PROMPTS, 64.0),
         max_tokens=np.full(PROMPTS, 64.0),
+        turn=blank,
         digest=index.astype("S16"),
         right=right,
         answer=index.astype("S16"),
