@@ -28,7 +28,7 @@ from llmexp.metrics import bill, prices
 from llmexp.metrics.prices import PriceList
 from llmexp.metrics.summary import summarize
 from llmexp.records import Record
-from llmexp.workload.request import Message, Request
+from llmexp.workload.request import Image, Message, Request, Text
 
 PRICE = PriceList(input_usd=0.001, output_usd=0.01)
 
@@ -263,6 +263,22 @@ def test_the_chat_template_is_reckoned_with_once_it_is_known() -> None:
     allowance.reserve(0, request(0))
     allowance.settle(0, record(0, chunks=(0.1,), tokens=(4,), input_tokens=60, input_tokens_counted=10))
     assert not allowance.reserve(1, request(1)), "0.1 are left, and 60 + 9 tokens cost 0.15"
+
+
+def pictured(index: int, images: int) -> Request:
+    parts = (Text("x"), *(Image("image/png", "aGk=") for _ in range(images)))
+    return replace(request(index), messages=(Message("user", parts),))
+
+
+def test_images_are_paid_for_before_the_server_has_counted_any() -> None:
+    allowance = Allowance(PriceList(input_usd=0.001, output_usd=0.0))
+    allowance.grant(10.0, 0.0)
+    for key in range(3):
+        assert allowance.reserve(key, pictured(key, 2))
+    assert not allowance.reserve(3, pictured(3, 2)), "each is 10 + 2 x 1,600 tokens until the server says"
+    allowance.settle(0, record(0, chunks=(0.1,), tokens=(4,), input_tokens=510, input_tokens_counted=10))
+    assert allowance.reserve(3, pictured(3, 2)), "250 each"
+    assert allowance.state().reserved == pytest.approx(2 * 3.21 + 0.51)
 
 
 # --- a load ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmexp.config import Model
-from llmexp.metrics import prices
+from llmexp.metrics import bill, prices
 from llmexp.metrics.prices import PriceList
 
 LISTED: dict[str, dict[str, Any]] = {
@@ -158,3 +158,36 @@ def test_writing_to_a_cache_has_a_price_of_its_own() -> None:
     assert prices.cost(plain, 1000, 0, 0, 0, 300) == pytest.approx(3000e-6)
     own = model(price={"usd_per_million_cache_write_tokens": 3.75, "usd_per_million_input_tokens": 3})
     assert prices.price_list(own).cache_write_usd == pytest.approx(3.75e-6)
+
+
+TIERED = {
+    "litellm_provider": "openai",
+    "input_cost_per_token": 1e-6,
+    "output_cost_per_token": 2e-6,
+    "input_cost_per_token_above_200k_tokens": 3e-6,
+    "output_cost_per_token_above_200k_tokens": 4e-6,
+    "input_cost_per_token_priority": 5e-6,
+    "output_cost_per_token_priority": 6e-6,
+    "input_cost_per_token_above_200k_tokens_priority": 7e-6,
+}
+
+
+@pytest.mark.parametrize(
+    ("params", "own", "below", "above"),
+    [
+        ({}, {}, 1e-6 * 1e5 + 2e-6 * 10, 3e-6 * 3e5 + 4e-6 * 10),
+        ({"service_tier": "priority"}, {}, 5e-6 * 1e5 + 6e-6 * 10, 7e-6 * 3e5 + 4e-6 * 10),
+        ({"service_tier": "auto"}, {}, 1e-6 * 1e5 + 2e-6 * 10, 3e-6 * 3e5 + 4e-6 * 10),
+        ({}, {"usd_per_million_input_tokens": 9.0}, 9e-6 * 1e5 + 2e-6 * 10, 9e-6 * 3e5 + 4e-6 * 10),
+    ],
+)
+def test_long_inputs_and_service_tiers_have_prices_of_their_own(
+    params: dict[str, Any], own: dict[str, Any], below: float, above: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prices, "price_map", lambda: {"gpt-t": TIERED})
+    price = prices.price_list(model(name="gpt-t", params=params, price=own))
+    assert prices.cost(price, 100_000, 0, 10, 0) == pytest.approx(below)
+    assert prices.cost(price, 300_000, 0, 10, 0) == pytest.approx(above)
+    assert prices.estimate(price, 2, 300_000, 10) == pytest.approx(2 * above)
+    assert bill.at_most(price, 300_000, 10) == pytest.approx(above)
+    assert "others above 200,000 input tokens" in str(price.source)

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given as forall
 from hypothesis import strategies as st
 
+from llmexp import secrets
 from llmexp.config import Quality, load
 from llmexp.errors import ConfigError
 from llmexp.quality import patience
 from llmexp.quality.build import build, compiled, needs_expected, problem_of
 from llmexp.quality.choices import letter_of
-from llmexp.quality.function import load_function
+from llmexp.quality.function import function, load_function
 from llmexp.quality.grade import Given, Grade
 from llmexp.quality.judge import score_of
 from llmexp.quality.numbers import final_number
@@ -446,3 +447,15 @@ def test_what_is_wrong_with_a_configuration_is_told(tree: dict[str, Any], proble
     with pytest.raises(ConfigError) as caught:
         load(whole)
     assert str(caught.value).startswith(problem)
+
+
+def test_what_a_function_raises_is_noted_without_secrets() -> None:
+    secrets.register("grader-secret-0123")
+
+    def call(_answer: str, _expected: object, _request: object) -> float:
+        raise RuntimeError(f"{'x' * 145} at grader-secret-0123\x1b[31m")
+
+    note = function(0.5, call)(Given(text="a", expected="b")).note
+    assert note is not None
+    assert "grader" not in note
+    assert "\x1b" not in note

@@ -16,6 +16,10 @@ _LIMITS = frozenset(
     )
 )
 _ANSWERS = frozenset({"n", "best_of", "candidateCount", "candidate_count", "num_return_sequences", "n_completions"})
+IMAGE = 1600
+"""Input tokens of a large image, where no server has said yet: the providers' formulas come to so much at most."""
+PIXELS = 750
+"""Of an image that is not large, for each token."""
 _ELSEWHERE = frozenset(
     {"tools", "toolConfig", "response_format", "json_schema", "guided_json", "logit_bias", "metadata"}
 )

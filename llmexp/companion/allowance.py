@@ -6,6 +6,7 @@ what was billed and what is reserved never passes what was granted, whatever is 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -44,8 +45,11 @@ class Allowance:
         self._params = params or {}
         self._granted = self._beyond = self._billed = self._unsure = self._wanted = 0.0
         self._reserved: dict[int, float] = {}
+        self._images: dict[int, int] = {}
+        """Of each of these requests that has any."""
         self._template_tokens = 0
         """By how many tokens the server's count of an input passed ours: its chat template."""
+        self._image_tokens = token_limits.IMAGE
         self._lock = threading.Lock()
 
     @property
@@ -71,7 +75,8 @@ class Allowance:
         """Set aside what the request can cost; False where that is more than there is."""
         if self._price is None:
             return True
-        into = (request.input_tokens or 0) + self._template_tokens
+        images = sum(1 for _ in request.image_data)
+        into = (request.input_tokens or 0) + self._template_tokens + images * self._image_tokens
         out = token_limits.most(self._params, request.max_tokens)
         usd = bill.at_most(self._price, into, out) or 0.0
         with self._lock:
@@ -82,14 +87,15 @@ class Allowance:
                 self._wanted = missing
                 return False
             self._reserved[key] = usd
+            if images:
+                self._images[key] = images
             return True
 
     def settle(self, key: int, row: Record) -> None:
         """The request is over: what it cost takes the place of what was reserved."""
         if self._price is None:
             return
-        if row.input_tokens_source == "server" and row.input_tokens and row.input_tokens_counted is not None:
-            self._template_tokens = max(self._template_tokens, row.input_tokens - row.input_tokens_counted)
+        self._learn(row, self._images.pop(key, 0))
         found = bill.of(self._price, row)
         with self._lock:
             reserved = self._reserved.pop(key, 0.0)
@@ -97,6 +103,17 @@ class Allowance:
             if not found.whole:
                 self._unsure += max(0.0, reserved - found.usd)
             self._wanted = 0.0
+
+    def _learn(self, row: Record, images: int) -> None:
+        """What the server counts of an input beyond its texts."""
+        if row.input_tokens_source != "server" or not row.input_tokens or row.input_tokens_counted is None:
+            return
+        beyond = row.input_tokens - row.input_tokens_counted
+        if not images:
+            self._template_tokens = max(self._template_tokens, beyond)
+            return
+        each = math.ceil((beyond - self._template_tokens) / images)
+        self._image_tokens = max(each, 0 if self._image_tokens == token_limits.IMAGE else self._image_tokens)
 
     @property
     def overdrawn(self) -> bool:

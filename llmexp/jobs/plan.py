@@ -65,7 +65,7 @@ def _expected(spec: Spec) -> Expected:
     requests = _requests(config, mean_output)
     price = prices.price_list(config.model)
     billed = mean_output * token_limits.answers(config.model.params)
-    usd = 0.0 if config.rehearse else prices.estimate(price, requests, mean_input, billed)
+    usd = 0.0 if config.rehearse else prices.estimate(price, requests, mean_input + _image_tokens(config), billed)
     hourly = prices.cost_of_window(price, seconds)
     if hourly is not None and not config.rehearse:
         usd = (usd or 0.0) + hourly
@@ -75,6 +75,16 @@ def _expected(spec: Spec) -> Expected:
         usd = None if usd is None or judges is None else usd + judges
         source += f"; judges {'unknown' if judges is None else f'{judges:.4f}'}"
     return Expected(spec.name, requests, requests * mean_input, requests * mean_output, seconds, usd, source)
+
+
+def _image_tokens(config: Config) -> float:
+    """What the pictures of a request count for, about: no tokenizer counts them."""
+    from llmexp.clients import token_limits
+
+    if config.workload.kind != "images":
+        return 0.0
+    images = config.workload.images
+    return images.count * min(float(token_limits.IMAGE), images.width * images.height / token_limits.PIXELS)
 
 
 SET_A_LIMIT = "set a limit of tokens there, such as max_tokens, or run.max_usd=null"

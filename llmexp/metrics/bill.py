@@ -22,6 +22,7 @@ class Bill(NamedTuple):
 
 def at_most(price: PriceList, input_tokens: int, max_tokens: int) -> float | None:
     """The most that a request can cost which keeps its token limit; None where no price is known."""
+    price = price.of(input_tokens)
     if price.input_usd is None or price.output_usd is None:
         return None
     into = max(price.input_usd, price.cached_input_usd or 0.0, price.cache_write_usd or 0.0)

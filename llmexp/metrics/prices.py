@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from urllib.parse import urlsplit
@@ -33,6 +33,7 @@ _PROVIDER_OF_HOST = {
     "openrouter.ai": "openrouter",
     "generativelanguage.googleapis.com": "gemini",
 }
+_LONG = re.compile(r"input_cost_per_token(_above_(\d+)k_tokens)")
 _FIELDS = {
     "input_usd": ("usd_per_million_input_tokens", "input_cost_per_token"),
     "cached_input_usd": ("usd_per_million_cached_tokens", "cache_read_input_token_cost"),
@@ -61,16 +62,50 @@ class PriceList:
     source: str | None = None
     as_of: str | None = None
     """The day the price was read, YYYY-MM-DD; for the map, the day its package was installed: it is older than that."""
+    long: PriceList | None = None
+    """Of a request with more than `long_above` input tokens, where a provider has other prices for those."""
+    long_above: int = 0
+
+    def of(self, input_tokens: float) -> PriceList:
+        """The prices of a request with so many input tokens."""
+        return self.long if self.long is not None and input_tokens > self.long_above else self
 
 
 def price_list(model: Model) -> PriceList:
     """The prices of a model and their source."""
-    own = model.price
     entry_name, entry = _entry(model)
+    tier = _tier(model)
+    usual = _prices(model, entry_name, entry, *tier)
+    for name in sorted(entry, key=lambda name: (len(name), name)):
+        found = _LONG.fullmatch(name)
+        if found is not None:
+            long = _prices(model, entry_name, entry, *(f"{found[1]}{end}" for end in (*tier, "")), *tier)
+            above = int(found[2])
+            return replace(usual, long=long, long_above=above * 1000, source=_and(usual, long, above))
+    return usual
+
+
+def _and(usual: PriceList, long: PriceList, above: int) -> str | None:
+    """The source, and whether requests of many tokens have prices of their own."""
+    differs = (usual.input_usd, usual.output_usd) != (long.input_usd, long.output_usd)
+    return f"{usual.source}, others above {above},000 input tokens" if differs else usual.source
+
+
+def _tier(model: Model) -> tuple[str, ...]:
+    """How the map ends the names of the prices of the service tier that the requests ask for."""
+    asked = model.params.get("service_tier") or model.params.get("serviceTier")
+    named = asked.get("type") if isinstance(asked, Mapping) else asked
+    return (f"_{named}",) if isinstance(named, str) else ()
+
+
+def _prices(model: Model, entry_name: str, entry: Mapping[str, object], *endings: str) -> PriceList:
+    """The prices by the names with these endings, the first that is there; else by the plain ones."""
+    own = model.price
     prices: dict[str, float | None] = {}
     sources: dict[str, None] = {}
     for name, (own_field, map_field) in _FIELDS.items():
-        stated, listed = getattr(own, own_field), number(entry, map_field) or None
+        listed = next((usd for end in (*endings, "") if (usd := number(entry, f"{map_field}{end}"))), None)
+        stated = getattr(own, own_field)
         prices[name] = stated / 1e6 if stated is not None else listed
         if stated is not None:
             sources[own.source or "model file"] = None
@@ -80,7 +115,11 @@ def price_list(model: Model) -> PriceList:
         sources[own.source or "model file"] = None
     from_map = any("price map" in source for source in sources)
     return PriceList(
-        **prices,
+        input_usd=prices["input_usd"],
+        cached_input_usd=prices["cached_input_usd"],
+        cache_write_usd=prices["cache_write_usd"],
+        output_usd=prices["output_usd"],
+        reasoning_usd=prices["reasoning_usd"],
         instance_hour_usd=own.usd_per_instance_hour,
         instances=own.instances,
         source="; ".join(sources) or None,
@@ -95,6 +134,7 @@ def cost(
 
     A count of written tokens that the input cannot hold beside the cached ones is no count.
     """
+    price = price.of(input_tokens)
     if price.input_usd is None or price.output_usd is None:
         return None
     cached_usd = price.input_usd if price.cached_input_usd is None else price.cached_input_usd
@@ -134,6 +174,7 @@ def cost_of_window(price: PriceList, seconds: float) -> float | None:
 
 def estimate(price: PriceList, requests: float, mean_input: float, mean_output: float) -> float | None:
     """USD that so many requests are expected to cost, with no cache and no reasoning."""
+    price = price.of(mean_input)
     if price.input_usd is None or price.output_usd is None:
         return None
     return requests * (mean_input * price.input_usd + mean_output * price.output_usd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llmexp import secrets
 from llmexp.records import GradeStatus
 from llmexp.workload.request import Request, ToolCall
 
@@ -63,8 +64,5 @@ def ungraded(note: str, *, quotes: bool = False) -> Grade:
 
 
 def trimmed(note: str | None) -> str | None:
-    """A note on one line, at most `NOTE_LIMIT` characters."""
-    if note is None:
-        return None
-    line = " ".join(note.split())
-    return line if len(line) <= NOTE_LIMIT else f"{line[: NOTE_LIMIT - 1]}…"
+    """A note on one line, at most `NOTE_LIMIT` characters, without secrets: a user's function may have raised it."""
+    return None if note is None else secrets.trimmed(" ".join(secrets.foreign(note).split()), NOTE_LIMIT)
