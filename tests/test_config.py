@@ -125,6 +125,7 @@ def test_every_field_can_be_overridden_because_the_defaults_carry_it() -> None:
         ("host:8000/v1", "must be a URL such as http://127.0.0.1:8000/v1"),
         ("ftp://host/v1", "must be a URL such as http://127.0.0.1:8000/v1"),
         ("http://host/v1/chat/completions", "set model.base_url=http://host/v1"),
+        ("http://host/v1/v1/", "names /v1 twice, got 'http://host/v1/v1/'; set model.base_url=http://host/v1/"),
         ("http://host/v1/messages/", "would go to /v1/messages/messages"),
         ("http://host/openai/v1/completions?api-version=1", "set model.base_url=http://host/openai/v1?api-version=1"),
     ],

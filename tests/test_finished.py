@@ -70,3 +70,8 @@ def test_a_job_without_answers_is_told_what_to_mend_and_nothing_of_the_client(
     verdict = judge(ClientFacts(requests_completed=0, ended_by=ended_by, worker_cpu_share=1.69, loop_lag_p99_s=1.0))
     (reason,) = verdict.reasons
     assert remedy in reason.remedy
+
+
+def test_an_endpoint_that_never_answers_is_named_as_such() -> None:
+    (reason,) = judge(ClientFacts(requests_completed=0, requests_unfinished=2)).reasons
+    assert "did not answer in time" in reason.remedy

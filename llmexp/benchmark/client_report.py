@@ -93,6 +93,7 @@ def facts(
     return ClientFacts(
         requests_completed=int(observed.completed.sum()),
         requests_failed=int(observed.failed.sum()),
+        requests_unfinished=int(observed.unfinished.sum()),
         ended_by=measurement.reason,
         loop_lag_p99_s=lag.get("p99"),
         concurrency_held=_held(config, observed) if closed else None,

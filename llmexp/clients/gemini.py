@@ -65,6 +65,9 @@ def usage_of(raw: Mapping[str, object]) -> Usage:
     """Gemini's usage: thoughts are billed as output and counted beside the candidates."""
     read, tools = total(raw.get("promptTokenCount")), count(raw.get("toolUsePromptTokenCount"))
     written, thoughts = total(raw.get("candidatesTokenCount")), count(raw.get("thoughtsTokenCount"))
-    output = None if written is None and thoughts is None else (written or 0) + (thoughts or 0)
     given = None if read is None else read + (tools or 0)
+    whole = count(raw.get("totalTokenCount"))
+    if written is None and given is not None and whole is not None and whole > given + (thoughts or 0):
+        written = whole - given - (thoughts or 0)
+    output = None if written is None and thoughts is None else (written or 0) + (thoughts or 0)
     return Usage(given, output, thoughts, count(raw.get("cachedContentTokenCount")))

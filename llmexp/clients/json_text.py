@@ -24,7 +24,7 @@ _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _END = "[DONE]"
-_LETTER = re.compile(r"\S")
+_BETWEEN = re.compile(r"(?:\s|data:)*")
 _FIRST_HALVES = re.compile("^[\ud800-\udfff]+")
 
 
@@ -74,8 +74,8 @@ def several(data: bytes) -> list[bytes]:
                 return [*found, data[at:]]
             _, end = _READER.raw_decode(text, at)
             found.append(data[at:end])
-            following = _LETTER.search(text, end)
-            at = following.start() if following else len(text)
+            following = _BETWEEN.match(text, end)
+            at = following.end() if following else end
     except (RecursionError, ValueError):
         return []
     return found if at == len(text) and len(found) > 1 else []

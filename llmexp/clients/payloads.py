@@ -25,6 +25,8 @@ _END_WORDS = """
 _ENDS = frozenset(_END_WORDS.split())
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}"]', re.DOTALL)
 _SSE_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?::|data|event|id|retry)")
+_PREFIXES = re.compile(rb"\A(?:\s|\xef\xbb\xbf|data:)+")
+"""Marks that a gateway wrote once more before an event's data."""
 _BETWEEN = b" \t\r\n,[]"
 _ERROR_FIELD = re.compile(r"\s*(?:error|exception|err|fatal)\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
 _OTHER_FIELD = re.compile(r"[\w.-]{1,40}(?::|$)")
@@ -76,15 +78,24 @@ def _from_events(response: Response) -> Iterator[Payload]:
             continue
         nothing_framed = False
         try:
-            trees = [loads(data)]
+            trees = [_unwrapped(loads(data))]
         except NotJson:
             if not whole and not names_error(event) and not is_end_mark(data.decode("utf-8", "replace")):
                 return  # half an event: the connection was cut, which is told from the framing
-            trees = [_read_kindly(part) for part in several(data) or [data]]
+            bare = _PREFIXES.sub(b"", data)
+            trees = [_read_kindly(part) for part in several(bare) or [bare]]
         for tree in trees:
             yield Payload(at_ns, event, tree)
     if nothing_framed:
         _refuse_other_text(response)
+
+
+def _unwrapped(tree: object) -> object:
+    """The object that a text holds as JSON: some gateways write each event so."""
+    if not isinstance(tree, str) or tree.lstrip()[:1] != "{":
+        return tree
+    inner = _json_or_none(tree)
+    return inner if isinstance(inner, dict) else tree
 
 
 def _read_kindly(data: bytes) -> object:

@@ -140,6 +140,8 @@ class _Reading:
         return self._data[0].lstrip()[:1] == b"{" and self._data[-1].rstrip()[-1:] == b"}"
 
     def _field(self, line: bytes) -> None:
+        if line[:3] == _BOM:
+            line = line[3:]
         name, _, value = line.partition(b":")
         if value[:1] == b" ":
             value = value[1:]

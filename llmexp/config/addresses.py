@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 _HOST = re.compile(r"[A-Za-z0-9._~-]+")
+_DOUBLED = re.compile(r"/(v\d+)(?=/\1(?:/|$))")
 _ROUTES = ("chat/completions", "completions", "messages", "responses", "embeddings", "converse-stream", "invocations")
 """Ends of paths that the client adds itself."""
 
@@ -30,6 +31,9 @@ def base_url_problems(key: str, value: str) -> Iterator[str]:
             f"{key}: ends in /{route}, which is added to it: the requests would go to {path}/{route}; "
             f"set {key}={bare.rstrip('/')}"
         )
+    doubled = _DOUBLED.search(path)
+    if doubled is not None:
+        yield f"{key}: names /{doubled[1]} twice, got '{value}'; set {key}={value.replace(doubled[0], '', 1)}"
 
 
 def _is_host(host: str) -> bool:

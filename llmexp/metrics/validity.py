@@ -29,6 +29,7 @@ class ClientFacts:
 
     requests_completed: int
     requests_failed: int = 0
+    requests_unfinished: int = 0
     ended_by: str | None = None
     """What ended the job before its time, in the job's own words."""
     loop_lag_p99_s: float | None = None
@@ -117,6 +118,11 @@ def _remedy(facts: ClientFacts) -> str:
         return "Raise run.max_usd, or ask for fewer requests or shorter answers."
     if ended_by == "interrupted":
         return "Run again."
+    if facts.requests_unfinished and not facts.requests_failed and not ended_by:
+        return (
+            "The endpoint took the requests and did not answer in time: see whether it answers at all, else raise "
+            "run.timeout_s and run.grace_s."
+        )
     if facts.requests_failed or not ended_by:
         return "See the errors; mend the endpoint, its address or the credentials and run again."
     return "See the reason above, mend it and run again."

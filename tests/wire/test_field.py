@@ -6,6 +6,7 @@ Each test plays all the answers of one kind at once, by one wire, and says which
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -586,6 +587,10 @@ ODD = {
 }
 
 
+def _in_a_text(found: re.Match[bytes]) -> bytes:
+    return b"data: " + json.dumps(found[1].decode()).encode()
+
+
 def other_forms(events: Sequence[bytes]) -> Iterator[tuple[str, list[bytes]]]:
     """The same answer as other servers frame it."""
     yield "CR", [event.replace(b"\n", b"\r") for event in events]
@@ -594,6 +599,9 @@ def other_forms(events: Sequence[bytes]) -> Iterator[tuple[str, list[bytes]]]:
     yield "a mark first", [b"\xef\xbb\xbf", *events]
     yield "zeros between", [event + b"\x00" for event in events]
     yield "other fields", [b"id: 1\nretry: 3000\n" + event + b": beat\n\n" for event in events]
+    yield "data twice", [event.replace(b"data: ", b"data: data: ") for event in events]
+    yield "a mark on each", [b"\xef\xbb\xbf" + event for event in events]
+    yield "JSON in a text", [re.sub(rb"data: (\{.*)", _in_a_text, event) for event in events]
     yield "no empty line", [event[:-1] for event in events]
     stream = b"".join(events)
     yield "in other pieces", [stream[at : at + 23] for at in range(0, len(stream), 23)]
@@ -621,6 +629,8 @@ def test_json_and_frames_as_servers_write_them(wire: str) -> None:
         cases["arrays for empty objects"] = ([*texts(speaks), empty, *tail(speaks)], GOOD | BY_SERVER)
     if not isinstance(speaks, Bedrock | OpenAI) or type(speaks) is OpenAI:  # SageMaker's frames are of bytes
         whole = [event for event in [*texts(speaks), *tail(speaks)] if isinstance(event, bytes)]
+        if isinstance(speaks, OpenAI):
+            cases["one line"] = ([b"".join([event.strip() for event in whole]) + b"\n\n"], GOOD | {"chunks": 1})
         for name, parts in other_forms(whole):
             cases[name] = ([*parts], GOOD | BY_SERVER)
     holds(wire, cases)
