@@ -273,6 +273,20 @@ def test_a_broken_file_never_blocks_a_resume(tmp_path: Path, damage: str) -> Non
     assert len(standing) == 1
 
 
+def test_a_plan_of_a_resume_is_for_what_is_left_and_writes_nothing(tmp_path: Path) -> None:
+    sweep = begun(tmp_path / "s", spec(0), spec(1), spec(2))
+    finished(sweep.specs[0])
+    finished(sweep.specs[1], verdict="invalid")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    left = sweep_dir.left_of(tmp_path / "s", [spec(0), spec(1), spec(2), spec(3)])
+    assert [one.name for one in left] == ["m2", "m3"]
+    again = [spec(number, resume="s", rerun_invalid=True) for number in range(3)]
+    assert [one.name for one in sweep_dir.left_of(tmp_path / "s", again)] == ["m1", "m2"]
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="run.resume"):
+        sweep_dir.left_of(tmp_path, [spec(0)])
+
+
 def test_a_key_of_an_older_version_is_recognised_by_its_config(tmp_path: Path) -> None:
     sweep = begun(tmp_path / "s", spec(0))
     finished(sweep.specs[0])

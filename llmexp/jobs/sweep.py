@@ -109,11 +109,15 @@ def plan_only(found: list[Spec], at_least: list[Spec] | None = None) -> Outcome:
     """The plan of these jobs on stdout; nothing is sent. `at_least`: those that the money has to suffice for."""
     from llmexp.jobs import plan
 
-    estimate = plan.estimate(found)
-    show(plan.render(estimate))
-    for caution in plan.cautions(found):
+    run = found[0].config.run
+    folder = None if run.resume is None or at_least else Path(run.resume)
+    left = found if folder is None else sweep_dir.left_of(folder, found)
+    if len(left) < len(found):
+        log.info("%d of %d jobs are there already; the plan is for the rest", len(found) - len(left), len(found))
+    show(plan.render(plan.estimate(left)))
+    for caution in plan.cautions(left):
         log.warning("%s", caution)
-    plan.check_money(at_least or found, Ledger(found[0].config.run.max_usd))
+    plan.check_money(at_least or left, Ledger(run.max_usd, folder))
     return Outcome(OK, None, sweep=len(found) > 1)
 
 

@@ -53,10 +53,7 @@ class SweepDir:
     @classmethod
     def resume(cls, folder: Folder, found: list[Spec]) -> SweepDir:
         """A sweep that goes on; `ConfigError` where the folder is none, or its jobs had another configuration."""
-        kept = _kept(folder.path)
-        if not kept.is_sweep:
-            raise ConfigError(f"run.resume: {folder.path} {kept.what}; name the folder that the sweep told as 'Files:'")
-        _check_same(kept, found)
+        kept = _checked(folder.path, found)
         sweep = cls(folder, kept.id or uuid.uuid4().hex, kept.name)
         sweep.place(found, {key: folder.path / one for key, one in kept.folders.items()})
         return sweep
@@ -105,6 +102,26 @@ class SweepDir:
             else:
                 todo.append(spec)
         return todo, standing
+
+
+def left_of(path: Path, found: list[Spec]) -> list[Spec]:
+    """The jobs that a resume in `path` would run; nothing is written. Raises `ConfigError` as a resume does."""
+    kept = _checked(path, found)
+    left = []
+    for spec in found:
+        done = result_in(path / kept.folders[spec.key]) if spec.key in kept.folders else None
+        if done is None or not stands(done, rerun_invalid=spec.config.run.rerun_invalid):
+            left.append(spec)
+    return left
+
+
+def _checked(path: Path, found: Sequence[Spec]) -> _Kept:
+    """What a sweep's folder holds, where these jobs can go on in it."""
+    kept = _kept(path)
+    if not kept.is_sweep:
+        raise ConfigError(f"run.resume: {path} {kept.what}; name the folder that the sweep told as 'Files:'")
+    _check_same(kept, found)
+    return kept
 
 
 def _free_number(number: int, step: int, taken: set[str]) -> str:
