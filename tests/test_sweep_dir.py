@@ -283,7 +283,7 @@ def test_a_plan_of_a_resume_is_for_what_is_left_and_writes_nothing(tmp_path: Pat
     again = [spec(number, resume="s", rerun_invalid=True) for number in range(3)]
     assert [one.name for one in sweep_dir.left_of(tmp_path / "s", again)] == ["m1", "m2"]
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(ConfigError, match="run.resume"):
+    with pytest.raises(ConfigError, match=r"run\.resume"):
         sweep_dir.left_of(tmp_path, [spec(0)])
 
 
