@@ -16,7 +16,7 @@ import pytest
 from support import synthetic
 from support.synthetic import Truth, run_sweep
 
-from llmexp import records
+from llmexp import records, report
 from llmexp.compare import Options, compare, load_runs, render
 from llmexp.compare.__main__ import main, newest
 from llmexp.errors import ConfigError
@@ -331,7 +331,7 @@ def searched(truth, estimate):
     return replace(run, result=run.result.model_copy(update={"config": config, "metrics": metrics}))
 
 
-def test_capacity_searches_are_decided_by_the_capacity_they_found():
+def test_capacity_searches_are_decided_by_the_capacity_they_found(tmp_path):
     runs = [
         searched(replace(truth, repeat=block), capacity * drift)
         for block, drift in enumerate((1.0, 1.02, 0.99))
@@ -344,6 +344,9 @@ def test_capacity_searches_are_decided_by_the_capacity_they_found():
     (of_ttft,) = compare(runs, Options("ttft_s/p50")).verdicts
     assert of_ttft.call == "refused"
     assert "measured where each search ended" in of_ttft.text
+    alone = compare(runs[:1])
+    assert alone.grid.cells[0].level == 0
+    report.comparison(alone, tmp_path)  # a load without a level is drawn without a warning
 
 
 def test_one_capacity_search_a_side_is_compared_by_their_intervals():

@@ -174,9 +174,12 @@ def _curve(
         levels = sorted({cell.level for cell in cells})
         if len(levels) > 1:
             log_ticks(axes, levels)
-        else:
-            axes.set_xticks(levels, [tick(level) for level in levels])
+        elif levels[0]:
+            axes.set_xticks(levels, [tick(levels[0])])
             axes.set_xlim(levels[0] * 0.7, levels[0] * 1.4)
+        else:  # a load that has no level, such as a search or a trace
+            axes.set_xticks([])
+            axes.set_xlim(-1, 1)
         label_axis(axes, "y", metrics[0].unit)
         axes.set_xlabel(cells[0].axis)
         if len(metrics) > 1:
