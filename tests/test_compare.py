@@ -346,7 +346,8 @@ def test_capacity_searches_are_decided_by_the_capacity_they_found(tmp_path):
     assert "measured where each search ended" in of_ttft.text
     alone = compare(runs[:1])
     assert alone.grid.cells[0].level == 0
-    report.comparison(alone, tmp_path)  # a load without a level is drawn without a warning
+    report.comparison(alone, tmp_path)
+    assert (tmp_path / "comparison_ttft_s.png").exists()  # a load without a level is drawn without a warning
 
 
 def test_one_capacity_search_a_side_is_compared_by_their_intervals():
