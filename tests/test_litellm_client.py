@@ -503,6 +503,18 @@ def test_an_end_that_litellm_calls_a_good_one_is_the_server_s(stranger: LiteLLMC
     assert (answer.finish_reason, answer.failure is None, len(answer.events)) == (reason, good, 2)
 
 
+@pytest.mark.parametrize(
+    "first", [{"type": "ping"}, {"type": "message"}, {"usageMetadata": {}}, {"done": False, "message": {}}]
+)
+def test_a_heartbeat_does_not_pass_for_another_wire(first: dict[str, object]) -> None:
+    client = LiteLLMClient(model("hosted_vllm"), "http://127.0.0.1:9/v1")
+    answer = client.explain(response([*sse(first), *chat("Hel", "lo")]))
+    assert "an object was expected" not in str(answer.failure)
+    for _ in range(2):  # what the first answer looked like is not held against the later ones
+        answer = client.explain(response(chat("Hel", "lo")))
+        assert (answer.failure, len(answer.events)) == (None, 2)
+
+
 def test_litellm_reads_what_our_decoders_read() -> None:
     client = LiteLLMClient(model("hosted_vllm"), "http://127.0.0.1:9/v1")
     usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}

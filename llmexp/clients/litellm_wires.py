@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Literal
@@ -34,26 +35,26 @@ _PATHS: tuple[tuple[str, Wire], ...] = (
     ("/api/chat", "ollama"),
     ("/api/generate", "ollama"),
     (":streamGenerateContent", "gemini"),
-    (":streamRawPredict", "anthropic"),
+    ("/converse-stream", "bedrock"),
+    ("/invoke-with-response-stream", "bedrock_invoke"),
+    ("/invocations-response-stream", "sagemaker"),
 )
-"""Ends of paths that stand for a wire where an answer does not tell: it failed, or said nothing."""
-_ANTHROPIC = frozenset({"message_start", "message", "ping", "content_block_start", "content_block_delta"})
+"""Ends of paths that stand for a wire, whatever an answer holds: heartbeats of one look like events of another."""
+_LIKELY_PATHS: tuple[tuple[str, Wire], ...] = ((":streamRawPredict", "anthropic"),)
+"""The same where an answer does not tell: it failed, or said nothing."""
+_ANTHROPIC = frozenset({"message_start", "message", "content_block_start", "content_block_delta"})
 _LOOKED_AT = 20
 """Payloads looked at before a wire counts as unknown."""
 
 
 def recognise(path: str, response: Response) -> Wire | None:
-    """The wire of a response, by its path (AWS) or by what it holds; None where no decoder of ours knows it."""
-    if path.endswith("/converse-stream"):
-        return "bedrock"
-    if path.endswith("/invoke-with-response-stream"):
-        return "bedrock_invoke"
-    if path.endswith("/invocations-response-stream"):
-        return "sagemaker"
-    if "eventstream" in response.headers.get("content-type", ""):
-        return None
-    told = next((wire for tree in _trees(response) if (wire := _of(tree))), None)
-    return told or next((wire for end, wire in _PATHS if path.endswith(end)), None)
+    """The wire of a response, by its path or by what it holds; None where no decoder of ours knows it."""
+    known = next((wire for end, wire in _PATHS if path.endswith(end)), None)
+    if known is not None or "eventstream" in response.headers.get("content-type", ""):
+        return known
+    told = Counter(wire for tree in _trees(response) if (wire := _of(tree)))
+    likely = next((wire for end, wire in _LIKELY_PATHS if path.endswith(end)), None)
+    return told.most_common(1)[0][0] if told else likely
 
 
 def explain(wire: Wire, response: Response) -> Answer:
