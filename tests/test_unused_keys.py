@@ -82,3 +82,27 @@ def test_a_plan_names_a_program_that_is_not_here() -> None:
     assert plan.cautions(spec.specs(composed)) == [
         "model.deployment.command: there is no program 'vllm' here; install it, or name its whole path"
     ]
+
+
+def planned(*overrides: str) -> tuple[list[int], list[str]]:
+    """Requests of each job without warm-up, and what is said to keep them from their end."""
+    with composition.opened(None):
+        found = spec.specs(composition.compose_all(["model=simulated", "run.warmup_requests=0", *overrides]))
+    return [job.requests for job in plan.estimate(found).jobs], plan.cautions(found)
+
+
+def test_a_plan_knows_where_a_load_ends(tmp_path: Path) -> None:
+    trace = tmp_path / "times.txt"
+    trace.write_text("0\n0.5\n1.0\n")
+    replay = ["load=replay", f"load.file={trace}"]
+    assert planned(*replay, "run.max_requests=200") == ([3], [])
+    (said,) = planned("load=constant", "load.rate=0.001")[1]
+    assert said.startswith("simulated: run.timeout_s=300 ends the load after 1 of 32 requests; raise it to 32000")
+    ramp = ["load=ramp", "load.from=0.1", "load.to=0.01"]
+    (said,) = planned(*ramp, "run.timeout_s=20")[1]
+    assert said.startswith(
+        "simulated: run.timeout_s=20 ends the ramp after 2 of 32 requests; raise it, raise load.from"
+    )
+    agents = ["workload=agents", "load=constant", "load.rate=0.5"]
+    assert planned(*agents, "run.timeout_s=30")[1] == []
+    assert len(planned(*agents, "run.timeout_s=3")[1]) == 1

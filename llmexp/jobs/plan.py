@@ -115,8 +115,9 @@ def _source(config: Config) -> Source:
 
 
 def _e2e_s(config: Config, mean_output: float) -> float:
-    """A guess at one request's duration, from the model's rehearsal profile."""
-    profile = config.model.rehearsal
+    """A guess at one request's duration, from the model's rehearsal profile, or what a simulator is told to do."""
+    deployment = config.model.deployment
+    profile = deployment.profile if deployment.kind == "simulated" and not config.rehearse else config.model.rehearsal
     return max(0.05, profile.ttft.mean_s + mean_output * profile.inter_token.mean_s)
 
 
@@ -137,15 +138,15 @@ def _requests(config: Config, mean_output: float) -> int:
 
 def _most(config: Config) -> int | None:
     """Requests as far as the config, a trace or a file of sessions limits them; None: only the time does."""
+    if config.load.kind == "replay" and config.workload.kind != "sessions":
+        return len(_arrivals(config))
     if config.max_requests is not None:
         return config.max_requests
-    if config.workload.kind == "sessions":
-        return _source(config).estimated_requests()
-    return len(_arrivals(config)) if config.load.kind == "replay" else None
+    return _source(config).estimated_requests() if config.workload.kind == "sessions" else None
 
 
 def _arrivals(config: Config) -> list[float]:
-    """When the requests of a trace are due, in seconds, as far as `run.timeout_s` allows."""
+    """When the requests of an open loop are due, in seconds, as far as `run.timeout_s` allows."""
     from llmexp import schedule
 
     run = config.run
@@ -167,7 +168,7 @@ def _seconds(config: Config, mean_output: float) -> float:
     elif config.peak_rate is None:
         need = requests / (config.streams or DEFAULT_STREAMS) * _e2e_s(config, mean_output)
     else:
-        need = requests / config.peak_rate
+        need = requests / _source(config).turns_per_session() / config.peak_rate  # a session begins, its turns follow
     return min(need, (run.timeout_s + run.grace_s) * probes_at_most(config))
 
 
@@ -241,17 +242,29 @@ def _too_long(spec: Spec) -> Iterator[str]:
         return
     _, mean_output = mean_tokens(config)
     limit_s = config.run.timeout_s
-    if config.peak_rate is not None and config.load.kind != "ramp":
-        need_s, about = most / config.peak_rate, ""
+    if config.load.kind == "ramp" and not config.closed:
+        yield from _ramp_too_long(spec, most)
+        return
+    if config.peak_rate is not None:
+        need_s, about = most / _source(config).turns_per_session() / config.peak_rate, ""
     elif config.closed and config.load.kind == "closed":
         need_s, about = most / (config.streams or 1) * _e2e_s(config, mean_output), "about "
     else:
         return
     if need_s > limit_s:
-        sent = int(most * limit_s / need_s)
+        sent = max(1, int(most * limit_s / need_s))
         yield (
             f"{spec.name}: run.timeout_s={limit_s:g} ends the load after {about}{sent:,} of {most:,} requests; "
             f"raise it to {math.ceil(need_s)}, or lower run.max_requests"
+        )
+
+
+def _ramp_too_long(spec: Spec, most: int) -> Iterator[str]:
+    sent, limit_s = len(_arrivals(spec.config)), spec.config.run.timeout_s
+    if sent < most:
+        yield (
+            f"{spec.name}: run.timeout_s={limit_s:g} ends the ramp after {sent:,} of {most:,} requests; raise it, "
+            "raise load.from or load.to, or lower run.max_requests"
         )
 
 
