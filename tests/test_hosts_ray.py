@@ -64,7 +64,7 @@ hung.suspend()
 while hung.status() != psutil.STATUS_STOPPED:
     time.sleep(0.01)
 told["alive"].append(cluster.alive())
-pairs.LOOK_S = pairs.DEAD_FOR_S = 0.2
+cluster.LOOK_S = cluster.DEAD_FOR_S = 0.2
 try:
     pairs.answers([None], [unanswered], 300, "answer")
 except JobError as error:
@@ -92,6 +92,44 @@ cluster.ensure_ray(Ray())
 import ray
 print(ray.get(ray.remote(lambda: 42).remote(), timeout=60))
 cluster.stop_ray()
+"""
+
+STOPPED_IN_ITS_START = """
+import threading, time
+import psutil
+from llmexp.benchmark import cluster
+from llmexp.config import Ray
+cluster.LOOK_S = cluster.DEAD_FOR_S = 0.2
+cluster.STOP_S = 1.0
+stopped = threading.Event()
+def stop():
+    while not (found := [one for one in psutil.Process().children() if one.name() == "raylet"]):
+        time.sleep(0.01)
+    found[0].suspend()
+    stopped.set()
+threading.Thread(target=stop).start()
+cluster.ensure_ray(Ray())
+import ray
+print(stopped.is_set(), cluster.alive(), ray.get(ray.put(42), timeout=60))
+cluster.stop_ray()
+"""
+STOPPED_WHILE_CONNECTING = """
+import sys
+import psutil
+import ray
+from llmexp.benchmark import cluster
+from llmexp.config import Ray
+cluster.HELD_S = 2.0
+connecting = ray._raylet.CoreWorker
+def stopped(*given, **named):
+    for child in psutil.Process().children():
+        if child.name() == "gcs_server":
+            child.suspend()
+            print("stopped", flush=True)
+    return connecting(*given, **named)
+ray._raylet.CoreWorker = stopped
+cluster.ensure_ray(Ray())
+print("up")
 """
 
 
@@ -131,3 +169,15 @@ def test_what_hangs_is_waited_for_with_a_limit_and_takes_signals() -> None:
 
 def test_a_ray_that_names_its_parts_otherwise_starts_all_the_same() -> None:
     assert run(WITHOUT_NAMES) == "42"
+
+
+def test_a_start_whose_parts_are_stopped_is_given_up_and_made_again() -> None:
+    assert run(STOPPED_IN_ITS_START) == "True True 42"
+
+
+def test_a_start_that_holds_the_interpreter_ends_the_process_and_says_where() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_WHILE_CONNECTING], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (1, "stopped")
+    assert "in connect" in done.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import logging
 import os
 import secrets
@@ -39,6 +40,13 @@ COMING_S = 3.0
 """One that is interrupted while it starts may take so long to come up."""
 DEAD_S = 2.0
 """One that is dead or hangs gets no longer to say goodbye."""
+LOOK_S = 1.0
+"""How often it is looked whether Ray's processes live while something is waited for."""
+DEAD_FOR_S = 5.0
+"""A process of Ray's may be stopped for so long."""
+HELD_S = 60.0
+"""Ray connects with Python's lock held. Where one of its processes is stopped just then, nothing of ours runs any more,
+Ctrl-C included: after so long the process ends itself and says where it hung."""
 REACH_S = 3.0
 CORE_PROCESSES = ("gcs_server", "raylet")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -58,6 +66,8 @@ class _Keeper(threading.Thread):
         super().__init__(name="ray", daemon=True)
         self._start_ray = start
         self.error: BaseException | None = None
+        self.given_up = False
+        """Another one takes its place: the Ray that it might find when it comes to itself is not its own."""
         self.started = threading.Event()
         self.stopping = threading.Event()
         self.ended = threading.Event()
@@ -71,8 +81,9 @@ class _Keeper(threading.Thread):
             self.error = error
         self.started.set()
         self.stopping.wait()
-        with contextlib.suppress(Exception):
-            ray.shutdown()
+        if not self.given_up:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
         self.ended.set()
 
 
@@ -90,7 +101,7 @@ class _Running:
     @property
     def core(self) -> list[psutil.Process]:
         """The processes without which it is dead."""
-        return [process for process in self.processes if _name(process) in CORE_PROCESSES]
+        return _core(self.processes)
 
 
 class _ThisProcess:
@@ -185,17 +196,28 @@ def _started(asked: Ray) -> _Running:
             ray_parts.variables(ray_parts.COMMON, ray_parts.QUIET, ray_parts.LOOPBACK),
             ray_parts.variables(_own_token(folder), override=True),
         ):
-            error = _wait(keeper := _Keeper(start))
+            error = _wait(keeper := _Keeper(start), before)
         if error is None:
-            return _Running(asked, keeper, folder, [child for child in _children() if child not in before])
-        # Ray gives a busy machine 30 s, then raises a bare Exception and leaves behind what it had started.
-        keeper.stopping.set()
-        keeper.ended.wait(STOP_S)
-        _end([child for child in _children() if child not in before])
+            return _Running(asked, keeper, folder, _since(before))
+        _give_up(keeper, before)
+        log.warning("Ray did not start: %s", error)
         if attempt + 1 == ATTEMPTS:
             raise JobError(f"Ray did not start on this machine: {error}. Its logs are in {folder}") from error
         shutil.rmtree(folder, ignore_errors=True)
     raise AssertionError
+
+
+def _give_up(keeper: _Keeper, before: list[psutil.Process]) -> None:
+    """A start that failed or hangs: its processes are ended, which frees the thread that waits for them.
+
+    Ray gives a busy machine 30 s, then raises a bare Exception and leaves behind what it had started.
+    """
+    keeper.given_up = not keeper.started.is_set()
+    if keeper.given_up:
+        _end(_since(before))
+    keeper.stopping.set()
+    keeper.ended.wait(STOP_S)
+    _end(_since(before))
 
 
 def _joined(asked: Ray) -> _Running:
@@ -225,14 +247,23 @@ def _join(asked: Ray) -> None:
         ray.init(address=asked.address, **_options())
 
 
-def _wait(keeper: _Keeper) -> BaseException | None:
-    """Let it start; what went wrong."""
+def _wait(keeper: _Keeper, before: list[psutil.Process] | None = None) -> BaseException | None:
+    """Let it start; what went wrong. `before`: this process's children, where it starts more."""
+    faulthandler.dump_traceback_later(HELD_S, exit=True, file=2)
     keeper.start()
-    deadline = time.monotonic() + START_S
+    began = looked = lived = time.monotonic()
     try:
         while not keeper.started.wait(SIGNALS_S):
             _keep_signals()
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now - looked > LOOK_S:
+                looked = now
+                faulthandler.dump_traceback_later(HELD_S, exit=True, file=2)
+                if before is None or all(map(_lives, _core(_since(before)))):
+                    lived = now
+                elif now - lived > DEAD_FOR_S:
+                    return TimeoutError("one of its processes died or was stopped meanwhile")
+            if now - began > START_S:
                 return TimeoutError(f"it was not up within {START_S:.0f} s")
         _keep_signals()
     except BaseException:
@@ -246,6 +277,8 @@ def _wait(keeper: _Keeper) -> BaseException | None:
                 ray_parts.leave_without_goodbye()
                 leave_at_once()
         raise
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return keeper.error
 
 
@@ -297,6 +330,15 @@ def _children() -> list[psutil.Process]:
     import psutil
 
     return psutil.Process().children(recursive=True)
+
+
+def _since(before: list[psutil.Process]) -> list[psutil.Process]:
+    """Children that were not there before."""
+    return [child for child in _children() if child not in before]
+
+
+def _core(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if _name(process) in CORE_PROCESSES]
 
 
 def _name(process: psutil.Process) -> str:

@@ -36,10 +36,6 @@ ROOM_S = 60.0
 """A node of a cluster must have started its pairs by then: it is full or broken otherwise."""
 BUILD_S = 300.0
 CLOSE_S = 3.0
-LOOK_S = 1.0
-"""How often it is looked whether Ray lives while something is waited for."""
-DEAD_FOR_S = 5.0
-"""A process of Ray's may be stopped for so long."""
 KILL_S = 3.0
 log = logging.getLogger("llmexp")
 
@@ -275,10 +271,10 @@ def _wait_for(refs: Sequence[ObjectRef[T]], limit_s: float) -> list[ObjectRef[T]
     ready: list[ObjectRef[T]] = []
     while len(ready) < len(refs) and time.monotonic() < end:
         left_s = max(0.0, end - time.monotonic())
-        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=min(LOOK_S, left_s))
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=min(cluster.LOOK_S, left_s))
         if cluster.alive():
             lived = time.monotonic()
-        elif len(ready) < len(refs) and time.monotonic() - lived > DEAD_FOR_S:
+        elif len(ready) < len(refs) and time.monotonic() - lived > cluster.DEAD_FOR_S:
             raise JobError("Ray died, or one of its processes was stopped, before the load began")
     return ready
 
