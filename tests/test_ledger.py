@@ -21,7 +21,7 @@ from llmexp.benchmark.purse import End, Spending
 from llmexp.clients import unlimited
 from llmexp.companion.allowance import Allowance
 from llmexp.config import Model, Price, Slo
-from llmexp.jobs import plan
+from llmexp.jobs import demands, plan
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.ledger import LEDGER, Account, Ledger
 from llmexp.metrics import bill, prices
@@ -185,6 +185,13 @@ def test_a_limit_is_the_user_s_wherever_the_user_set_it(overrides: list[str], is
     with composition.opened(tmp_path):
         (composed,) = composition.compose_all(["model=simulated", *overrides])
         assert jobs.specs([composed])[0].limit_is_set is is_set
+
+
+def test_a_command_has_one_limit() -> None:
+    with composition.opened(None):
+        found = jobs.specs(composition.compose_all(["model=simulated", "run.max_usd=1,2"]))
+    assert demands.problems(found) == ["run.max_usd: is the limit of the whole command, got 1, 2; give it one value"]
+    assert not demands.problems(found[:1])
 
 
 def test_without_a_limit_it_only_counts(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from llmexp.config import Model, Simulated, Tokens, Workload
+from llmexp.endpoints import engine_facts
 from llmexp.errors import ConfigError, JobError
 from llmexp.workload.source import Source
 from llmexp.workload.text import Composer
@@ -63,11 +64,12 @@ class Handler(BaseHTTPRequestHandler):
             "vllm": (200, {"count": len(words), "max_model_len": 10, "tokens": []}),
             "odd": (200, {"count": 7}),
             "none": (404, {"error": "no such route"}),
+            "deep": (200, {}),
         }
         self._answer(*(answers[self.server.style] if self.path == "/tokenize" else (404, {})))
 
     def _answer(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
+        data = b"[" * 100_000 if self.server.style == "deep" else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
@@ -123,12 +125,14 @@ def test_prompts_cost_an_endpoint_one_call_each(server: Server) -> None:
     assert all(counter.count(request.messages[0].text) == request.input_tokens for request in requests)
 
 
-@pytest.mark.parametrize("style", ["none", "odd"])
+@pytest.mark.parametrize("style", ["none", "odd", "deep"])
 def test_an_endpoint_without_a_sensible_count_is_not_believed(style: str) -> None:
     for server in serve(style):
         assert tokenizer_for(Model(name="llama"), server.base_url).source == "estimate"
         with pytest.raises(ConfigError, match=r"model\.tokenizer: .* no /tokenize that counts"):
             tokenizer_for(Model(name="llama", tokenizer="endpoint"), server.base_url)
+        if style == "deep":
+            assert engine_facts.ask(server.base_url.removesuffix("/v1"), {}) == {}
 
 
 def test_an_endpoint_that_goes_away_ends_the_job_in_words() -> None:

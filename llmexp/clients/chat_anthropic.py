@@ -38,7 +38,7 @@ def arguments(text: str) -> Tree | None:
     """A call's arguments as the object that Anthropic, Bedrock and Gemini want; None where they are none."""
     try:
         tree = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return tree if isinstance(tree, dict) else None
 

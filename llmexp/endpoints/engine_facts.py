@@ -89,5 +89,5 @@ def _get(address: str, path: str, headers: Mapping[str, str]) -> object:
                 return None
             found: object = json.loads(response.read(MAX_BYTES))
             return found
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):
         return None

@@ -11,7 +11,15 @@ from llmexp.jobs.spec import Spec
 def problems(found: Sequence[Spec]) -> list[str]:
     """A line for each key of `compare` that no comparison of these jobs could answer, and for each without effect."""
     said = dict.fromkeys(line for spec in found for line in _problems(spec, found))
-    return [*unused.problems([spec.config for spec in found]), *_primary(found), *said]
+    return [*unused.problems([spec.config for spec in found]), *_limits(found), *_primary(found), *said]
+
+
+def _limits(found: Sequence[Spec]) -> Iterator[str]:
+    """One ledger has one limit."""
+    limits = list(dict.fromkeys(spec.config.run.max_usd for spec in found))
+    if len(limits) > 1:
+        shown = ", ".join("null" if one is None else f"{one:g}" for one in limits)
+        yield f"run.max_usd: is the limit of the whole command, got {shown}; give it one value"
 
 
 _GRADED = ("score/", "right_", "usd_per_thousand_right", "requests_graded", "requests_unparsed", "requests_ungraded")

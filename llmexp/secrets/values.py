@@ -111,7 +111,7 @@ def learn_words(words: Iterable[str]) -> None:
         key, equals, value = word.partition("=")
         if "headers_env" in key:  # names of variables
             continue
-        if equals and is_credential_name(key.rpartition(".")[2]):
+        if equals and is_credential_name(key.rpartition(".")[2]) and not is_path(value):
             register(value, value.strip("'\" "))
         register(*_inside(word))
 

@@ -110,7 +110,10 @@ class _Line:
                 raise
             self.close()
             answer = self._exchange(method, path, data)
-        parsed = json.loads(answer)
+        try:
+            parsed = json.loads(answer)
+        except RecursionError:
+            raise ValueError("JSON nested too deep") from None
         if not isinstance(parsed, dict):
             raise ValueError("no JSON object")  # noqa: TRY004 -- callers treat it like text that does not parse
         return parsed

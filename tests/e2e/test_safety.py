@@ -47,7 +47,8 @@ def test_what_a_server_echoes_reaches_no_file_no_database_and_no_stream(
     assert any("***" in content.decode(errors="replace") for name, content in found.items() if "parquet" in name)
     for value in (KEY, GATE, PROXY):
         encoded = base64.b64encode(value.encode()).decode().rstrip("=")[:-1]
-        for form in (value, quote(value, safe=""), encoded):
+        quoted = value.replace("/", "\\/").replace("=", "\\u003d")
+        for form in (value, quote(value, safe=""), encoded, quoted, quoted.replace("\\", 2 * "\\")):
             leaks = [name for name, content in found.items() if form.encode() in content]
             assert not leaks, f"{form} in {leaks}"
     for name in ("stdout", "stderr"):
