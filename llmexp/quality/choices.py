@@ -24,8 +24,12 @@ _STATED = re.compile(
           |(?<=[B-HJ-Z])(?=\s))""",
     re.VERBOSE | re.MULTILINE,
 )
-_STATED_SMALL = re.compile(r"(?:answer|choice|option)(?:\s+is)?\s*:?\s*[(\[]?([a-z])(?:[)\].]|\s*$)", re.MULTILINE)
-_JUDGED = re.compile(r"(?<![\w'’])\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b")
+_STATED_SMALL = re.compile(
+    r"(?:answer|choice|option)(?:\s+(?:is|would\s+be|should\s+be|must\s+be|option|choice|letter)){0,3}"
+    r"\s*[:=]?\s*[(\[]?([a-z])(?:[)\].]|\s*$)",
+    re.MULTILINE,
+)
+_JUDGED = re.compile(r"(?<![\w'’])\(?([A-Zb-hj-z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b")
 _LINE = re.compile(
     r"^\s*(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Z])[).:,](?=\s|$)|([a-z])\)(?=\s|$)|([A-Z])\s+(?:because|since)\b)"
 )
@@ -33,7 +37,7 @@ _LETTER = r"(?<![A-Za-zÀ-ɏ0-9_'’])([{letters}])(?![A-Za-zÀ-ɏ0-9_'’]|-\w)
 _ALONE = re.compile(_LETTER.format(letters="A-HJ-Z") + r"(?!\s+[a-z])")
 _NO_WORD = re.compile(_LETTER.format(letters="B-HJ-Z"))
 """A and I are words as well."""
-_IS_SMALL = re.compile(r"(?:is|it's|be)\s+\(?([b-hj-z])\)?\W*\Z", re.IGNORECASE)
+_IS_SMALL = re.compile(r"\b(?:is|it's|be|with|choose|pick|select|say)\s+\(?([b-hj-z])\)?\W*\Z", re.IGNORECASE)
 _DECORATED = re.compile(r"\(([A-Za-z])\)")
 _EITHER = re.compile(r"(?<![\w'’])\(?[A-Z]\)?(?:,\s?\(?[A-Z]\)?){0,9},?\s+or\s+\(?[A-Z]\)?(?![\w'’])")
 _SEVERAL = re.compile(
