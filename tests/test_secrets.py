@@ -353,6 +353,15 @@ REFUSED = {
     "model.base_url???": "https://h/v1?code=hunter2222",
     "model.params.extra_headers.X-Team": "${oc.env:S}",
     "model.deployment.probe": "curl -H 'Authorization: Bearer abcdefgh12'",
+    "tracking.tags.connection": "Server=h;Password=hunter2222;",
+    "tracking.tags.pair": "api_key=hunter2222",
+    "tracking.tags.header": "X-Api-Key: hunter2222",
+    "tracking.tags.pem": "-----BEGIN RSA PRIVATE KEY-----",
+    "tracking.tags.hook": "https://hooks.example.com/services/T000/B000/XXXXXXXX",
+    "tracking.tags.coded": f"id {base64.b64encode(b'me:in-the-environment').decode()}",
+    "model.base_url????": "http://h/v1/in%2Dthe%2Denvironment",
+    "model.headers.X-Part": "part-of-a-header-0123",
+    "model.headers.X-Coded": "Basic dXNlcjpwYXNz",
 }
 ALLOWED = {
     "model.base_url": "http://h:8000/v1?api-version=2024-10-21",
@@ -375,7 +384,8 @@ ALLOWED = {
     "model.params.auth.kind": "none",
     "model.revision": "sk-learn-of-2026-with-a-long-name-and-digits",
     "model.deployment.probe": 'curl -H "Authorization: Bearer $KEY"',
-    "quality.judge.rubric": "Authorization: is it granted? Token: which one?",
+    "quality.judge.rubric": "Authorization: is it granted? Token: which one? Password: incorrect answers score 0.",
+    "workload.instruction?": "stop_token=</s>, max_tokens=100000000, key=$SOMETHING, api_key=<your key>",
 }
 
 
@@ -387,7 +397,11 @@ def tree_of(key: str, value: object) -> dict[str, object]:
     return tree
 
 
-ENVIRON = {"MY_SECRET": "in-the-environment", "PLAIN": "search-plain"}
+ENVIRON = {
+    "MY_SECRET": "in-the-environment",
+    "PLAIN": "search-plain",
+    "GATE_AUTH": "Bearer part-of-a-header-0123",
+}
 
 
 @pytest.mark.parametrize("key", REFUSED)
@@ -459,3 +473,11 @@ def test_a_credential_in_a_command_belongs_into_the_environment(settings: dict[s
 )
 def test_a_command_that_only_names_variables_is_fine(settings: dict[str, object]) -> None:
     assert credentials.problems({"model": {"deployment": settings}}, {"PWD": str(Path.cwd())}) == []
+
+
+def test_a_text_that_is_json_is_looked_into() -> None:
+    (line,) = credentials.problems({"model": {"params": {"extra": '{"a": [{"api_key": "hunter2222"}]}'}}}, {})
+    assert line.startswith("model.params.extra.a.api_key: looks like a secret")
+    assert not credentials.problems(
+        {"model": {"params": {"extra": '{"max_tokens": 5, "stop_token": "hunter2222"}'}}}, {}
+    )

@@ -7,13 +7,16 @@ an environment variable with such a name.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from llmexp import secrets
 from llmexp.secrets import SHORTEST, credentials_in_url, is_credential_name, is_path
 
-_SCHEME = re.compile(r"(?:Bearer\s+\S{8,}|(?:Basic|Token)\s+(?=\S*[\d=])\S{8,})\s*", re.IGNORECASE)
+_SCHEME = re.compile(
+    r"(?:Bearer\s+\S{8,}|(?:Basic|Token)\s+(?:(?=\S*[\d=])\S{8,}|(?:[A-Za-z0-9+/]{4}){3,}))\s*", re.IGNORECASE
+)
 _FILLED = r"(?!-|['\"]?[{$])"
 """What a shell or a key of `deployment` fills in, in quotes or without."""
 _OPTION = re.compile(rf"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+){_FILLED}(\S+)")
@@ -25,9 +28,12 @@ _IN_A_COMMAND = "put it in an environment variable and write $VARIABLE, which th
 _INTERPOLATION = re.compile(r"\$\{oc\.env:\s*([^,}\s]+)")
 _SHAPES = re.compile(
     r"(?<![\w-])(?:sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|gh[oprsu]_\w{30,}|"
-    r"github_pat_\w{30,}|hf_[A-Za-z]{30,}|xox[abeprs]-[\w-]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?![\w-])"
+    r"github_pat_\w{30,}|hf_[A-Za-z]{30,}|xox[abeprs]-[\w-]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?![\w-])|"
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|https://hooks\.[\w.]+/\S{20,}"
 )
 """How keys of well-known providers and signed tokens look, wherever they stand."""
+_PAIR = re.compile(r"(?<![\w.-])([A-Za-z][\w.-]*)=(?!['\"]?[{$<])['\"]?([^\s;,&'\"]{8,})")
+_HEADER_LINE = re.compile(r"([A-Za-z][\w-]*):\s*(?![{$<])((?:[A-Za-z]+\s+)?[^\s'\"]{8,})")
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LONG = 12
@@ -107,9 +113,9 @@ def _leaves(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
 
 def _holds(key: str, text: str, secret: str) -> bool:
     """Whether a value is a secret, or has a long one inside. Somebody's key may well be the word that names a model."""
-    if key in _IDENTITIES:
+    if key in _IDENTITIES and not _looks_drawn(secret):
         return False
-    return text == secret or (len(secret) >= LONG and secret in text)
+    return secrets.holds(text, secret, LONG)
 
 
 def _names_variable(path: tuple[str, ...]) -> bool:
@@ -143,7 +149,27 @@ def _problem(path: tuple[str, ...], value: object, secret_values: Mapping[str, s
     if shape is not None or _SCHEME.fullmatch(text) or _is_named(path, value):
         secrets.register(text, text.partition(" ")[2], shape and shape[0])
         return _named(key)
-    return None
+    said = next((said for name, said in _pairs(text) if is_credential_name(name) and not _is_number(said)), None)
+    if said is not None:
+        secrets.register(said)
+        return _named(key)
+    return next(filter(None, (_problem((*path, *inner), one, secret_values) for inner, one in _in_json(text))), None)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """Names and values in a text: `a=b;c=d`, `?a=b&c=d`, or one header, `A: b`. Prose has none."""
+    found: list[tuple[str, str]] = _PAIR.findall(text)
+    header = _HEADER_LINE.fullmatch(text)
+    return found if header is None else [*found, (header[1], header[2])]
+
+
+def _in_json(text: str) -> Iterator[tuple[tuple[str, ...], object]]:
+    """The leaves of a text that is JSON."""
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            yield from ((path, one) for path, one in _leaves(json.loads(text), ()) if path)
+        except (ValueError, RecursionError):
+            return
 
 
 def _given_in_a_command(path: tuple[str, ...], text: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -137,6 +138,16 @@ def redact(text: str) -> str:
     if "://" in text:
         text = PASSWORD_IN_URL.sub(rf"\1:{MASK}@", text)
     return forms.unwrapped(pattern.sub(MASK, text), pattern, MASK)
+
+
+def holds(text: str, value: str, least: int = SHORTEST) -> bool:
+    """Whether a text holds a value in any form, or a part of it that is secret by itself and so long at least."""
+    return text == value or (len(value) >= least and _pattern_of(value, least).search(text) is not None)
+
+
+@lru_cache(maxsize=512)
+def _pattern_of(value: str, least: int) -> re.Pattern[str]:
+    return forms.pattern({value, *(part for part in _parts(value) if len(part) >= least)})
 
 
 def redact_tree(value: object) -> object:
