@@ -30,10 +30,11 @@ def test_two_settings_of_a_started_server_get_a_verdict(tool: Tool) -> None:
     more = ("concurrency=4", "run.max_requests=8", "run.warmup_requests=0", "run.repeats=3", "run.order=grouped")
     done = tool.run("-m", *served(tool, "model.deployment.slots=1,4", *more))
     assert done.returncode == 0, done.stderr
-    assert "slots=4's mean TTFT is" in done.stdout.replace("\n", " ")
     comparison = json.loads(next(tool.directory.rglob("comparison.json")).read_text())
     verdict = next(row for row in comparison["verdicts"] if row["metric"] == "ttft_s/mean")
     assert verdict["verdict"], verdict
+    if verdict["verdict"] != "refused":  # a busy machine's runs are invalid
+        assert "slots=4's mean TTFT is" in done.stdout.replace("\n", " ")
     for result in tool.results():
         assert {"fresh_server", "command", "engine", "slots"} <= result["deployment"].keys()
         assert (result["folder"] / "server.log").exists()
