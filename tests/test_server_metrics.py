@@ -341,7 +341,7 @@ class Page(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, Pages)
         server.asked.append(self.path)
-        status, kind, body = server.answer
+        status, kind, body = server.at.get(self.path, server.answer)
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
@@ -359,6 +359,8 @@ class Pages(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Page)
         self.asked: list[str] = []
+        self.at: dict[str, tuple[int, str, bytes]] = {}
+        """Path → what is answered there alone."""
         self.url = f"http://127.0.0.1:{self.server_port}/metrics"
 
 
@@ -388,6 +390,21 @@ def test_a_server_without_metrics_is_asked_once_and_nothing_is_said(caplog: pyte
         pass
     assert server_side.report(named, None, NOBODY)["source"]["problem"]
     assert "no metrics of the server" in caplog.text
+
+
+def test_where_figures_are_json_the_text_may_have_a_path_of_its_own() -> None:
+    with pages() as server:
+        server.answer = (200, "application/json", b"[]")
+        server.at["/prometheus/metrics"] = (200, "text/plain; version=0.0.4", b"trtllm_num_requests_running 3\n")
+        with Watch(Source(server.url, guessed=True), "m") as watch:
+            pass
+        with Watch(Source(server.url), "m") as named:
+            pass
+        assert server.asked[:2] == ["/metrics", "/prometheus/metrics"]
+    assert watch.engine is not None
+    assert (watch.engine.name, named.engine) == ("tensorrt-llm", None)
+    assert watch.source is not None
+    assert watch.source.url.endswith("/prometheus/metrics")
 
 
 def test_a_page_of_something_else_is_no_metrics() -> None:

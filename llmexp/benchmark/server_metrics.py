@@ -86,13 +86,15 @@ class Watch:
         self._model = model
         self._interval_s = interval_s
         self._connection: http.client.HTTPConnection | None = None
+        self._holds_json = False
+        """The last answer was JSON."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="server-metrics", daemon=True)
 
     def __enter__(self) -> Watch:
         if self.source is None:
             return self
-        if self._read():
+        if self._read() or self._read_elsewhere(self.source):
             self._thread.start()
         elif not self.source.guessed:
             log.warning("no metrics of the server: %s", self.problem)
@@ -108,6 +110,13 @@ class Watch:
                 self._settle()
         if self._connection is not None:
             self._connection.close()
+
+    def _read_elsewhere(self, source: Source) -> bool:
+        """TensorRT-LLM has figures as JSON where others have theirs as text, and the text at a path of its own."""
+        if not (source.guessed and self._holds_json):
+            return False
+        self.source = Source(source.url.removesuffix("/metrics") + "/prometheus/metrics", guessed=True)
+        return self._read()
 
     def _follow(self) -> None:
         due = time.monotonic()
@@ -155,6 +164,7 @@ class Watch:
         self._connection.request("GET", path, headers={"Accept": "text/plain", "User-Agent": "llmexp"})
         response = self._connection.getresponse()
         kind = response.getheader("content-type", "")
+        self._holds_json = response.status == 200 and kind.startswith("application/json")
         if response.status != 200 or not kind.startswith(PLAIN_TYPES):
             self.problem = f"{url} answers {response.status} {kind}".rstrip()
             self._drop()
