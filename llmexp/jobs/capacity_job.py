@@ -161,7 +161,6 @@ class _Job:
             name=f"{spec.name} · probe {number}: {level:g} {UNITS[self.config.capacity.of]}",
             directory=spec.directory / FOLDER / f"{number:02}",
             probe=number,
-            composed=None,
         )
 
     def _answer_s(self) -> float | None:

@@ -51,6 +51,9 @@ def test_the_interval_holds_slots_over_service_time(tmp_path: Path) -> None:
     assert len(probes) == capacity["probes"] <= 12
     assert len({probe["notes"]["nonce"] for probe in probes}) == len(probes)
     assert {probe["config"]["load"]["kind"] for probe in probes} == {"constant"}
+    assert {(probe["job"]["choices"]["model"], probe["job"]["choices"]["workload"]) for probe in probes} == {
+        ("simulated", "quick")
+    }
     assert any(probe["notes"]["ended_early"] for probe in probes)
     best = probes[capacity["probe"] - 1]
     assert best["config"]["load"]["rate"] == capacity["passed_at"]
