@@ -109,7 +109,7 @@ PLAIN = Model(api="openai", name="m", route="completions")
         (PLAIN, {}, "cannot carry tools"),
         (PLAIN, {"tools": (), "messages": CHAT.messages[:2]}, "cannot carry images"),
         (Model.model_validate({"name": "m", "api": "sagemaker", "deployment": {"kind": "sagemaker", "payload": "tgi"}}),
-         {}, "'tgi' cannot carry tools"),
+         {}, "'tgi' cannot carry tools; choose a chat wire, such as model.deployment.payload=messages"),
         (BEDROCK, {"tools": ()}, "no tools are declared"),
         (BEDROCK, {"messages": (Message("user", (Image(url="https://x.test/a.png"),)),)}, "by its address"),
         (BEDROCK, {"messages": (Message("user", (Image("image/tiff", "AA=="),)),)}, "type 'image/tiff'"),

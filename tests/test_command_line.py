@@ -98,6 +98,7 @@ def test_a_mistyped_override_is_answered_with_what_was_meant(argument: str, answ
             ["model=simulated", "model.deployment.slots=2"],
             "model.deployment.slots: unknown key; did you mean model.deployment.profile.slots?",
         ),
+        (["workload.conversations=3"], "workload.conversations: unknown key; it is now concurrency, which is sessions"),
         (["--max_requests", "4"], "--max_requests: unknown flag; did you mean run.max_requests=4? Keys are set as"),
         (["--max-requests=4"], "did you mean run.max_requests=4?"),
         (["--dryrun"], "did you mean dry_run=true?"),

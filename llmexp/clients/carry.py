@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from llmexp.clients.chat_anthropic import SYSTEM, arguments
 from llmexp.config import Model
@@ -25,10 +26,13 @@ def _wire(model: Model) -> tuple[str, tuple[_Found, ...]]:
     family = (model.provider or "").split("/")[0]
     route = (model.provider or "").partition("/")[2]
     if model.route == "completions" or (model.api == "litellm" and route == "invoke"):
-        return "plain completions (model.route=completions)", (_anything_but_text,)
+        remedy = "model.route=chat" if model.route == "completions" else "model.provider=bedrock/converse"
+        wire = "plain completions" + (" (model.route=completions)" if model.route == "completions" else "")
+        return wire, (partial(_anything_but_text, remedy),)
     deployment = model.deployment
     if model.api == "sagemaker" and deployment.kind == "sagemaker" and deployment.payload != "messages":
-        return f"a SageMaker container that takes '{deployment.payload}'", (_anything_but_text,)
+        found = partial(_anything_but_text, "model.deployment.payload=messages where the container takes it")
+        return f"a SageMaker container that takes '{deployment.payload}'", (found,)
     if model.api == "anthropic" or (model.api == "litellm" and family == "anthropic"):
         return "Anthropic's wire", (_names, _late_system, _arguments, _formats)
     if model.api == "bedrock" or (model.api == "litellm" and family == "bedrock"):
@@ -43,11 +47,11 @@ def _images(request: Request) -> Iterator[Image]:
         yield from (part for part in message.parts if isinstance(part, Image))
 
 
-def _anything_but_text(request: Request) -> Iterator[str]:
+def _anything_but_text(remedy: str, request: Request) -> Iterator[str]:
     if request.tools or any(message.tool_calls or message.role == "tool" for message in request.messages):
-        yield "tools; choose a chat wire, such as model.route=chat"
+        yield f"tools; choose a chat wire, such as {remedy}"
     if any(_images(request)):
-        yield "images; choose a chat wire, such as model.route=chat"
+        yield f"images; choose a chat wire, such as {remedy}"
 
 
 def _names(request: Request) -> Iterator[str]:

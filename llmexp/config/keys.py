@@ -14,6 +14,8 @@ from llmexp.config.schema import Config, Deployment
 _DEEPEST = 5
 _MOST_MEANT = 3
 """A name that stands at more places than these means nothing in particular."""
+_FORMER = {"workload.conversations": "concurrency, which is sessions in flight"}
+"""Keys of earlier versions → what to write now."""
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "stop", "frequency_penalty", "presence_penalty")
 """What people set of a request's body; `model.params` takes any key."""
 
@@ -34,6 +36,8 @@ def suggestion(path: list[str], more: Sequence[str] = (), whole: Sequence[str] =
     `kind`: of the deployment that the path goes into; the others' keys are none of its own.
     """
     key = ".".join(whole or path)
+    if key in _FORMER:
+        return f"; it is now {_FORMER[key]}"
     here = _keys_of_kind(path[:-1], kind) if kind else _keys_at(path[:-1])
     known = [name for name in (*here, *more) if ".".join([*path[:-1], name]) != key]
     near = difflib.get_close_matches(path[-1], known, n=1)

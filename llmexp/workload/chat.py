@@ -50,14 +50,14 @@ _TEXT_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refu
 def messages_of(listed: object, folder: Path) -> tuple[Message, ...]:
     """The messages of a list; `folder` is where paths of images start."""
     if not isinstance(listed, Sequence) or isinstance(listed, str):
-        raise ValueError(f"messages must be a list, got {_short(listed)}")  # noqa: TRY004 -- told like any bad row
+        raise ValueError(f"messages must be a list, got {short(listed)}")  # noqa: TRY004 -- told like any bad row
     return tuple(message_of(entry, folder) for entry in listed)
 
 
 def message_of(entry: object, folder: Path) -> Message:
     """One message."""
     if not isinstance(entry, Mapping):
-        raise ValueError(f"a message must be an object, got {_short(entry)}")  # noqa: TRY004
+        raise ValueError(f"a message must be an object, got {short(entry)}")  # noqa: TRY004
     role = str(entry.get("role"))
     if role not in ROLES:
         raise ValueError(f"role '{role}' is not one of {', '.join(dict.fromkeys(ROLES))}")
@@ -77,7 +77,7 @@ def message_of(entry: object, folder: Path) -> Message:
 def tools_of(listed: object) -> tuple[Tool, ...]:
     """The tools of a list."""
     if not isinstance(listed, Sequence) or isinstance(listed, str):
-        raise ValueError(f"tools must be a list, got {_short(listed)}")  # noqa: TRY004
+        raise ValueError(f"tools must be a list, got {short(listed)}")  # noqa: TRY004
     return tuple(map(_tool, listed))
 
 
@@ -103,7 +103,7 @@ def _content(content: object, folder: Path) -> str | tuple[Part, ...]:
     if isinstance(content, str):
         return content
     if not isinstance(content, Sequence):
-        raise ValueError(f"content must be text or a list of parts, got {_short(content)}")  # noqa: TRY004
+        raise ValueError(f"content must be text or a list of parts, got {short(content)}")  # noqa: TRY004
     parts = tuple(_part(part, folder) for part in content)
     if all(isinstance(part, Text) for part in parts) and len(parts) == 1:
         return "".join(part.text for part in parts if isinstance(part, Text))
@@ -114,7 +114,7 @@ def _part(part: object, folder: Path) -> Part:
     if isinstance(part, str):
         return Text(part)
     if not isinstance(part, Mapping):
-        raise ValueError(f"a part must be an object, got {_short(part)}")  # noqa: TRY004
+        raise ValueError(f"a part must be an object, got {short(part)}")  # noqa: TRY004
     kind = str(part.get("type", "text" if "text" in part else None))  # Bedrock's and Gemini's parts name no type
     key = _TEXT_KEYS.get(kind)
     if key is not None and isinstance(part.get(key), str):
@@ -147,7 +147,7 @@ def _image(part: Mapping[str, object], folder: Path) -> Image:
 def _call(entry: object) -> ToolCall:
     function = entry.get("function") if isinstance(entry, Mapping) else None
     if not isinstance(entry, Mapping) or not isinstance(function, Mapping) or not function.get("name"):
-        raise ValueError(f"a tool call needs function.name, got {_short(entry)}")
+        raise ValueError(f"a tool call needs function.name, got {short(entry)}")
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
         arguments = "{}" if arguments is None else json.dumps(arguments, ensure_ascii=False)
@@ -157,10 +157,10 @@ def _call(entry: object) -> ToolCall:
 def _tool(entry: object) -> Tool:
     function = entry.get("function", entry) if isinstance(entry, Mapping) else None
     if not isinstance(function, Mapping) or not function.get("name"):
-        raise ValueError(f"a tool needs function.name, got {_short(entry)}")
+        raise ValueError(f"a tool needs function.name, got {short(entry)}")
     parameters, strict = function.get("parameters"), function.get("strict")
     if parameters is not None and not isinstance(parameters, Mapping):
-        raise ValueError(f"a tool's parameters must be a JSON schema, got {_short(parameters)}")
+        raise ValueError(f"a tool's parameters must be a JSON schema, got {short(parameters)}")
     return Tool(
         str(function["name"]),
         _optional_text(function.get("description")),
@@ -173,6 +173,7 @@ def _optional_text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as it is written in JSON, for a message."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:79]}…"

@@ -20,7 +20,7 @@ from pathlib import Path
 import orjson
 
 from llmexp.errors import ConfigError
-from llmexp.workload.chat import messages_of, tools_of
+from llmexp.workload.chat import messages_of, short, tools_of
 from llmexp.workload.lines import Lines
 from llmexp.workload.request import Message, Tool
 
@@ -128,7 +128,7 @@ def _number(entry: Mapping[object, object], key: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise ValueError(f"{key} must be a number of at least 0, got {value}")
+        raise ValueError(f"{key} must be a number of at least 0, got {short(value)}")
     return float(value)
 
 
