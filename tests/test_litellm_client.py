@@ -584,6 +584,32 @@ def test_litellm_s_own_failures_are_classified_after_one_attempt() -> None:
     assert tape.failure.error_class == "connect"
 
 
+@pytest.mark.parametrize("provider", ["hosted_vllm", "openai"])
+def test_an_own_stream_that_the_server_cuts_was_one_attempt_and_is_no_error_of_the_server(provider: str) -> None:
+    heads: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def read_and_close() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    heads.append(connection.recv(2**16))
+                    threading.Event().wait(0.2)
+
+        thread = threading.Thread(target=read_and_close)
+        thread.start()
+        base_url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        [tape] = own(model(provider, base_url=base_url), base_url, 1)
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    assert len(heads) == 1
+    assert tape.failure is not None
+    assert (tape.failure.error_class, tape.failure.code) == ("cut", None), "it may have been billed"
+
+
 def test_an_own_stream_that_is_cut_is_unfinished() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         base_url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"

@@ -23,6 +23,12 @@ from llmexp.workload.request import Request
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 _CONNECT = frozenset({"ConnectError", "ClientConnectorError", "ConnectionRefusedError", "gaierror"})
+_CUT = frozenset(
+    (
+        *("ServerDisconnectedError", "ClientPayloadError", "ClientOSError", "ConnectionResetError", "BrokenPipeError"),
+        *("RemoteProtocolError", "ReadError", "WriteError", "IncompleteReadError"),
+    )
+)
 _TIMEOUT = frozenset({"Timeout", "ReadTimeout", "ConnectTimeout", "TimeoutError", "TimeoutException"})
 
 
@@ -125,7 +131,7 @@ def _usage(usage: Usage) -> dict[str, object] | None:
 
 
 def failure_of(error: Exception, *, begun: bool) -> Failure:
-    """LiteLLM states a failed connection as HTTP 500; what caused it says more."""
+    """LiteLLM states a connection that failed or was cut as HTTP 500; what caused it says more."""
     status = getattr(error, "status_code", None)
     code = status if isinstance(status, int) and status >= 400 else None
     names = {type(cause).__name__ for cause in causes(error)}
@@ -134,6 +140,8 @@ def failure_of(error: Exception, *, begun: bool) -> Failure:
         error_class, code = "connect", None
     elif names & _TIMEOUT:
         error_class, code = "timeout", None
+    elif names & _CUT or "Server disconnected" in str(error):
+        error_class, code = "cut", None
     elif begun:
         error_class = "in_stream"
     return Failure.of(error_class, code, str(error))
