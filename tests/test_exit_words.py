@@ -12,6 +12,7 @@ from llmexp import results
 from llmexp.config import load
 from llmexp.errors import FAILED, MISSED, OK, ConfigError
 from llmexp.jobs import measure
+from llmexp.terminal import glance
 from llmexp.tracking.connection import store_uri
 
 TEN_OF_TWELVE = {"requests_completed": 10, "requests_failed": 2, "error_rate": 2 / 12}
@@ -56,6 +57,8 @@ def test_a_job_s_exit_status_has_its_reason(
     config = load(tree["config"])
     assert measure.status_of(result, config) == status
     assert measure.why_not_ok(result, config) == said
+    if "right_share" in slo:
+        assert "40.0% of the answers are right, 90.0% had to be" in glance.render(result, colour=False)
 
 
 def test_a_store_that_mlflow_does_not_know_is_told_by_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

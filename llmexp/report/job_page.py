@@ -139,6 +139,8 @@ def _tiles(run: Run) -> Iterator[tuple[str, str]]:
         yield "service level", f"{'met' if run.metrics.flag('slo/met') else 'missed'}, {100 * kept:.1f} % good"
     elif (met := run.metrics.flag("slo/met")) is not None:
         yield "service level, of right answers", "met" if met else "missed"
+    if too_few := run.result.right_shortfall:
+        yield "service level, right answers", too_few
 
 
 def _shares(run: Run) -> str:

@@ -249,10 +249,19 @@ class Result(_Part):
         kept, asked = self.metrics.number("slo/attainment"), number(self.config, "slo", "attainment") or 0.0
         if kept is not None and kept < asked:
             said.append(f"{kept:.1%} of the requests kept the service level, {asked:.1%} had to")
-        right, wanted = self.metrics.number("right_share") or 0.0, number(self.config, "slo", "right_share")
-        if wanted is not None and right < wanted:
-            said.append(f"{right:.1%} of the answers are right, {wanted:.1%} had to be")
+        if too_few := self.right_shortfall:
+            said.append(too_few)
         return f"slo.enforce: {self.job.name}: {'; '.join(said) or 'the service level was missed'}"
+
+    @property
+    def right_shortfall(self) -> str | None:
+        """That fewer answers are right than the service level asks for, in words."""
+        right, wanted = self.metrics.number("right_share"), number(self.config, "slo", "right_share")
+        if wanted is None or self.metrics.flag("slo/met") is None or (right or 0.0) >= wanted:
+            return None
+        if right is None:
+            return f"no answer has a grade, {wanted:.1%} had to be right"
+        return f"{right:.1%} of the answers are right, {wanted:.1%} had to be"
 
     @property
     def answered(self) -> int:

@@ -146,7 +146,7 @@ def _facts(result: Result) -> Iterator[tuple[str, RenderableType]]:
         yield "tokens", lengths
     if metrics.number("requests_graded") is not None:
         yield "answers", _answers(result)
-    yield from _service(metrics)
+    yield from _service(result)
     if (cost := metrics.number("cost_usd")) is not None:
         yield "cost", _cost(cost, metrics.number("usd_per_million_output_tokens"), rehearsal=result.job.rehearsal)
     yield from _energy(metrics)
@@ -219,7 +219,8 @@ def _answers(result: Result) -> str:
     )
 
 
-def _service(metrics: Metrics) -> Iterator[tuple[str, RenderableType]]:
+def _service(result: Result) -> Iterator[tuple[str, RenderableType]]:
+    metrics = result.metrics
     kept, goodput, flag = metrics.number("slo/attainment"), metrics.number("goodput_per_s"), metrics.flag("slo/met")
     met = Text("met", "green") if flag else Text("missed", "red")
     if kept is None and flag is not None:
@@ -227,6 +228,8 @@ def _service(metrics: Metrics) -> Iterator[tuple[str, RenderableType]]:
     if kept is not None:
         more = f" · goodput {digits(goodput)} requests/s" if goodput is not None else ""
         yield "SLO", Text.assemble(met, f", kept by {kept:.1%} of the requests{more}")
+    if result.right_shortfall:
+        yield "", result.right_shortfall
 
 
 def _cost(cost: float, per_million: float | None, *, rehearsal: bool) -> str:
