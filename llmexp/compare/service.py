@@ -18,7 +18,7 @@ from llmexp.compare.stacks import Cell, Grid, Stack
 from llmexp.config import Slo
 from llmexp.json_types import branch, number
 from llmexp.metrics.catalogue import Metric
-from llmexp.metrics.service_level import TIMES, clocked, within
+from llmexp.metrics.service_level import TIMES, clocked, right_enough, within
 from llmexp.records.observed import Bools
 from llmexp.results.run import Run
 
@@ -58,7 +58,7 @@ class Service:
     @property
     def right_enough(self) -> bool:
         """Whether enough answers were right, where that is asked."""
-        return self.right_asked is None or (self.right_share is not None and self.right_share >= self.right_asked)
+        return right_enough(self.right_share, self.right_asked)
 
     @property
     def close(self) -> bool:

@@ -123,7 +123,7 @@ def judge(observed: Observed, slo: Slo, *, of_rate: bool, stopped: bool = False)
         early = ", stopped early" if stopped else ""
         return Verdict(passed=False, attainment=share, growth=None, alone=alone, why=f"service level missed{early}")
     right = right_share(observed)
-    if not right_enough(right, slo):
+    if not right_enough(right, slo.right_share):
         why = f"too few right answers: {right or 0:.1%}, {slo.right_share or 0:.1%} are asked"
         return Verdict(passed=False, attainment=share, growth=None, alone=alone, why=why)
     growth = _growth_that_matters(observed, slo) if of_rate else None

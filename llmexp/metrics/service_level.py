@@ -69,6 +69,6 @@ def kept(row: Record, slo: Slo, *, open_loop: bool) -> bool:
     return within(True, slo.thresholds, latencies.__getitem__)
 
 
-def right_enough(right_share: object, slo: Slo) -> bool:
+def right_enough(right_share: object, asked: float | None) -> bool:
     """Whether enough answers were right; a share that is not known does not do where one is asked."""
-    return slo.right_share is None or (isinstance(right_share, int | float) and right_share >= slo.right_share)
+    return asked is None or (isinstance(right_share, int | float) and right_share >= asked)

@@ -176,7 +176,7 @@ def _service(
         "goodput_per_s": good / span.duration_s if span is not None and good is not None else None,
         "slo": {
             "attainment": share,
-            "met": (share is None or share >= slo.attainment) and right_enough(right_share, slo),
+            "met": (share is None or share >= slo.attainment) and right_enough(right_share, slo.right_share),
         },
     }
 

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
 from llmexp.json_types import Tree, at, branch, items, number, numbers
+from llmexp.metrics.service_level import right_enough
 from llmexp.metrics.validity import CHUNK_TOKENS, ROUGH_BY_CHUNK, Validity
 
 SCHEMA_VERSION = 1
@@ -257,7 +258,7 @@ class Result(_Part):
     def right_shortfall(self) -> str | None:
         """That fewer answers are right than the service level asks for, in words."""
         right, wanted = self.metrics.number("right_share"), number(self.config, "slo", "right_share")
-        if wanted is None or self.metrics.flag("slo/met") is None or (right or 0.0) >= wanted:
+        if wanted is None or self.metrics.flag("slo/met") is None or right_enough(right, wanted):
             return None
         if right is None:
             return f"no answer has a grade, {wanted:.1%} had to be right"
