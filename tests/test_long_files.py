@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from llmexp.config import Workload
+from llmexp.errors import ConfigError
 from llmexp.workload import row_source
+from llmexp.workload.scripts import ScriptFile
 from llmexp.workload.source import Source
 from llmexp.workload.tokens import Estimate
 
@@ -60,3 +62,10 @@ def test_two_gigabytes_begin_at_once(tmp_path: Path) -> None:
     made = row_source.LongFile("workload.file", str(path))
     assert made.row(1500).messages[0].text == "question 1500?"
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b\x08\x00", "{}".encode("utf-16")])
+def test_a_file_whose_lines_cannot_be_found_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "sessions.jsonl").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"workload\.file: is packed or UTF-16, got .*: unpack it"):
+        ScriptFile("workload.file", str(tmp_path / "sessions.jsonl"))

@@ -11,6 +11,7 @@ from array import array
 from pathlib import Path
 
 from llmexp.errors import ConfigError
+from llmexp.workload.tables import is_plain_text
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 
@@ -25,8 +26,11 @@ class Lines:
             self._file = Path(path).open("rb")  # noqa: SIM115 -- lives as long as the workload
             weakref.finalize(self, self._file.close)
             self._bytes = Path(path).stat().st_size
+            is_plain = is_plain_text(Path(path))
         except OSError as error:
             raise ConfigError(f"{key}: cannot be read, got '{path}' ({error.strerror})") from None
+        if not is_plain:
+            raise ConfigError(f"{key}: is packed or UTF-16, got '{path}'; its lines are read where they lie: unpack it")
         self._starts = array("Q")
         self._next = 0
         self._ended = False

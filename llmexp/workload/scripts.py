@@ -55,7 +55,7 @@ def script_of(record: object, folder: Path) -> Script:
     if listed is None and record.get("messages") is not None:
         return _of_chat(record, folder)
     if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
-        raise ValueError("it has no turns")
+        raise ValueError("it has no turns; python -m llmexp.convert makes sessions of chats and logs")
     tools = tools_of(record.get("tools") or ())
     turns: list[Turn] = []
     for number, entry in enumerate(listed):
