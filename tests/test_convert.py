@@ -1,6 +1,7 @@
 """Logs and traces in their real formats, small and made up, into workload files that the workloads read."""
 
 import base64
+import bz2
 import gzip
 import json
 import subprocess
@@ -116,13 +117,17 @@ def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path: Path, capsys: 
                 '{"timestamp": 6000}',
                 "{",
                 '{"timestamp": 1, "input_length": 5, "output_length": 5, "hash_ids": [1]}',
+                '{"timestamp": 7000, "input_length": 1e30, "output_length": 5, "hash_ids": [1]}',
+                '{"timestamp": 1e300, "input_length": 5, "output_length": 5, "hash_ids": [1]}',
             ]
         )
     )
     assert main([str(source), "--from", "mooncake", "--to", str(tmp_path / "out.jsonl")]) == 0
     said = capsys.readouterr().out
     assert "wrote 4 rows" in said
-    assert "4 rows could not be used" in said
+    assert "6 rows could not be used" in said
+    assert "1 × more input tokens than any model knows (trace.jsonl, line 9)" in said
+    assert "1 × '1e+300' is no time (trace.jsonl, line 10)" in said
     assert "1 × no output tokens: the request failed (trace.jsonl, line 5)" in said
     assert "its time goes back" in said
     assert "it is no JSON" in said
@@ -535,3 +540,33 @@ def test_memory_stays_bounded_however_long_the_log(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[1]) < 100_000  # kB
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 30_000
+
+
+USER = {"role": "user", "content": "Hi"}
+SPAN = {"name": "chat", "attributes": [{"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "odd"),
+    [
+        ("openai", {"messages": [{"role": [], "content": "x"}]}),
+        ("openai", {"messages": [USER | {"content": "half \ud83d"}]}),
+        ("openai", {"messages": [USER], "tools": [{"function": {"name": "f", "parameters": {"a": "\ud83d"}}}]}),
+        ("otel", {**SPAN, "attributes": [{"key": "gen_ai.operation.name", "value": {"stringValue": []}}]}),
+        ("otel", {**SPAN, "attributes": [{"key": "gen_ai.usage.output_tokens", "value": {"intValue": None}}]}),
+    ],
+)
+def test_one_odd_row_costs_no_other(tmp_path: Path, kind: str, odd: dict[str, object]) -> None:
+    said = {"key": "gen_ai.input.messages", "value": {"stringValue": json.dumps([USER])}}
+    good = {"messages": [USER]} if kind == "openai" else {**SPAN, "attributes": [*SPAN["attributes"], said]}
+    (tmp_path / "log.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(odd)}\n{json.dumps(good)}\n")
+    told = convert(str(tmp_path / "log.jsonl"), kind, str(tmp_path / "out.jsonl"))
+    assert "1 row could not be used" in told
+    assert "(log.jsonl, line 2)" in told
+
+
+@pytest.mark.parametrize("name", ["log.jsonl.bz2", "log.jsonl"])
+def test_logs_that_are_packed_or_written_as_utf_16(tmp_path: Path, name: str) -> None:
+    log = f"{json.dumps({'messages': [USER]})}\n"
+    (tmp_path / name).write_bytes(bz2.compress(log.encode()) if name.endswith("bz2") else log.encode("utf-16"))
+    assert "wrote 1 session" in convert(str(tmp_path / name), "openai", str(tmp_path / "out.jsonl"))

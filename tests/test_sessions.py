@@ -140,6 +140,7 @@ def test_a_whole_chat_is_cut_at_its_answers(tmp_path: Path) -> None:
         ('{"turns": [{"messages": [{"role": "assistant", "content": "x"}]}]}', "turn 0: it asks nothing"),
         ('{"turns": [{"messages": [{"role": "user", "content": "x"}], "delay_s": -1}]}', "delay_s must be"),
         ('{"turns": [{"messages": [{"role": "tool", "content": "x"}]}]}', "tool_call_id"),
+        ('{"turns": [{"messages": [{"role": "assistant", "tool_calls": 5}]}]}', "tool_calls must be a list, got 5"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, message: str) -> None:

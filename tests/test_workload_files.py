@@ -380,6 +380,7 @@ def test_turns_that_are_not_sent_are_told(tmp_path: Path) -> None:
         ("r.jsonl", '{"messages": [{"role": "user", "content": false}]}\n', "row 1 .* not true or false"),
         ("r.jsonl", '{"prompt": "a", "tools": {"b": 1}}\n', "row 1 .* tools must be a list"),
         ("r.jsonl", '{"prompt": "a",}\n', "row 1, column 16"),
+        ("r.jsonl", '{"input_length": 2000000000}\n', "column 'input_length' holds '2000000000', more tokens than any"),
         ("r.jsonl", "5\n", "row 1 .* it is a number, not an object"),
         ("r.jsonl", "[\n]\n{}\n", "row 1, column 2: Expecting value"),
         ("r.json", '{"prompt": "a"}', "the outermost value must be a list, or an object with one under data"),

@@ -31,6 +31,8 @@ LOGS: Mapping[str, Callable[[Mapping[str, object]], Exchange]] = {
     "sagemaker": sagemaker_capture.exchange_of,
     "sharegpt": sharegpt.exchange_of,
 }
+_ODD = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+"""What a log's values of kinds that nobody expects lead to: one row, never the others."""
 _EXAMPLES = 3
 _TOLD_EVERY = 100_000
 
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m llmexp.convert", description=__doc__)
-    parser.add_argument("source", metavar="SOURCE", help="a file or a folder of files; .gz is read as it is")
+    parser.add_argument("source", metavar="SOURCE", help="a file or a folder of files, packed or not")
     parser.add_argument(
         "--from", dest="format", required=True, choices=[*TRACES, *LOGS], help="what the source holds; see docs/logs.md"
     )
@@ -153,6 +155,8 @@ def _rows(source: str, kind: str, told: Told) -> Iterator[Tree]:
             yield traces.row(record)
         except Unusable as error:
             told.refuse(where, str(error))
+        except _ODD as error:
+            told.refuse(where, f"a value of an unexpected kind: {error}")
 
 
 def _exchanges(source: str, kind: str, told: Told, folder: Path) -> Iterator[Exchange]:
@@ -163,13 +167,16 @@ def _exchanges(source: str, kind: str, told: Told, folder: Path) -> Iterator[Exc
             told.refuse(where, record)
             continue
         for each in otel.spans(record) if kind == "otel" else (record,):
-            if kind == "otel" and not otel.concerns(each):
-                continue
             try:
+                if kind == "otel" and not otel.concerns(each):
+                    continue
                 found = read(each)
                 check(found, folder)
             except Unusable as error:
                 told.refuse(where, str(error))
+                continue
+            except _ODD as error:
+                told.refuse(where, f"a value of an unexpected kind: {error}")
                 continue
             if found.remark:
                 told.remark(found.remark)

@@ -167,7 +167,7 @@ def _turn(found: Exchange, messages: Sequence[Tree], delay_s: float) -> Tree:
 
 def _chain(found: Exchange) -> list[bytes]:
     """A hash for each message over all up to it, within what the log calls one conversation."""
-    state, made = found.session.encode(), []
+    state, made = found.session.encode("utf-8", "surrogatepass"), []
     for message in found.messages:
         said = [message.get("role"), _words(message.get("content")), _calls(message)]
         state = blake2b(state + json.dumps(said, sort_keys=True).encode(), digest_size=16).digest()

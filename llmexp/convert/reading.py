@@ -1,21 +1,23 @@
-"""Records of logs as mappings, one at a time: JSON lines, JSON arrays or single objects, CSV, Parquet; gzip; folders.
+"""Records of logs as mappings, one at a time: JSON lines, JSON arrays or single objects, CSV, Parquet; packed; folders.
 
 Which of the JSON forms a file has is told by its beginning: exporters name them as they like.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
-import gzip
 import io
 import json
+import lzma
+import zlib
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, NamedTuple
 
 from llmexp.errors import ConfigError
-from llmexp.workload.tables import delimiter
+from llmexp.workload.tables import delimiter, suffix_of, unpacked
 
 _KNOWN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".log", ".txt", "")
 _PIECE = 1 << 20
@@ -41,12 +43,12 @@ def records(source: str) -> Iterator[Found]:
     for file in files:
         try:
             yield from _of_file(file)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise ConfigError(f"SOURCE: '{file}' cannot be read ({error})") from None
 
 
 def _kind(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    return suffix_of(Path(path.name))
 
 
 def _of_file(path: Path) -> Iterator[Found]:
@@ -55,12 +57,10 @@ def _of_file(path: Path) -> Iterator[Found]:
         yield from _parquet(path)
         return
     read = _csv if kind in (".csv", ".tsv") else _json
-    if path.name.endswith(".gz"):
-        with gzip.open(path, "rb") as unpacked:
-            yield from read(path, cast("IO[bytes]", unpacked))
-    else:
-        with path.open("rb") as raw:
-            yield from read(path, raw)
+    with unpacked(path) as raw:
+        is_utf_16 = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as shells of Windows write it
+    with unpacked(path) as raw:
+        yield from read(path, io.BytesIO(raw.read().decode("utf-16", "replace").encode()) if is_utf_16 else raw)
 
 
 def _csv(path: Path, raw: IO[bytes]) -> Iterator[Found]:

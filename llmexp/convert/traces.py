@@ -17,7 +17,7 @@ from functools import lru_cache
 from hashlib import shake_128
 
 from llmexp.convert.exchange import Unusable
-from llmexp.workload.rows import column
+from llmexp.workload.rows import LONGEST_PROMPT, column
 from llmexp.workload.text import nonce_words
 
 BLOCK_TOKENS = 512
@@ -26,6 +26,9 @@ _INPUT = ("inputlength", "contexttokens", "requesttokens", "inputtokens", "promp
 _OUTPUT = ("outputlength", "generatedtokens", "responsetokens", "outputtokens", "completiontokens")
 _TIME = ("timestamp", "time", "arrivaltime")
 _FRACTION = re.compile(r"(\.\d{6})\d+")
+
+_LATEST = 1e14
+"""No time, in any unit: a sum of such numbers would have no fractions left."""
 
 Row = dict[str, object]
 
@@ -74,17 +77,22 @@ class Traces:
 def _count(record: Mapping[str, object], names: tuple[str, ...], what: str) -> int:
     value = column(record, names)
     try:
-        return max(0, int(float(str(value))))
+        figure = max(0, int(float(str(value))))
     except (ValueError, OverflowError):
         raise Unusable(f"no number of {what} tokens") from None
+    if figure > LONGEST_PROMPT:
+        raise Unusable(f"more {what} tokens than any model knows")
+    return figure
 
 
 def _time(written: object) -> float | None:
     """Seconds: a number, or a date and time (UTC where no zone is given)."""
     try:
-        return float(str(written))
+        number = float(str(written))
     except ValueError:
         pass
+    else:
+        return number if abs(number) < _LATEST else None
     try:
         moment = datetime.fromisoformat(_FRACTION.sub(r"\1", str(written)))
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,10 @@ def check(found: Exchange, folder: Path) -> None:
     line = Writer(None).line(alone(found), 0)
     if not line["turns"]:
         raise Unusable("it asks nothing: its messages are the assistant's alone")
+    try:
+        json.dumps(line, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Unusable("a text holds half of a character, which no request can carry") from None
     try:
         script_of(line, folder)
     except ValueError as error:

@@ -61,7 +61,10 @@ def message_of(entry: object, folder: Path) -> Message:
     role = str(entry.get("role"))
     if role not in ROLES:
         raise ValueError(f"role '{role}' is not one of {', '.join(dict.fromkeys(ROLES))}")
-    calls = tuple(map(_call, entry.get("tool_calls") or ()))
+    listed = entry.get("tool_calls") or ()
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        raise ValueError(f"tool_calls must be a list, got {short(listed)}")  # noqa: TRY004 -- told like any bad row
+    calls = tuple(map(_call, listed))
     content = _content(entry.get("content"), folder)
     if role in ("system", "developer", "user") and not content:
         raise ValueError(f"a {role} message has no content")

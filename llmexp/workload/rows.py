@@ -106,6 +106,8 @@ _OF_BENCH = ("promptid", "questionid", "category")
 _IDS = ("prompttokenids", "tokenids", "inputids")
 _NAMED = 3
 _MOST_TOKENS = 2**31 - 1
+LONGEST_PROMPT = 2**24
+"""Tokens: more than any model reads, and as much text as should be made of a number in a file."""
 
 
 class Unusable(Exception):  # noqa: N818 -- a finding about a row, no error of the program
@@ -283,7 +285,7 @@ def _prompted(prompt: object, record: Mapping[str, object], folder: Path) -> Row
 
 def _lengths(record: Mapping[str, object]) -> Row:
     """A row that asks for made-up text of a length."""
-    wanted = _count(record, _INPUT)
+    wanted = _count(record, _INPUT, LONGEST_PROMPT)
     if wanted is None and any(normal(str(name)) in (*_PROMPT, *_INSTRUCTION) for name in record):
         raise Unusable("its prompt is empty")
     if wanted is None:
@@ -388,7 +390,7 @@ def _sendable(row: Row) -> Row:
     return row
 
 
-def _count(record: Mapping[str, object], names: Sequence[str]) -> int | None:
+def _count(record: Mapping[str, object], names: Sequence[str], most: int = _MOST_TOKENS) -> int | None:
     """A count of tokens; a figure that is none is named with its column."""
     value = column(record, names)
     if value is None:
@@ -397,9 +399,10 @@ def _count(record: Mapping[str, object], names: Sequence[str]) -> int | None:
     if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):
             figure = float(value)
-    if not 0 <= figure <= _MOST_TOKENS:
+    if not 0 <= figure <= most:
         name = next(name for name in record if normal(str(name)) in names and record[name] not in (None, ""))
-        raise ValueError(f"column '{name}' holds '{value}', which is no number of tokens")
+        what = "more tokens than any model reads" if most < figure < math.inf else "which is no number of tokens"
+        raise ValueError(f"column '{name}' holds '{value}', {what}")
     return math.ceil(figure)
 
 

@@ -33,7 +33,7 @@ _COMMENTS = ("#", "//")
 _COLUMNS = frozenset({"prompt", "question", "instruction", "input", "text", "query", "messages", "conversations"})
 """Names that tell a table which is written column by column."""
 _DELIMITERS = ",;\t|"
-_PACKED = (".gz", ".bz2", ".xz", ".zst")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
 _GZIP, _BZIP2, _XZ, _ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _OTHERS = {b"PK\x03\x04": "a zip archive or a workbook: unpack it, or save it as CSV", b"PAR1": "Parquet: name it so"}
@@ -53,8 +53,7 @@ class Entry(NamedTuple):
 
 def entries(key: str, path: str) -> Iterator[Entry]:
     """The rows of a file, read as they are asked for."""
-    plain = Path(path[: -len(Path(path).suffix)]) if Path(path).suffix.lower() in _PACKED else Path(path)
-    suffix = plain.suffix.lower()
+    suffix = suffix_of(Path(path))
     reader = _READERS.get(suffix)
     if reader is None:
         raise ConfigError(f"{key}: must end in one of {', '.join(_READERS)}, got '{path}'")
@@ -68,6 +67,11 @@ def entries(key: str, path: str) -> Iterator[Entry]:
         raise ConfigError(f"{key}: '{path}' is not UTF-8 text ({wrong}); save it as UTF-8") from None
     except (ValueError, csv.Error, RecursionError) as error:
         raise ConfigError(f"{key}: '{path}' does not parse as {suffix[1:]} ({error})") from None
+
+
+def suffix_of(path: Path) -> str:
+    """The ending that says what a file holds, in lower case, below that of its packing."""
+    return (path.with_suffix("") if path.suffix.lower() in PACKED else path).suffix.lower()
 
 
 def column(record: Mapping[str, object], names: Iterable[str]) -> object:
@@ -92,16 +96,16 @@ def _place(number: int, line: int) -> str:
 
 def _open(path: Path) -> IO[str]:
     """A file of text, packed or not."""
-    with _bytes(path) as file:
+    with unpacked(path) as file:
         head = file.read(4)
     for mark, words in _OTHERS.items():
         if head == mark:
             raise ValueError(f"it is {words}")
     encoding = "utf-16" if head[:2] in _UTF_16 else "utf-8-sig"
-    return io.TextIOWrapper(_bytes(path), encoding=encoding, newline="")
+    return io.TextIOWrapper(unpacked(path), encoding=encoding, newline="")
 
 
-def _bytes(path: Path) -> IO[bytes]:
+def unpacked(path: Path) -> IO[bytes]:
     """What the file holds, unpacked."""
     with path.open("rb") as file:
         head = file.read(5)
