@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from markupsafe import escape
 
 from llmexp import secrets
+from llmexp.clients.aws_failures import http_failure
+from llmexp.clients.base import Failure, Response, excerpt
 from llmexp.config import credentials
 from llmexp.endpoints import keeper
 from llmexp.results import guard
@@ -247,6 +249,36 @@ def test_a_text_is_cut_after_its_secrets_are_gone() -> None:
     assert secrets.trimmed(f"{'x' * 30} cut-in-two-0123456789", 20) == f"{'x' * 19}…"
     error = ValueError(f"{'x' * 285} cut-in-two-0123456789")
     assert "cut-in" not in guard.one_line(error)
+
+
+LONG = "eyJ" + "0123456789abcdef" * 150
+TOKEN = "tok" + "0123456789abcdef" * 70
+PHRASE = "correct horse  battery staple"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"you sent {LONG}",
+        f"you sent {TOKEN} {TOKEN}",
+        f"you sent {f'{TOKEN},' * 40}",
+        f"you sent {f'{TOKEN} ' * 40}",
+        f"{' ' * (secrets.LOOKED_AT - 9)}{LONG}",
+        f"{'x' * (secrets.LOOKED_AT - 9)} {LONG}",
+        f"{'x ' * (secrets.LOOKED_AT // 2 - 9)}{PHRASE}",
+        f"you sent {f'{PHRASE} ' * 2000}",
+    ],
+    ids=range(8),
+)
+def test_no_part_of_a_long_secret_is_left_by_a_cut(said: str) -> None:
+    secrets.register(LONG, TOKEN, PHRASE)
+    failures = [Failure.of("auth", said, said), http_failure(Response(401, {}, [(0, said.encode())], complete=True))]
+    shown = [excerpt(said.encode()), secrets.beginning(said)]
+    for text in [*shown, *(part for one in failures for part in (one.message, str(one.code)))]:
+        assert not re.search("0123456789a|correct|horse|batt|stap", text)
+    assert len(secrets.beginning(said)) <= secrets.LOOKED_AT
+    if said.startswith("you"):
+        assert failures[0].message.startswith("you sent ***")
 
 
 def test_what_was_typed_where_a_credential_stands_is_not_shown_by_its_refusal() -> None:

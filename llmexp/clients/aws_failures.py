@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmexp.clients import failures
-from llmexp.clients.base import ErrorClass, Failure, Response, classify_status, excerpt
+from llmexp.clients.base import BODY_LIMIT, ErrorClass, Failure, Response, classify_status, excerpt
 from llmexp.clients.eventstream import EventMessage, Unframed
 from llmexp.clients.http import Malformed
 from llmexp.clients.json_text import NotJson, loads
@@ -57,7 +57,7 @@ def http_failure(response: Response) -> Failure:
     """What an HTTP status other than 200 means; the code is AWS's name of the error where it gives one."""
     body = _json(response.content)
     name = _error_name(response.headers.get("x-amzn-errortype") or body.get("__type") or body.get("code"))
-    message = body.get("message") or body.get("Message") or response.content[:2000].decode(errors="replace")
+    message = body.get("message") or body.get("Message") or response.content[:BODY_LIMIT].decode(errors="replace")
     error_class = _CLASS_OF.get(name or "") or classify_status(response.status)
     original = body.get("OriginalStatusCode")
     if name == "ModelError" and isinstance(original, int) and 400 <= original < 500:
@@ -77,7 +77,7 @@ def stream_failure(message: EventMessage) -> Failure | None:
         name, text = message.headers.get(":error-code"), message.headers.get(":error-message", "")
     elif kind == "exception":
         name, body = message.headers.get(":exception-type", named), _json(message.payload)
-        text = str(body.get("message") or body.get("Message") or message.payload[:2000].decode(errors="replace"))
+        text = str(body.get("message") or body.get("Message") or message.payload[:BODY_LIMIT].decode(errors="replace"))
         detail = body.get("ErrorCode") or body.get("originalStatusCode")
         text = f"{detail}: {text}" if detail else text
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 from llmexp.clients.json_text import mend
-from llmexp.secrets import foreign, trimmed
+from llmexp.secrets import LOOKED_AT, beginning, foreign, trimmed
 from llmexp.workload.request import Request
 
 ErrorClass = Literal[
@@ -34,8 +34,8 @@ Headers = tuple[tuple[str, str], ...]
 MESSAGE_LIMIT = 500
 CODE_LIMIT = 100
 EXCERPT = 200
-_LOOKED_AT = 2000
-"""Characters of a message in which secrets are looked for; what stands behind them is never shown."""
+BODY_LIMIT = 4 * LOOKED_AT + 4
+"""Bytes of a body that people are shown the beginning of: more characters than are looked at, whatever they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +134,17 @@ class Failure:
     @classmethod
     def of(cls, error_class: ErrorClass, code: object, message: str) -> Failure:
         """A failure with its message on one line, without secrets, trimmed to `MESSAGE_LIMIT` characters after that."""
-        text = foreign(mend(" ".join(message[:_LOOKED_AT].split())))
-        said = None if code is None else foreign(mend(str(code)[:_LOOKED_AT]))[:CODE_LIMIT]
-        return cls(error_class, said, trimmed(text, MESSAGE_LIMIT))
+        said = None if code is None else _shown(str(code), CODE_LIMIT)
+        return cls(error_class, said, _shown(message, MESSAGE_LIMIT))
+
+
+def _shown(text: str, limit: int) -> str:
+    return trimmed(foreign(mend(" ".join(beginning(text).split()))), limit)
 
 
 def excerpt(body: bytes) -> str:
     """How a body begins, without secrets, for people to read: at most `EXCERPT` characters."""
-    return trimmed(body[:_LOOKED_AT].decode("utf-8", "replace"), EXCERPT)
+    return trimmed(beginning(body[:BODY_LIMIT].decode("utf-8", "replace")), EXCERPT)
 
 
 @dataclass(frozen=True, slots=True)

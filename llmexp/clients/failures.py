@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from llmexp.clients.base import ErrorClass, Failure, Response, classify_status
+from llmexp.clients.base import BODY_LIMIT, ErrorClass, Failure, Response, classify_status
 from llmexp.clients.json_text import NotJson, dumps, loads
 
 _MESSAGE_KEYS = (
@@ -51,14 +51,13 @@ _WELL = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_WELL = 60
-_BODY_LIMIT = 20_000
 
 
 def of_response(response: Response) -> Failure | None:
     """The failure of a response whose status is not 2xx; None when it is."""
     if 200 <= response.status < 300:
         return None
-    body = response.content[:_BODY_LIMIT]
+    body = response.content[:BODY_LIMIT]
     code, message = _read(_parsed(body))
     code = response.headers.get("x-amzn-errortype", "").split(":")[0] or code
     message = message or body.decode("utf-8", "replace") or f"HTTP {response.status} without a body"

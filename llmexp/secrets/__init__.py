@@ -9,8 +9,10 @@ it is, and as base64, URL encoding, JSON, HTML and others write it (`forms`).
 from llmexp.secrets.names import credentials_in_url, is_credential_name
 from llmexp.secrets.streams import guard_streams
 from llmexp.secrets.values import (
+    LOOKED_AT,
     MASK,
     SHORTEST,
+    beginning,
     foreign,
     holds,
     is_path,
@@ -24,8 +26,10 @@ from llmexp.secrets.values import (
 )
 
 __all__ = [
+    "LOOKED_AT",
     "MASK",
     "SHORTEST",
+    "beginning",
     "credentials_in_url",
     "foreign",
     "guard_streams",

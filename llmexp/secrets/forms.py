@@ -43,7 +43,8 @@ def pattern(values: Iterable[str]) -> re.Pattern[str]:
 
 def _patterns(value: str) -> Iterator[str]:
     """Regular expressions that find a value in any of its forms."""
-    yield "".join(map(_spelled, value)).removeprefix(_ESCAPES)  # what stands before it may stay
+    one_space = re.sub(" {2,}", " ", value)  # folded lines and messages on one line have one where there were more
+    yield "".join(map(_spelled, one_space)).removeprefix(_ESCAPES)  # what stands before it may stay
     for core in _cores(_bytes(value)):
         yield "".join(_IN_BASE64.get(letter, letter) for letter in core)
 

@@ -204,6 +204,23 @@ def foreign(text: str) -> str:
     return printable(redact(text))
 
 
+LOOKED_AT = 16_384
+"""Characters of a very long text in which secrets are looked for; what stands behind them is never shown."""
+HELD_BACK = 8_192
+"""Of those, how many may hold the beginning of a secret that goes on behind them."""
+
+
+def beginning(text: str) -> str:
+    """The beginning of a text of any length, without secrets, and without the part of one that was cut off."""
+    if len(text) <= LOOKED_AT:
+        return redact(text)
+    looked = text[:LOOKED_AT]
+    words = looked.rsplit(None, 1 + max((len(value.split()) for value in _known), default=0))
+    by_words = redact(words[0]) if len(words) > 1 else ""
+    by_length = redact(looked)[:-HELD_BACK]
+    return max(by_words, by_length, key=len)
+
+
 def trimmed(text: str, limit: int) -> str:
     """The beginning of a text from outside. Secrets go first: half of one, cut at the limit, would not be known."""
     clean = redact(text)
