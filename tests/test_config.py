@@ -76,6 +76,8 @@ def test_concurrency_follows_from_the_load_where_it_is_null() -> None:
         ({"model__headers": {"X-Api-Key": "s"}}, "model.headers.X-Api-Key: looks like a secret"),
         ({"model__deployment": {"kind": "llamacpp", "slots": 0}}, "model.deployment.slots: must be at least 1, got 0"),
         ({"model__deployment": {"kind": "k8s"}}, "model.deployment.kind: must be one of"),
+        ({"ray": {"kind": "cluster", "address": "head"}}, "ray.address: must be HOST:PORT of the cluster's head"),
+        ({"ray": {"kind": "cluster", "address": "head:99999"}}, "ray.address: must be HOST:PORT of the cluster's head"),
         ({"load__kind": "poisson"}, "load.rate: load=poisson needs requests per second"),
         ({"load__rate": 3.0}, "load.rate: load=closed has no rate, got 3"),
         ({"load__kind": "ramp"}, "load.from: load=ramp needs load.from and load.to"),

@@ -105,8 +105,15 @@ def _check_run(config: Config) -> Iterator[str]:
         yield "slo.enforce: there is no threshold to enforce; set slo.ttft_s, for example"
     if config.ray.kind == "cluster" and not config.ray.address:
         yield "ray.address: ray=cluster needs the cluster's address, such as auto"
+    elif config.ray.kind == "cluster" and config.ray.address != "auto" and not _has_port(config.ray.address or ""):
+        yield f"ray.address: must be HOST:PORT of the cluster's head, or auto, got '{config.ray.address}'"
     if config.run.rerun_invalid and not config.run.resume:
         yield "run.rerun_invalid: goes with run.resume"
+
+
+def _has_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return bool(host) and port.isdecimal() and 1 <= int(port) <= 65535
 
 
 _NEEDS = {
