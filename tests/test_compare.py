@@ -220,7 +220,10 @@ def test_longer_answers_are_told_for_the_metrics_that_follow_them():
 
 def test_stacks_that_share_no_load_cannot_be_compared():
     runs = [*sweep(SONNET, concurrencies=(1,)), *sweep(LLAMA, concurrencies=(4,))]
-    assert "share no workload and load" in compare(runs).headline
+    assert "The stacks share no workload and load" in compare(runs).headline
+    last = sweep(replace(SONNET, sweep="last"), replace(LLAMA, sweep="last"), concurrencies=(1,))
+    this = sweep(replace(SONNET, sweep="this"), replace(LLAMA, sweep="this"), concurrencies=(4,))
+    assert "The occasions share no workload and load" in compare([*last, *this]).headline
 
 
 def test_failed_jobs_are_left_out_and_named():

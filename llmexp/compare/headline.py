@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmexp.compare import answers_in_words as answers
 from llmexp.compare import change, other_side, stats, words
-from llmexp.compare.stacks import Cell, Stack
+from llmexp.compare.stacks import Cell, Stack, pairs
 from llmexp.metrics.distributions import needed
 from llmexp.metrics.wording import percent_range
 
@@ -81,9 +81,12 @@ def _sentence(text: str) -> str:
 
 def _nothing(comparison: Comparison) -> str:
     """Why no pair could even be looked at."""
-    grid, primary = comparison.grid, comparison.primary
-    if not any(sum(bool(grid.at(stack, cell)) for stack in grid.stacks) > 1 for cell in grid.cells):
-        return "The stacks share no workload and load, so they cannot be compared."
+    grid, primary, baseline = comparison.grid, comparison.primary, comparison.options.baseline
+    held = next((stack for stack in grid.stacks if baseline in (stack.label, stack.model)), None)
+    looked_at = pairs(grid, held)
+    if not any(grid.at(one, cell) and grid.at(two, cell) for one, two in looked_at for cell in grid.cells):
+        sides = "occasions" if grid.several_sources else "stacks"
+        return f"The {sides} share no workload and load, so they cannot be compared."
     if primary.percent is not None and any(not value.carried for value in comparison.values.values()):
         return f"No verdict: {primary.label} needs {needed(primary.percent)} completed requests in each run."
     return f"No verdict: {primary.label} is not known on both sides of any pair."
