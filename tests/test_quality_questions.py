@@ -24,7 +24,7 @@ from llmexp.workload.answers import bare_digest, key_of, right_text
 from llmexp.workload.expected import expected_of, question_of
 from llmexp.workload.puzzles import Solution, arithmetic, solve
 from llmexp.workload.request import Request, ToolCall
-from llmexp.workload.rows import row_of
+from llmexp.workload.rows import read_rows, row_of
 from llmexp.workload.source import Source
 from llmexp.workload.tokens import Tokenizer, tokenizer_for
 
@@ -196,6 +196,19 @@ def test_a_right_answer_among_wrong_ones_has_no_place_of_its_own() -> None:
 def test_rows_of_evaluations_are_read(row: dict[str, Any], tmp_path: Path) -> None:
     found = row_of(row, tmp_path)
     assert ([message.text for message in found.messages], found.expected) == (["Q"], "x")
+
+
+def test_files_of_squad_and_triviaqa_as_they_are_published(tmp_path: Path) -> None:
+    question = {"question": "Q?", "id": "1", "answers": [{"text": "x", "answer_start": 1}, {"text": "y"}]}
+    unknown = {"question": "R?", "answers": [], "is_impossible": True}
+    squad = {"version": "v2.0", "data": [{"title": "t", "paragraphs": [{"context": "C", "qas": [question, unknown]}]}]}
+    trivia = {"Version": 1.0, "Data": [{"Question": "Q?", "Answer": {"Value": "x", "Aliases": ["y"]}}]}
+    read = []
+    for name, tree in (("squad.json", squad), ("trivia.json", trivia)):
+        (tmp_path / name).write_text(json.dumps(tree))
+        rows = read_rows("workload.file", str(tmp_path / name)).rows
+        read.append([(row.messages[0].text, row.expected) for row in rows])
+    assert read == [[("C\n\nQ?", ["x", "y"]), ("C\n\nR?", None)], [("Q?", ["x", "y"])]]
 
 
 def test_expected_travels_with_a_file_s_requests(tmp_path: Path) -> None:

@@ -204,12 +204,27 @@ def _json(path: Path, *, may_be_lines: bool = True) -> Iterator[Entry]:
     if isinstance(parsed, dict) and (columns := _columns(parsed)):
         parsed = columns
     if isinstance(parsed, dict):
-        parsed = next((parsed[name] for name in _UNDER if isinstance(parsed.get(name), list)), parsed)
+        under = {normal(name): value for name, value in parsed.items() if isinstance(value, list)}
+        parsed = next((under[name] for name in _UNDER if name in under), parsed)
     if not isinstance(parsed, list):
         words = f"the outermost value must be a list, or an object with one under {', '.join(_UNDER)}"
         raise ValueError(words)  # noqa: TRY004 -- reported like text that does not parse
-    for number, record in enumerate(parsed, 1):
+    for number, record in enumerate(_unnested(parsed), 1):
         yield Entry(f"row {number}", record)
+
+
+def _unnested(records: list[object]) -> Iterator[object]:
+    """A question a row, with the paragraph that it is about, of articles as SQuAD's own files hold them."""
+    for record in records:
+        paragraphs = record.get("paragraphs") if isinstance(record, Mapping) else None
+        if not isinstance(paragraphs, list):
+            yield record
+            continue
+        for paragraph in paragraphs:
+            asked = paragraph.get("qas") if isinstance(paragraph, Mapping) else None
+            for question in asked if isinstance(asked, list) else ():
+                whole = isinstance(question, Mapping)
+                yield {"context": paragraph.get("context"), **question} if whole else question
 
 
 def _columns(table: Mapping[str, object]) -> list[dict[str, object]]:
