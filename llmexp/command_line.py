@@ -220,7 +220,7 @@ def _answer_own(asked: str, words: list[str], folders: Sequence[Path]) -> int:
         raise ConfigError(f"{asked}: name an option, such as {asked} model/sonnet")
     file = _file(words[0], known)
     if asked == "--show":
-        return _say(file.read_text(encoding="utf-8").rstrip())
+        return _say(file.read_text(encoding="utf-8", errors="replace").rstrip())
     if len(words) < 2:
         raise ConfigError(f"--copy: name your own folder too, such as --copy {words[0]} conf")
     return _copy(file, Path(words[1]))
@@ -262,7 +262,7 @@ def _summary(file: Path) -> str:
     import itertools
     import textwrap
 
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
     words = " ".join(line.lstrip("# ") for line in comment if "@package" not in line)
     first = re.split(r"(?<=[\w)`])(?:\. (?=[A-Z`])|[:;] )", words, maxsplit=1)[0].rstrip(".")

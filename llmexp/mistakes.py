@@ -29,12 +29,24 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str | Non
         return f"{empty}: is no override; write key=value, such as model=sonnet or concurrency=4"
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, _first_line(error))
+    if isinstance(error, UnicodeDecodeError) and (bad := _not_utf8(folders)) is not None:
+        return f"{bad}: is not written in UTF-8; save it so"
     if isinstance(error, YAMLError):
         return " ".join(str(error).split())
     if isinstance(error, ConfigCompositionException):
         return _composition(error, folders)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _first_line(error)
+    return None
+
+
+def _not_utf8(folders: Sequence[Path]) -> Path | None:
+    """The option's file that holds other bytes than UTF-8; which one it was, the error does not say."""
+    for file in (file for of in options(folders).values() for file in of.values()):
+        try:
+            file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return file
     return None
 
 
@@ -103,6 +115,8 @@ _SAID: tuple[tuple[str, Callable[[re.Match[str], Sequence[Path]], str]], ...] = 
 
 def _missing(name: str, folders: Sequence[Path]) -> str | None:
     """An option that is in no folder, with the nearest one."""
+    if not name:
+        return "--config-path: is where llmexp's own files lie; give the folder of yours by --config-dir"
     if "/" not in name and name != "config":
         return f"--config-name: no such file: '{name}.yaml'"
     group, _, option = name.rpartition("/")

@@ -38,7 +38,8 @@ def said(*arguments: str, folder: Path | None = None) -> str:
     except ConfigError as error:
         return str(error)
     except Exception as error:
-        return mistakes.explain(error, arguments, conf_dir()) or f"not explained: {error!r}"
+        given = [] if folder is None else ["--config-dir", str(folder)]
+        return mistakes.explain(error, [*given, *arguments], conf_dir()) or f"not explained: {error!r}"
     finally:
         command_line.own_folders[:] = before
     return ""
@@ -60,6 +61,7 @@ def said(*arguments: str, folder: Path | None = None) -> str:
         ("~run.sed", "run.sed: unknown key; did you mean run.seed?"),
         ("hydra.foo=1", "hydra.foo: Hydra has no such key; --cfg hydra shows those it has"),
         ("hydra.mode=X", "hydra.mode: Invalid value 'X', expected one of [RUN, MULTIRUN]"),
+        ("++model=sonnet", "++model=sonnet: an option is chosen without plus signs; write model=sonnet"),
         ("+model=sonnet", "+model=sonnet: an option of model is chosen already; write model=sonnet"),
         ("model=sonet", "model=sonet: no such option; did you mean model=sonnet? Known: azure, "),
         ("=4", "=4: is no override; write key=value"),
@@ -131,13 +133,15 @@ def test_what_cannot_be_is_answered_with_the_remedy(
         ("experiment/own", "defaults: [override /modl: gpt]\n", "override /modl: no such group; did you mean model?"),
         ("experiment/own", "defaults: [override /model: gpt]\n", "begin the file with '# @package _global_'"),
         ("experiment/own", "# @package _global_\nrun: {max_request: 1}\n", "did you mean run.max_requests?"),
+        ("model/own", "name: bär\n", "own.yaml: is not written in UTF-8; save it so"),
     ],
 )
 def test_a_mistake_in_a_file_of_ones_own_is_named(file: str, text: str, answer: str, tmp_path: Path) -> None:
     path = tmp_path / f"{file}.yaml"
     path.parent.mkdir()
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     assert answer in said(f"{path.parent.name}=own", folder=tmp_path)
+    assert command_line.answer(["--config-dir", str(tmp_path), "--options", path.parent.name], conf_dir()) == 0
 
 
 def test_a_reference_in_an_override_is_kept_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
