@@ -214,11 +214,13 @@ def beginning(text: str) -> str:
     """The beginning of a text of any length, without secrets, and without the part of one that was cut off."""
     if len(text) <= LOOKED_AT:
         return redact(text)
-    looked = text[:LOOKED_AT]
-    words = looked.rsplit(None, 1 + max((len(value.split()) for value in _known), default=0))
-    by_words = redact(words[0]) if len(words) > 1 else ""
-    by_length = redact(looked)[:-HELD_BACK]
-    return max(by_words, by_length, key=len)
+    clean = redact(text[:LOOKED_AT])  # at its end may stand a part of one that goes on
+    most_words = max((len(value.split()) for value in _known), default=0)
+    by_words = clean.rsplit(None, 1 + most_words)
+    safe = [by_words[0] if len(by_words) > 1 + most_words else "", clean[:-HELD_BACK]]
+    if MASK in clean:
+        safe.append(clean[: clean.rindex(MASK) + len(MASK)])
+    return max(safe, key=len)
 
 
 def trimmed(text: str, limit: int) -> str:
