@@ -64,34 +64,6 @@ class Engine:
 
 ENGINES = (
     Engine(
-        "dynamo",
-        {
-            "running": (
-                "dynamo_frontend_inflight_requests",
-                "dynamo_component_inflight_requests{dynamo_endpoint=generate}",
-            ),
-            "waiting": ("dynamo_frontend_queued_requests",),  # until the first token: prefill is inside
-            "kv_cache_usage": (
-                "dynamo_component_gpu_cache_usage_percent",
-                "dynamo_component_kvstats_gpu_cache_usage_percent",
-            ),
-            "prefix_cache_hit_rate": (
-                "dynamo_component_kv_cache_hit_rate",
-                "dynamo_component_kvstats_gpu_prefix_cache_hit_rate",
-            ),
-            "prefix_cache_hits": ("dynamo_frontend_cached_tokens_sum",),
-            "prefix_cache_queries": ("dynamo_frontend_input_sequence_tokens_sum",),
-            "input_tokens": ("dynamo_frontend_input_sequence_tokens_sum",),
-            "output_tokens": ("dynamo_frontend_output_tokens_total", "dynamo_frontend_output_sequence_tokens_sum"),
-            "requests": (
-                "dynamo_frontend_requests_total",
-                "dynamo_component_requests_total{dynamo_endpoint=generate}",
-            ),
-            "ttft_sum_s": ("dynamo_frontend_time_to_first_token_seconds_sum",),
-            "ttft_count": ("dynamo_frontend_time_to_first_token_seconds_count",),
-        },
-    ),
-    Engine(
         "vllm",
         {
             "running": ("vllm:num_requests_running",),
@@ -198,6 +170,34 @@ ENGINES = (
         },
         inner=("nv_trt_llm_", "nv_llm_"),
     ),
+    Engine(
+        "dynamo",
+        {
+            "running": (
+                "dynamo_frontend_inflight_requests",
+                "dynamo_component_inflight_requests{dynamo_endpoint=generate}",
+            ),
+            "waiting": ("dynamo_frontend_queued_requests",),  # until the first token: prefill is inside
+            "kv_cache_usage": (
+                "dynamo_component_gpu_cache_usage_percent",
+                "dynamo_component_kvstats_gpu_cache_usage_percent",
+            ),
+            "prefix_cache_hit_rate": (
+                "dynamo_component_kv_cache_hit_rate",
+                "dynamo_component_kvstats_gpu_prefix_cache_hit_rate",
+            ),
+            "prefix_cache_hits": ("dynamo_frontend_cached_tokens_sum",),
+            "prefix_cache_queries": ("dynamo_frontend_input_sequence_tokens_sum",),
+            "input_tokens": ("dynamo_frontend_input_sequence_tokens_sum",),
+            "output_tokens": ("dynamo_frontend_output_tokens_total", "dynamo_frontend_output_sequence_tokens_sum"),
+            "requests": (
+                "dynamo_frontend_requests_total",
+                "dynamo_component_requests_total{dynamo_endpoint=generate}",
+            ),
+            "ttft_sum_s": ("dynamo_frontend_time_to_first_token_seconds_sum",),
+            "ttft_count": ("dynamo_frontend_time_to_first_token_seconds_count",),
+        },
+    ),
 )
 _WANTED = frozenset[str]().union(*(engine.wanted for engine in ENGINES))
 
@@ -229,7 +229,8 @@ def read(text: str, model: str) -> tuple[Engine, dict[str, float]] | None:
     """The engine that wrote this, and its values under the common names; None for a text of no server known here.
 
     Where the server tells its models apart and `model` is one of them, only that one counts. Of several engines (a
-    worker of Dynamo shows its own figures beside those of the engine in it) the one that says most counts.
+    worker of Dynamo shows its own figures beside those of the engine in it) the one that says most counts, of two that
+    say as much the first.
     """
     samples = [sample for sample in parse(text, _WANTED) if math.isfinite(sample.value)]
     best: tuple[Engine, dict[str, float]] | None = None
