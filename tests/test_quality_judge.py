@@ -50,6 +50,8 @@ def judge(**options: Any) -> Quality:
         ("It says so.\nGRADE: RIGHT", 1.0),
         ("GRADE: WRONG", 0.0),
         ("**GRADE:** RIGHT", 1.0),
+        ("**Grade**: Wrong", 0.0),
+        ('{"grade": "RIGHT"}', 1.0),
         ("GRADE: right.", 1.0),
         ("First GRADE: RIGHT, no:\nGRADE: WRONG", 0.0),
         ("GRADE: 0.7", 0.7),

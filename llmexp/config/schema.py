@@ -400,7 +400,7 @@ class Judge(_Part):
     )
     rubric: Filled = Field(RUBRIC, description="The judge's prompt; {question}, {answer} and {expected} are filled in.")
     answer: str = Field(
-        r"GRADE:\W*(\w+(?:\.\d+)?(?:\s*/\s*\d+)?)",
+        r"(?i)GRADE\W*:\W*(\w+(?:\.\d+)?(?:\s*/\s*\d+)?)",
         description="A regular expression; its group at the last match is the grade: right or wrong, yes or no, a "
         "number from 0 to 1, or a fraction such as 7/10.",
     )
