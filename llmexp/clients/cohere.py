@@ -23,7 +23,8 @@ KINDS = frozenset(_EVENTS.split())
 
 def speaks(tree: Mapping[str, object]) -> bool:
     """Whether an object is of this wire, and of no other."""
-    return tree.get("type") in KINDS or "event_type" in tree or ("is_finished" in tree and "text" in tree)
+    kind = tree.get("type")
+    return (isinstance(kind, str) and kind in KINDS) or "event_type" in tree or tree.keys() >= {"is_finished", "text"}
 
 
 def _is_chunk(tree: Mapping[str, object]) -> bool:

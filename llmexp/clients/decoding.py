@@ -77,6 +77,8 @@ class Draft:
     """A closing frame held the whole answer again."""
     calls: dict[tuple[int, int], tuple[object, str]] = field(default_factory=dict)
     """Where a call of a tool stands → its id and its name, for servers that repeat the name in every event."""
+    arguments: dict[tuple[int, int], str] = field(default_factory=dict)
+    """The same place → the arguments so far."""
     ends_with_body: bool = False
     """The format has no end mark of its own (LMI's lines of outputs)."""
     stated: dict[str, object] = field(default_factory=dict)

@@ -98,6 +98,10 @@ _EXTRA = ("provider_specific_fields", "model_extra")
 _REASONING_PARTS = ("thinking", "reasoning", "reasoning_content", "summary", "summary_text", "thought", "analysis")
 _HIDDEN = ("encrypted", "redacted", "summary")
 _MOST_CALLS = 1000
+_BEGUN = 2
+"""Letters with which an object of arguments has begun."""
+_FOLLOWED = 32_768
+"""Letters up to which arguments are put together to see whether they come again."""
 _MOST_HIDDEN = 200_000
 """More reasoning than this beside a shorter answer is no count."""
 
@@ -224,7 +228,19 @@ def _say_call(draft: Draft, at_ns: int, call: Mapping[str, object], stream: int)
     if name and _is_named(draft, place, call.get("id") or None, name):
         name = ""
     arguments = as_text(function.get("arguments") or function.get("input"))
-    draft.call(at_ns, name, arguments, stream * _MOST_CALLS + place[1] + 1)
+    draft.call(at_ns, name, _fresh(draft, place, arguments, is_new=bool(name)), stream * _MOST_CALLS + place[1] + 1)
+
+
+def _fresh(draft: Draft, place: tuple[int, int], arguments: str, *, is_new: bool) -> str:
+    """What is new in arguments that hold all that came before: no JSON object goes on with its own beginning."""
+    before = "" if is_new else draft.arguments.get(place, "")
+    if len(before) >= _BEGUN and before[0] == "{" and arguments.startswith(before):
+        draft.repeated = True
+        draft.arguments[place] = arguments
+        return arguments[len(before) :]
+    if len(before) < _FOLLOWED:
+        draft.arguments[place] = before + arguments
+    return arguments
 
 
 def _is_named(draft: Draft, place: tuple[int, int], ident: object, name: str) -> bool:

@@ -54,16 +54,17 @@ def tidy(
 
 
 def _grows(texts: Sequence[str]) -> bool:
-    """Whether each text begins with the one before and most are longer."""
+    """Whether each text begins with the one before and most are longer, until the whole comes again and again."""
     if len(texts) < 2 or not texts[1].startswith(texts[0]) or texts[0] == texts[-1]:
         return False
-    longer = 0
-    for before, text in pairwise(texts):
+    longer = grew_last = 0
+    for at, (before, text) in enumerate(pairwise(texts), 1):
         if not text.startswith(before):
             return False
-        longer += len(text) > len(before)
+        if len(text) > len(before):
+            longer, grew_last = longer + 1, at
     enough = (longer >= 2 and len(texts[-1]) >= _PLAIN) or len(texts[0]) >= _PLAIN_TWICE
-    return enough and 2 * longer >= len(texts) - 1
+    return enough and 2 * longer >= grew_last
 
 
 def _closes(texts: Sequence[str], least: int) -> bool:
