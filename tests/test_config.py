@@ -102,6 +102,16 @@ def test_a_config_is_frozen() -> None:
         config.concurrency = 5  # type: ignore[misc]
 
 
+def test_texts_take_what_people_type_and_null_takes_a_key_away() -> None:
+    texts = {"ticket": 4711, "prod": True, "team": "a", "gone": None}
+    found = load(tree(tracking__tags=texts, model__headers={"X-Try": 2, "X-Gone": None}, run__nonce=123))
+    assert found.tracking.tags == {"ticket": "4711", "prod": "true", "team": "a"}
+    assert (found.model.headers, found.run.nonce) == ({"X-Try": "2"}, "123")
+    assert problems(tracking__tags={"version": 1.10}) == [
+        "tracking.tags.version: must be text, got 1.1; quote it: \"tracking.tags.version='1.1'\""
+    ]
+
+
 def test_flatten_keeps_lists_and_empty_mappings() -> None:
     assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == {"a.b": 1, "a.c": {}, "d": [1, 2]}
 

@@ -87,7 +87,8 @@ class BedrockClient:
 def converse_body(
     request: Request, params: Mapping[str, object], cache_points: Sequence[str] = ()
 ) -> dict[str, object]:
-    """The body of a ConverseStream request."""
+    """The body of a ConverseStream request. Null takes a key away; the limit stays, as AWS reserves quota by it."""
+    params = {key: value for key, value in params.items() if value is not None}
     body: dict[str, object] = {key: value for key, value in params.items() if key in _TOP_LEVEL}
     inference: dict[str, object] = {"maxTokens": request.max_tokens, **mapping(body.get("inferenceConfig"))}
     extra: dict[str, object] = dict(mapping(body.get("additionalModelRequestFields")))

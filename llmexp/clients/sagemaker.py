@@ -98,10 +98,10 @@ def text_body(model: Model, request: Request) -> dict[str, object]:
     if request.force_output:
         inner |= {"ignore_eos_token": True, "min_new_tokens": request.max_tokens}
     outer = {key: value for key, value in model.params.items() if key in _BODY_KEYS}
-    inner |= {key: value for key, value in model.params.items() if key not in _BODY_KEYS}
-    inner |= branch(outer, "parameters")
+    inner = openai.merged(inner, {key: value for key, value in model.params.items() if key not in _BODY_KEYS})
+    inner = openai.merged(inner, dict(branch(outer, "parameters")))
     prompt = chat_openai.text_alone(request)
-    return {"inputs": prompt, "stream": True} | outer | {"parameters": inner}
+    return openai.merged({"inputs": prompt, "stream": True}, outer) | {"parameters": inner}
 
 
 # --- the answer ------------------------------------------------------------------------------------------------------

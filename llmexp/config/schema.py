@@ -48,6 +48,17 @@ Typed = Annotated[str, BeforeValidator(_as_typed)]
 """A text that people also type as `4711` or `true`, without quotes."""
 
 
+def _without_nulls(value: object) -> object:
+    """Null takes a key away that a file has."""
+    if not isinstance(value, dict):
+        return value
+    return {name: each for name, each in value.items() if each is not None}
+
+
+Texts = Annotated[dict[str, Typed], BeforeValidator(_without_nulls)]
+"""Texts under names of the user's own."""
+
+
 class _Part(BaseModel):
     """Base of every part: frozen, no unknown keys, no silent conversions."""
 
@@ -196,8 +207,8 @@ class Model(_Part):
     profile: str | None = Field(None, description="AWS profile; null: the credential chain's own.")
     api_key_env: str | None = Field(None, description="Name of the variable that holds the key; null: none needed.")
     params: dict[str, object] = Field({}, description="Sent as they are.")
-    headers: dict[str, Typed] = Field({}, description="Plain headers; never secrets.")
-    headers_env: dict[str, str] = Field({}, description="Header → name of the variable that holds its value.")
+    headers: Texts = Field({}, description="Plain headers; never secrets.")
+    headers_env: Texts = Field({}, description="Header → name of the variable that holds its value.")
     tokenizer: str | None = Field(
         None,
         description="`endpoint`, `cl100k_base`, `o200k_base`, a tokenizer.json, `estimate`; null: the best there is.",
@@ -457,7 +468,7 @@ class Tracking(_Part):
     kind: Literal["mlflow", "none"] = "mlflow"
     uri: str | None = Field(None, description="Null: MLFLOW_TRACKING_URI, else the store that `mlflow ui` here reads.")
     experiment: Filled = "llmexp"
-    tags: dict[str, Typed] = {}
+    tags: Texts = {}
 
 
 class Ray(_Part):

@@ -151,6 +151,8 @@ def test_max_tokens_always_goes_out_and_params_win() -> None:
     assert body["inferenceConfig"] == {"maxTokens": 5, "topP": 0.9}
     assert body["additionalModelRequestFields"] == {"thinking": {"type": "disabled"}}
     assert given["inferenceConfig"] == {"maxTokens": 3, "topP": 0.9}
+    taken = {"temperature": None, "max_tokens": None, "thinking": None, "guardrailConfig": None}
+    assert converse_body(request_of(max_tokens=7), taken) == converse_body(request_of(max_tokens=7), {})
 
 
 def test_neighbours_of_one_role_share_a_message() -> None:

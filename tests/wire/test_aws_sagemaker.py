@@ -286,5 +286,7 @@ def test_text_body() -> None:
         "adapters": ["a"],
         "parameters": {"max_new_tokens": 9, "details": True, "temperature": 0.5, "do_sample": True},
     }
+    taken = text_body(_model("tgi", params={"temperature": None, "details": None, "stream": None}), request_of())
+    assert (set(taken), set(taken["parameters"])) == ({"inputs", "parameters"}, {"max_new_tokens"})
     forced = text_body(_model("djl"), request_of(max_tokens=9, force_output=True))["parameters"]
     assert (forced["min_new_tokens"], forced["ignore_eos_token"]) == (9, True)
