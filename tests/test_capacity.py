@@ -116,6 +116,7 @@ def settings(slots_slo: Slo, load_kind: str = "constant", **capacity: object) ->
     tree["model"]["name"] = "queue"
     tree["workload"]["input_tokens"]["mean"] = tree["workload"]["output_tokens"]["mean"] = 10.0
     tree["slo"] = slots_slo.model_dump()
+    tree["quality"]["kind"] = "none" if slots_slo.right_share is None else "number"
     tree["load"]["kind"] = load_kind
     tree["run"]["max_requests"] = None
     tree["capacity"] |= {"enabled": True, **capacity}
@@ -258,6 +259,9 @@ def test_the_length_of_a_probe_follows_answers_thresholds_and_bounds() -> None:
     assert probes.length(config, 0.01, None) == 3
     assert probes.length(settings(Slo(e2e_latency_s=9)), 10, 4.0) == 540
     assert probes.length(settings(Slo(ttft_s=1), "closed", of="concurrency"), 16, 4.0) == 128
+    right = Slo(ttft_s=1, right_share=0.8)
+    assert probes.length(settings(right, "closed", of="concurrency"), 2, 4.0) == 100
+    assert probes.length(settings(right), 2, None) == 100
 
 
 def test_a_probe_is_the_job_under_another_load() -> None:

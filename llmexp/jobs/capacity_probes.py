@@ -26,6 +26,8 @@ HORIZON = 10
 ANSWERS = 10
 THRESHOLDS = 6
 LEAST_REQUESTS = 20
+LEAST_GRADED = 100
+"""Where right answers are asked: of 20 a share is known to no better than 18 points, of 100 to 8."""
 ROUNDS = 8
 """Requests of each stream of a closed loop."""
 BLOCKS = 6
@@ -61,12 +63,13 @@ class Verdict:
 def length(config: Config, level: float, e2e_s: float | None) -> int:
     """Requests of a probe. `e2e_s` is how long an answer takes, as far as earlier probes told."""
     run = config.run
+    least = LEAST_REQUESTS if config.slo.right_share is None else LEAST_GRADED
     if config.capacity.of == "concurrency":
-        wanted = max(LEAST_REQUESTS, ROUNDS * round(level))
+        wanted = max(least, ROUNDS * round(level))
     else:
         asked = [limit for name, limit in config.slo.thresholds.items() if name != "time_per_output_token_s"]
         duration_s = max(config.capacity.probe_s, ANSWERS * (e2e_s or 0.0), THRESHOLDS * max(asked, default=0.0))
-        wanted = min(max(LEAST_REQUESTS, math.ceil(level * duration_s)), math.ceil(level * run.timeout_s))
+        wanted = min(max(least, math.ceil(level * duration_s)), math.ceil(level * run.timeout_s))
     return max(1, min(wanted, config.max_requests or wanted))
 
 
