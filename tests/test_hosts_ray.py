@@ -132,6 +132,28 @@ cluster.ensure_ray(Ray())
 print("up")
 """
 
+TOLD_TO_END_WHILE_CONNECTING = """
+import os, signal
+import psutil
+import ray
+from llmexp.benchmark import cluster
+from llmexp.config import Ray
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+cluster.SIGNALS_S = 60.0  # Ray's handler is still there when the signal comes
+connecting = ray._raylet.CoreWorker
+def told(*given, **named):
+    worker = connecting(*given, **named)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return worker
+ray._raylet.CoreWorker = told
+try:
+    cluster.ensure_ray(Ray())
+except KeyboardInterrupt:
+    left = psutil.Process().children()
+    psutil.wait_procs(left, timeout=10)
+    print("interrupted", [one.name() for one in left if one.is_running() and one.status() != "zombie"])
+"""
+
 
 def run(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=False)
@@ -181,3 +203,14 @@ def test_a_start_that_holds_the_interpreter_ends_the_process_and_says_where() ->
     )
     assert (done.returncode, done.stdout.strip()) == (1, "stopped")
     assert "in connect" in done.stderr
+
+
+def test_a_signal_that_comes_while_ray_connects_is_ours_to_answer() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD_TO_END_WHILE_CONNECTING],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "interrupted []", "")

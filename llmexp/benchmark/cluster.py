@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 START_S = 90.0
 SIGNALS_S = 0.005
-"""Ray's own handler of SIGTERM, which ends the process, is in place for so long at most."""
+"""A signal that came while Ray starts is answered so soon, but for the moment in which it connects."""
+HELD_BACK = frozenset({signal.SIGTERM})
+"""Ray puts a handler of its own below Python's, which has the process aborted after 3 s. No thread takes such a signal
+before ours is back in its place."""
 STOP_S = 15.0
 COMING_S = 3.0
 """One that is interrupted while it starts may take so long to come up."""
@@ -68,6 +71,8 @@ class _Keeper(threading.Thread):
         self.error: BaseException | None = None
         self.given_up = False
         """Another one takes its place: the Ray that it might find when it comes to itself is not its own."""
+        self.connecting = threading.Lock()
+        """Held while Ray puts its handler of signals in place of ours."""
         self.started = threading.Event()
         self.stopping = threading.Event()
         self.ended = threading.Event()
@@ -75,8 +80,10 @@ class _Keeper(threading.Thread):
     def run(self) -> None:
         import ray
 
+        leave_signals_to_main_thread()
         try:
-            self._start_ray()
+            with ray_parts.connecting(self.connecting):
+                self._start_ray()
         except BaseException as error:  # noqa: BLE001 -- handed to the thread that waits
             self.error = error
         self.started.set()
@@ -183,7 +190,7 @@ def _started(asked: Ray) -> _Running:
         def start(folder: Path = folder) -> None:
             import ray
 
-            with ray_parts.heeded(), ray_parts.without_watchers():
+            with ray_parts.heeded(), ray_parts.without_watchers(), ray_parts.hearing(HELD_BACK):
                 ray.init(
                     address="local",
                     include_dashboard=False,
@@ -250,11 +257,17 @@ def _join(asked: Ray) -> None:
 def _wait(keeper: _Keeper, before: list[psutil.Process] | None = None) -> BaseException | None:
     """Let it start; what went wrong. `before`: this process's children, where it starts more."""
     faulthandler.dump_traceback_later(HELD_S, exit=True, file=2)
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     keeper.start()
     began = looked = lived = time.monotonic()
     try:
         while not keeper.started.wait(SIGNALS_S):
-            _keep_signals()
+            if signal.sigpending() & HELD_BACK and keeper.connecting.acquire(blocking=False):
+                try:
+                    _take_signals(heard)
+                finally:
+                    keeper.connecting.release()
+                signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
             now = time.monotonic()
             if now - looked > LOOK_S:
                 looked = now
@@ -265,11 +278,12 @@ def _wait(keeper: _Keeper, before: list[psutil.Process] | None = None) -> BaseEx
                     return TimeoutError("one of its processes died or was stopped meanwhile")
             if now - began > START_S:
                 return TimeoutError(f"it was not up within {START_S:.0f} s")
-        _keep_signals()
+        _take_signals(heard)
     except BaseException:
         # Half started, it is let come up and then ended by its thread; a process that does not wait so long takes it
         # along. What connects to a Ray that was killed is ended by Ray after a minute, or crashes.
         keeper.stopping.set()
+        signal.alarm(0)  # where a thread of somebody else's has run into Ray's handler
         try:
             keeper.ended.wait(COMING_S)
         finally:
@@ -279,13 +293,23 @@ def _wait(keeper: _Keeper, before: list[psutil.Process] | None = None) -> BaseEx
         raise
     finally:
         faulthandler.cancel_dump_traceback_later()
+        _take_signals(heard)
     return keeper.error
 
 
-def _keep_signals() -> None:
-    """Ray puts a handler of its own below Python's, which ends the process on SIGTERM: put ours back in its place."""
+def leave_signals_to_main_thread() -> None:
+    """No thread but the main one takes `HELD_BACK`: for those that may live while Ray starts. What the calling thread
+    starts, threads and processes, leaves them alone too.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+
+
+def _take_signals(heard: set[int]) -> None:
+    """Our handlers stand where Ray put its own, and what has come meanwhile is answered: this raises then."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+        for number in HELD_BACK:
+            signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def _options() -> dict[str, object]:

@@ -9,9 +9,10 @@ import atexit
 import contextlib
 import os
 import re
+import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from llmexp.secrets import redact
 
@@ -36,6 +37,7 @@ COMMON: Mapping[str, str] = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_Part = Callable[..., object]
 _LOG_LINE = re.compile(rb"\[\d{4}-\d\d-\d\d [\d:,]+ [A-Z] \d+ \d+\] ")
 WATCHERS = ("start_api_server", "start_monitor", "start_log_monitor")
 """What Ray starts that works for nobody here. The first is the dashboard's head, which starts without a dashboard too
@@ -47,14 +49,10 @@ and asks cloud providers' metadata addresses where it runs; the others read file
 def without_watchers() -> Iterator[None]:
     """Ray starts none of `WATCHERS` inside. Where it calls them otherwise, it starts them all the same."""
     node = _node_class()
-    kept = {name: getattr(node, name) for name in WATCHERS if hasattr(node, name)}
-    for name in kept:
-        setattr(node, name, _nothing)
-    try:
+    with contextlib.ExitStack() as stack:
+        for name in WATCHERS:
+            stack.enter_context(_replaced(node, name, lambda _start: _nothing))
         yield
-    finally:
-        for name, method in kept.items():
-            setattr(node, name, method)
 
 
 @contextlib.contextmanager
@@ -102,6 +100,52 @@ def heeded() -> Iterator[None]:
             constants.ENABLE_RAY_CLUSTER = kept  # type: ignore[attr-defined]
 
 
+@contextlib.contextmanager
+def connecting(lock: threading.Lock) -> Iterator[None]:
+    """`lock` is held inside while Ray connects, which is when it puts its handlers of signals in place."""
+
+    def locked(connect: _Part) -> _Part:
+        def call(*given: object, **named: object) -> object:
+            with lock:
+                return connect(*given, **named)
+
+        return call
+
+    with _replaced(_raylet(), "CoreWorker", locked):
+        yield
+
+
+@contextlib.contextmanager
+def hearing(numbers: Iterable[int]) -> Iterator[None]:
+    """Ray's own processes take these signals, also where the thread that starts them leaves them alone.
+
+    Where Ray prepares its processes otherwise, they do not, and are killed when they end.
+    """
+
+    def unblocking(prepare: _Part) -> _Part:
+        def call(*given: object, **named: object) -> object:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+            return prepare(*given, **named)
+
+        return call
+
+    with _replaced(_utils(), "set_kill_on_parent_death_linux", unblocking):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: object, name: str, by: Callable[[_Part], _Part]) -> Iterator[None]:
+    """What `owner` calls by this name is another inside; nothing changes where it has no such name."""
+    kept = getattr(owner, name, None)
+    if kept is not None:
+        setattr(owner, name, by(kept))
+    try:
+        yield
+    finally:
+        if kept is not None:
+            setattr(owner, name, kept)
+
+
 def leave_without_goodbye() -> None:
     """Let the process end without Ray's own farewell, which waits for parts that are not there any more, and without
     what its threads would say of them.
@@ -125,6 +169,24 @@ def _constants() -> object:
     except ImportError:
         return object()
     found: object = ray_constants
+    return found
+
+
+def _raylet() -> object:
+    try:
+        from ray import _raylet
+    except ImportError:
+        return object()
+    found: object = _raylet
+    return found
+
+
+def _utils() -> object:
+    try:
+        from ray._private import utils
+    except ImportError:
+        return object()
+    found: object = utils
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from llmexp.benchmark import leave_signals_to_main_thread
+
 
 class Reading:
     """One piece of work at a time in a thread of its own, which a process that must end does not wait for."""
@@ -15,7 +17,12 @@ class Reading:
     def start(self, work: Callable[[], None]) -> None:
         """Begin, when what came before is done."""
         self.finish()
-        self._thread = threading.Thread(target=work, name="readers", daemon=True)
+
+        def read() -> None:
+            leave_signals_to_main_thread()
+            work()
+
+        self._thread = threading.Thread(target=read, name="readers", daemon=True)
         self._thread.start()
 
     def finish(self, limit_s: float | None = None) -> None:

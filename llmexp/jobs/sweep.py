@@ -329,7 +329,7 @@ class CommandRun:
         from llmexp.tracking import open_store
 
         config = self.specs[0].config
-        with ThreadPoolExecutor(1, "store") as pool:
+        with ThreadPoolExecutor(1, "store", benchmark.leave_signals_to_main_thread) as pool:
             opening = pool.submit(open_store, config.tracking, Path.cwd())
             if todo:
                 pool.submit(readers.load)
