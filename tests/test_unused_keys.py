@@ -23,6 +23,7 @@ def problems(*overrides: str) -> list[str]:
         ("load.file=times.txt", "load.file: has no effect with load=closed; choose load=replay"),
         ("load.from=2", "load.from: has no effect with load=closed; choose load=ramp"),
         ("load.burstiness=2", "load.burstiness: has no effect with load=closed; choose load=burst"),
+        ("model.region=us-east-1", "model.region: has no effect with api=openai; choose a model on AWS"),
         ("workload.turns=3", "workload.turns: has no effect with a workload of kind 'synthetic'"),
         ("workload.images.count=2", "workload.images: has no effect with a workload of kind 'synthetic'"),
         ("quality.pattern=x", "quality.pattern: has no effect with quality=none; choose quality=regex"),
@@ -51,6 +52,7 @@ def test_what_would_have_no_effect_is_refused(
     "overrides",
     [
         [],
+        ["model=sonnet,claude", "model.region=us-east-1"],
         ["load=closed,ramp", "load.from=2", "load.to=4"],
         ["workload=quick,multi_turn", "workload.turns=3"],
         ["workload=arithmetic", "quality=number", "quality.tolerance=0.1", "compare.primary=right_share"],

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from llmexp.config.schema import Capacity, Config, Load, Quality, Ray, Slo, Workload
+from llmexp.config.schema import Capacity, Config, Load, Model, Quality, Ray, Slo, Workload
 
 
 class _Rule(NamedTuple):
@@ -35,6 +35,15 @@ def _quality(config: Config) -> str:
     return f"quality={config.quality.kind}"
 
 
+def _api(config: Config) -> str:
+    return f"api={config.model.api}"
+
+
+def _on_aws(config: Config) -> bool:
+    """Whether AWS serves it, by our wires or through LiteLLM, whose other providers may have regions too."""
+    return config.model.api in ("bedrock", "sagemaker", "litellm")
+
+
 def _loads(keys: str, kinds: str, remedy: str) -> _Rule:
     return _Rule("load", tuple(keys.split()), lambda config: config.load.kind in kinds.split(), _load, remedy)
 
@@ -50,6 +59,8 @@ def _qualities(keys: str, kinds: str, remedy: str) -> _Rule:
 
 
 _RULES = (
+    _Rule("model", ("route",), lambda config: config.model.api in ("openai", "litellm"), _api, "api=openai"),
+    _Rule("model", ("region", "profile"), _on_aws, _api, "a model on AWS"),
     _loads("rate", "constant poisson burst closed", "load=constant or load=poisson"),  # closed: told on its own
     _loads("burstiness", "burst", "load=burst"),
     _loads("of from_ to steps duration_s", "ramp", "load=ramp"),
@@ -86,6 +97,7 @@ _RULES = (
     ),
 )
 _PARTS: dict[str, type[BaseModel]] = {
+    "model": Model,
     "load": Load,
     "workload": Workload,
     "quality": Quality,
