@@ -106,6 +106,8 @@ class TokenEvent(NamedTuple):
     at_ns: int
     kind: TokenKind
     text: str
+    call: str = ""
+    """The name of the tool whose call begins here; the text begins with it."""
 
 
 @dataclass(frozen=True, slots=True)

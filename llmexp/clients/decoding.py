@@ -84,15 +84,18 @@ class Draft:
     stated: dict[str, object] = field(default_factory=dict)
     """The latest of each figure of a usage that comes in parts."""
 
-    def say(self, at_ns: int, kind: TokenKind, text: str, stream: int = 0) -> None:
+    def say(self, at_ns: int, kind: TokenKind, text: str, stream: int = 0, call: str = "") -> None:
         """Generated text has arrived."""
         if text:
-            self.events.append(TokenEvent(at_ns, kind, text))
+            self.events.append(TokenEvent(at_ns, kind, text, call))
             self.streams.append(stream)
 
-    def call(self, at_ns: int, name: str, arguments: str, stream: int = 0) -> None:
-        """A call of a tool, from its name on; a name is never compared with the texts around it."""
-        self.say(at_ns, "tool", name + arguments, ~len(self.events) if name else stream)
+    def call(self, at_ns: int, name: str, arguments: str, stream: int = 0, *, goes_on: bool = False) -> None:
+        """A call of a tool, from its name on; a name is never compared with the texts around it.
+
+        `goes_on`: the name is the rest of the one before, which came in pieces.
+        """
+        self.say(at_ns, "tool", name + arguments, ~len(self.events) if name else stream, "" if goes_on else name)
 
     def end(self, reason: object, words: object = None) -> None:
         """The wire's finish reason; of several the one that is no good end counts."""

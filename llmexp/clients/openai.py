@@ -224,11 +224,20 @@ def _say_call(draft: Draft, at_ns: int, call: Mapping[str, object], stream: int)
     function = mapping(call.get("function") or call.get("custom") or call)
     index = call.get("index")
     place = (stream, index if isinstance(index, int) else -1)
-    name = as_text(function.get("name"))
-    if name and _is_named(draft, place, call.get("id") or None, name):
+    name, ident = as_text(function.get("name")), call.get("id") or None
+    goes_on = _goes_on(draft, place, ident)
+    if name and _is_named(draft, place, ident, name):
         name = ""
     arguments = as_text(function.get("arguments") or function.get("input"))
-    draft.call(at_ns, name, _fresh(draft, place, arguments, is_new=bool(name)), stream * _MOST_CALLS + place[1] + 1)
+    fresh = _fresh(draft, place, arguments, is_new=bool(name))
+    draft.call(at_ns, name, fresh, stream * _MOST_CALLS + place[1] + 1, goes_on=goes_on)
+
+
+def _goes_on(draft: Draft, place: tuple[int, int], ident: object) -> bool:
+    """Whether a further name at this place is the rest of the one before: no argument has come, and no other id."""
+    known = draft.calls.get(place)
+    is_same = known is not None and place[1] >= 0 and ident in (None, known[0])
+    return is_same and not draft.arguments.get(place)
 
 
 def _fresh(draft: Draft, place: tuple[int, int], arguments: str, *, is_new: bool) -> str:

@@ -1,7 +1,7 @@
-"""Which tools an answer called: out of the text that its tool events carried, the same for every wire.
+"""Which tools an answer called: out of what its tool events carried, the same for every wire.
 
-A wire streams a call's name and then its arguments in pieces. Put together that is a name followed by a JSON object,
-and then the next call.
+A wire streams a call's name and then its arguments in pieces. An event says where a call begins; where none does, a
+name followed by a JSON object is a call, and what comes after that the next one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ Call = dict[str, str]
 
 def calls_of(events: Iterable[TokenEvent]) -> list[Call]:
     """The calls of an answer: name and arguments of each."""
-    return list(_cut("".join([event.text for event in events if event.kind == "tool"])))
+    pieces: list[str] = []
+    for event in events:
+        if event.kind != "tool":
+            continue
+        if event.call or not pieces:
+            pieces.append("")
+        pieces[-1] += event.text
+    return [call for piece in pieces for call in _cut(piece)]
 
 
 def _cut(text: str) -> Iterator[Call]:

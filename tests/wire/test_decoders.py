@@ -11,6 +11,7 @@ from wire.test_http import cut, cuts
 from llmexp.clients import anthropic, gemini, openai
 from llmexp.clients.base import Answer, Failure, Response, Usage
 from llmexp.clients.decoding import BEYOND_BELIEF, Wire, decode, is_noise
+from llmexp.companion.calls import calls_of
 
 FOLDS = {"openai": openai.WIRE, "anthropic": anthropic.WIRE, "gemini": gemini.WIRE}
 
@@ -59,6 +60,37 @@ def delta(reason: str | None = None, **fields: object) -> dict[str, object]:
 def test_openai_deltas(fields: dict[str, object], expected: list[tuple[str, str]]) -> None:
     answer = read(sse(delta(**fields)))
     assert (texts(answer), answer.failure, answer.finished) == (expected, None, False)
+
+
+def calls(*listed: dict[str, object]) -> dict[str, object]:
+    return delta(tool_calls=list(listed))
+
+
+def test_calls_side_by_side_are_told_apart_though_one_has_no_arguments() -> None:
+    two = [
+        calls({"index": 0, "id": "a", "function": {"name": "now", "arguments": ""}}),
+        calls({"index": 1, "id": "b", "function": {"name": "look", "arguments": ""}}),
+        calls({"index": 1, "function": {"arguments": '{"x": '}}),
+        calls({"index": 1, "function": {"arguments": "1}"}}),
+    ]
+    expected = [{"name": "now", "arguments": ""}, {"name": "look", "arguments": '{"x": 1}'}]
+    assert calls_of(read(sse(*two)).events) == expected
+    blocks: list[dict[str, object]] = [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "name": "now", "input": {}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": ""}},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "name": "look", "input": {}}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"x": 1}'}},
+    ]
+    assert calls_of(read(sse(*blocks), anthropic.WIRE).events) == expected
+
+
+def test_a_name_in_pieces_is_one_name() -> None:
+    pieces = [
+        calls({"index": 0, "id": "a", "function": {"name": "get_", "arguments": ""}}),
+        calls({"index": 0, "function": {"name": "weather", "arguments": ""}}),
+        calls({"index": 0, "function": {"arguments": "{}"}}),
+    ]
+    assert calls_of(read(sse(*pieces)).events) == [{"name": "get_weather", "arguments": "{}"}]
 
 
 def test_openai_text_completions() -> None:
