@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -35,5 +37,35 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args(words, namespace)  # flags may stand between the names
 
     def error(self, message: str) -> NoReturn:
-        """One line on stderr, exit status 2."""
-        self.exit(WRONG, f"{message.removeprefix('argument ')} (see {self.prog} --help)\n")
+        """One line on stderr, exit status 2: the flag, the value, what it must be."""
+        said = message.removeprefix("argument ")
+        for pattern, ours in _SAID:
+            said = re.sub(pattern, ours, said)
+        self.exit(WRONG, f"{said} (see {self.prog} --help)\n")
+
+
+_SAID = (
+    (r": invalid (?:int|port|_numbers) value: '(.*)'$", r": must be a whole number, got '\1'"),
+    (r": invalid (?:float|at_least_0) value: '(.*)'$", r": must be a number, got '\1'"),
+    (r": invalid choice: (.*) \(choose from (.*)\)$", r": must be one of \2, got \1"),
+)
+"""argparse's words → ours."""
+
+
+def port(text: str) -> int:
+    """The type of a port's flag; 0 is any that is free."""
+    number = int(text)
+    if not 0 <= number <= HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {HIGHEST_PORT}, got {number}")
+    return number
+
+
+def at_least_0(text: str) -> float:
+    """The type of a flag that takes seconds, or a share."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return number
+
+
+HIGHEST_PORT = 65535

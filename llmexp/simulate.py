@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmexp import secrets
-from llmexp.plain_flags import Parser
+from llmexp.plain_flags import Parser, at_least_0, port
 
 if TYPE_CHECKING:
     from llmexp.endpoints.simulator import Options
@@ -34,10 +34,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _options(given)
         run(_serve(options, given.wire))
-    except (ConfigError, OSError) as error:
-        print(error, file=sys.stderr)
+    except ConfigError as error:
+        print(_by_its_flag(str(error)), file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(_trouble(error, given), file=sys.stderr)
         return 2
     return 0
+
+
+_FLAGS = {"ttft_s_per_1k_input_tokens": "prefill", "retry_after_s": "retry-after", "idle_close_s": "idle-close"}
+"""Settings that have another name on the command line."""
+
+
+def _by_its_flag(message: str) -> str:
+    """`failure_rate: must be …` by the flag that gave it."""
+    key, colon, said = message.partition(":")
+    if not key.isidentifier():
+        return message
+    return f"--{_FLAGS.get(key, key).replace('_', '-')}{colon}{said}"
+
+
+def _trouble(error: OSError, given: argparse.Namespace) -> str:
+    """A file that cannot be opened, or an address that cannot be listened on."""
+    flag = next(
+        (name for name in ("truth", "answers") if error.filename and getattr(given, name) == error.filename), ""
+    )
+    if flag:
+        return f"--{flag}: '{error.filename}' cannot be opened ({error.strerror})"
+    return f"--host, --port: cannot listen on {given.host}:{given.port} ({error.strerror or error})"
 
 
 async def _serve(options: Options, wire: str) -> None:
@@ -119,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_listening(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    group.add_argument("--port", type=int, default=8000, help="0: any free one (%(default)s)")
+    group.add_argument("--port", type=port, default=8000, help="0: any free one (%(default)s)")
     group.add_argument("--wire", choices=WIRES, default="openai", help="whose base URL is printed (%(default)s)")
     group.add_argument("--model", default="simulated", help="name that /v1/models tells")
     group.add_argument("--tls-cert", metavar="FILE", help="certificate chain: serves https")
@@ -132,9 +157,9 @@ def _add_listening(group: argparse._ArgumentGroup) -> None:
 
 def _add_timing(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--ttft", type=float, default=0.2, metavar="S", help="mean time to the first token (%(default)s)"
+        "--ttft", type=at_least_0, default=0.2, metavar="S", help="mean time to the first token (%(default)s)"
     )
-    group.add_argument("--ttft-cv", type=float, default=0.0, metavar="X", help="its coefficient of variation")
+    group.add_argument("--ttft-cv", type=at_least_0, default=0.0, metavar="X", help="its coefficient of variation")
     group.add_argument(
         "--prefill",
         dest="ttft_s_per_1k_input_tokens",
@@ -144,16 +169,20 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
         help="added for each 1,000 input tokens",
     )
     group.add_argument(
-        "--inter-token", type=float, default=0.02, metavar="S", help="mean gap between tokens (%(default)s)"
+        "--inter-token", type=at_least_0, default=0.02, metavar="S", help="mean gap between tokens (%(default)s)"
     )
-    group.add_argument("--inter-token-cv", type=float, default=0.0, metavar="X", help="its coefficient of variation")
+    group.add_argument(
+        "--inter-token-cv", type=at_least_0, default=0.0, metavar="X", help="its coefficient of variation"
+    )
     group.add_argument("--tokens-per-chunk", type=int, default=1, metavar="N", help="tokens in an event")
     group.add_argument("--slots", type=int, metavar="N", help="requests served at once; the rest queue")
     group.add_argument("--reasoning-tokens", type=int, default=0, metavar="N", help="streamed before the answer")
     group.add_argument(
-        "--answer-tokens", type=float, metavar="N", help="mean length of answers; unset: the limit asked"
+        "--answer-tokens", type=at_least_0, metavar="N", help="mean length of answers; unset: the limit asked"
     )
-    group.add_argument("--answer-tokens-cv", type=float, default=0.0, metavar="X", help="its coefficient of variation")
+    group.add_argument(
+        "--answer-tokens-cv", type=at_least_0, default=0.0, metavar="X", help="its coefficient of variation"
+    )
     group.add_argument("--seed", type=int, default=0, help="of all draws")
     group.add_argument("--accuracy", type=float, metavar="X", help="share of questions it can solve answered rightly")
     group.add_argument("--accuracy-under-load", type=float, metavar="X", help="the same with all slots taken (or 8)")

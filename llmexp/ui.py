@@ -25,7 +25,7 @@ from typing import IO, cast
 
 from llmexp import secrets
 from llmexp.errors import OK, WRONG, ConfigError, LlmexpError
-from llmexp.plain_flags import Parser
+from llmexp.plain_flags import Parser, port
 from llmexp.tracking.connection import ENVIRONMENT, created_alone, shown_uri, sqlite_path, store_uri
 from llmexp.tracking.view import QUERY, VIEW, VIEW_TAG
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m llmexp.ui", description="MLflow's UI on the store in use.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", default=5000, type=int, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--port", default=5000, type=port, help="port to listen on (default: %(default)s)")
     parser.add_argument("--uri", help="the store; default: MLFLOW_TRACKING_URI, else mlflow.db in this directory")
     parser.add_argument("--experiment", default="llmexp", help="the experiment to open (default: %(default)s)")
     return parser

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.simulated import body
 
+from llmexp import simulate
 from llmexp.endpoints.simulator import truth
 
 pytestmark = pytest.mark.service
@@ -62,6 +63,32 @@ def test_wrong_flags_are_explained(flags: list[str], message: str) -> None:
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--port", "99999"], "--port: must be from 0 to 65535, got 99999 (see "),
+        (["--port", "many"], "--port: must be a whole number, got 'many' (see "),
+        (["--ttft", "-1"], "--ttft: must be at least 0, got -1 (see "),
+        (["--ttft-cv", "much"], "--ttft-cv: must be a number, got 'much' (see "),
+        (["--wire", "odd"], "--wire: must be one of 'openai', 'anthropic', 'bedrock', 'sagemaker', "),
+            ["--wire", "odd"],
+            "--wire: must be one of 'openai', 'anthropic', 'bedrock', 'sagemaker', 'gemini', got 'odd'",
+        ),
+        (["--failure-rate", "2"], "--failure-rate: must be from 0 to 1, got 2"),
+        (["--idle-close", "-3"], "--idle-close: must be at least 0, got -3"),
+        (["--answers", "/nowhere"], "--answers: '/nowhere' cannot be opened (No such file or directory)"),
+        (["--port", "0", "--host", "256.0.0.1"], "--host, --port: cannot listen on 256.0.0.1:0 ("),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_flag(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status: object = simulate.main(flags)
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    assert capsys.readouterr().err.startswith(message)
 
 
 def test_help_is_there_at_once() -> None:
