@@ -25,6 +25,11 @@ ROWS = [
     {"timestamp": 200, "input_length": 10, "output_length": 5, "hash_ids": [1]},
     {"TIMESTAMP": "2023-11-16 18:15:46.5", "ContextTokens": 374, "GeneratedTokens": 44},
     {"prompt": [5, 6, 7], "max_tokens": 0},
+    {"contents": [{"parts": [{"text": "Why?"}]}], "systemInstruction": {"parts": [{"text": "Be brief."}]}},
+    {"custom_id": "1", "params": {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 5}},
+    {"prompt": "[{'role': 'user', 'content': 'Why?'}\n {'role': 'assistant', 'content': 'So.'}]"},
+    {"inputs": "Why?", "parameters": {"max_new_tokens": 5}},
+    {"data": ["Why?", "So."], "arrived_at": 0.5, "isl": 10, "osl": 5},
 ]
 COHERE = [
     {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text", "text": ""}}}},
@@ -101,6 +106,8 @@ def main() -> None:
         for target in ("jsonl", "trace"):
             put(target, f"row{at}", json.dumps(row).encode() + b"\n")
     put("json", "rows", json.dumps(ROWS).encode())
+    put("json", "columns", b'{"prompt": ["Why?", "So?"], "max_tokens": {"0": 5, "1": 6}}')
+    put("jsonl", "spread", b'# made by hand\n{\n "prompt": "Why?"\n}\n{\n "prompt": "So?"\n},\n')
     put("parquet", "rows", b"\n".join(json.dumps(row).encode() for row in ROWS[1:4]))
     sink = io.BytesIO()
     pq.write_table(pa.table({"prompt": ["Why?", None], "max_tokens": [5.0, 7.0]}), sink)
