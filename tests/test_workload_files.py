@@ -194,6 +194,7 @@ def test_prompts_without_any_budget_ask_for_one(tmp_path: Path) -> None:
 # --- layouts that people have ----------------------------------------------------------------------------------------
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"city": "Rome"}'}}
+RAG = "One.\n\nT\nTwo.\n\nWhy?"
 LAYOUTS: dict[str, tuple[object, list[tuple[str, str]], str | None]] = {
     "evals": (
         {
@@ -284,6 +285,13 @@ LAYOUTS: dict[str, tuple[object, list[tuple[str, str]], str | None]] = {
         {"prompt": "[{'role': 'user', 'content': \"Why's that?\"}\n {'role': 'assistant', 'content': 'So.'}]"},
         [("user", "Why's that?")],
         "So.",
+    ),
+    "passages": ({"question": "Why?", "documents": ["One.", {"title": "T", "text": "Two."}]}, [("user", RAG)], None),
+    "passages in a cell": ({"question": "Why?", "contexts": "['One.', 'T\\nTwo.']"}, [("user", RAG)], None),
+    "hotpotqa": (
+        {"question": "Why?", "context": {"title": ["T", "U"], "sentences": [["One.", " Two."], ["Three."]]}},
+        [("user", "T\nOne. Two.\n\nU\nThree.\n\nWhy?")],
+        None,
     ),
     "one part as content": (
         {"messages": [{"role": "user", "content": {"type": "text", "text": "Why?"}}]},

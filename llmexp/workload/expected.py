@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
 from llmexp.workload.distractors import drawn
+from llmexp.workload.layouts import context_of
 from llmexp.workload.tables import column, normal
 
 _EXPECTED = ("expected", "expectedanswer", "expectedoutput", "expectedresponse")
@@ -59,7 +60,6 @@ _ANSWER = (
 )
 _CHOICES = ("choices", "options", "endings")
 _NUMBERED = re.compile(r"(?:option|choice|sol|ending|op|answer)([0-9]|[a-j])")
-_CONTEXT = ("context", "passage", "article", "narrative", "story", "premise", "body")
 _TEXTS = ("text", "value", "aliases", "spans")
 _LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s*(\S.*)", re.DOTALL)
 CHOOSE = "Answer with the letter of the right choice alone."
@@ -90,9 +90,8 @@ def _none_if_empty(expected: object) -> object:
 
 def question_of(record: Mapping[str, object], prompt: str) -> str:
     """The question as it is asked: with its context before it and its choices behind it, where the row has any."""
-    context = column(record, _CONTEXT)
-    told = isinstance(context, str) and context.strip() and context not in prompt
-    asked = f"{context}\n\n{prompt}" if told else prompt
+    context = context_of(record)
+    asked = f"{context}\n\n{prompt}" if context.strip() and context not in prompt else prompt
     apart = drawn(record) if column(record, _EXPECTED) is None else None
     choices = choices_of(record) if apart is None else apart.choices
     if not choices or (apart is None and column(record, (*_EXPECTED, *_ANSWER)) is None):

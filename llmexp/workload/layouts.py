@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from llmexp.workload.tables import normal
+from llmexp.workload.tables import column, normal
 
 _WRAPS = ("body", "row", "doc")
 _REQUESTS = ("params", "modelInput", "request")
@@ -18,6 +18,24 @@ _REQUESTS = ("params", "modelInput", "request")
 _ASKS = frozenset({"messages", "contents", "prompt", "inputs", "input", "inputText"})
 _SETTINGS = frozenset({"parameters", "generationconfig", "inferenceconfig", "textgenerationconfig", "options"})
 """Objects beside the prompt that hold the limit: TGI's, Gemini's, Converse's, Titan's, Ollama's."""
+_CONTEXT = (
+    "context",
+    "contexts",
+    "passage",
+    "passages",
+    "article",
+    "narrative",
+    "story",
+    "premise",
+    "body",
+    "document",
+    "documents",
+    "retrievedcontexts",
+    "ctxs",
+)
+"""What a question is about: SQuAD's, LongBench's, RACE's, HotpotQA's, Ragas', DPR's names."""
+_TOLD = ("text", "content", "passage_text", "page_content", "passage", "paragraph_text", "body")
+_DEEPEST = 4
 _LITERAL_BYTES = 4 << 20
 _MANY_IDS = 16
 _PYTHON = re.compile(r"\s*\[?\s*\{\s*'(?:role|from|content|value)'\s*:")
@@ -49,6 +67,34 @@ def _limits(record: Mapping[str, object], budgets: Sequence[str]) -> Iterator[tu
     for name, value in record.items():
         if isinstance(name, str) and isinstance(value, Mapping) and normal(name) in _SETTINGS:
             yield from ((key, inner) for key, inner in value.items() if normal(str(key)) in budgets)
+
+
+def context_of(record: Mapping[str, object]) -> str:
+    """The text that a row's question is about, of one text or several; empty where there is none."""
+    context = column(record, _CONTEXT)
+    if isinstance(context, str) and context.lstrip()[:1] == "[":
+        listed = _literal(context)
+        context = listed if isinstance(listed, list) else context
+    return _told(context)
+
+
+def _told(value: object, depth: int = 0) -> str:
+    """The texts of a passage, a list of them, or HotpotQA's titles and sentences."""
+    if isinstance(value, str):
+        return value
+    if depth >= _DEEPEST:
+        return ""
+    if isinstance(value, Mapping):
+        titles, sentences = value.get("title"), value.get("sentences")
+        if isinstance(titles, list) and isinstance(sentences, list):
+            return _told([[title, said] for title, said in zip(titles, sentences, strict=False)], depth + 1)
+        text = next((value[name] for name in _TOLD if isinstance(value.get(name), str)), "")
+        return f"{titles}\n{text}" if isinstance(titles, str) and titles and text else str(text)
+    if not isinstance(value, list):
+        return ""
+    if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], list):  # a title and its sentences
+        return f"{value[0]}\n{''.join([text for text in value[1] if isinstance(text, str)])}"
+    return "\n\n".join([text for one in value if (text := _told(one, depth + 1))])
 
 
 def from_text(prompt: object) -> object:
