@@ -94,18 +94,19 @@ def write(exchange: Exchange, heard: Heard, end_ns: int) -> None:
     head = _HEAD
     for at_ns, events in groupby(heard.events, key=lambda event: event.at_ns):
         exchange.stamps.append(at_ns)
-        exchange.pieces.append(head + b"".join(_event({"delta": _delta(event)}) for event in events))
+        exchange.pieces.append(head + b"".join(framed({"delta": delta(event)}) for event in events))
         head = b""
     exchange.stamps.append(end_ns)
     exchange.pieces.append(head + _closing(heard))
 
 
 def _closing(heard: Heard) -> bytes:
-    finish = _event({"delta": {}, "finish_reason": heard.finish_reason}) if heard.finish_reason else b""
+    finish = framed({"delta": {}, "finish_reason": heard.finish_reason}) if heard.finish_reason else b""
     return finish + _data({"choices": [], "usage": _usage(heard.usage)})
 
 
-def _event(choice: dict[str, object]) -> bytes:
+def framed(choice: dict[str, object]) -> bytes:
+    """An event of OpenAI's stream with this choice."""
     return _data({"choices": [choice]})
 
 
@@ -113,10 +114,12 @@ def _data(payload: dict[str, object]) -> bytes:
     return f"data: {json.dumps(payload)}\n\n".encode()
 
 
-def _delta(event: TokenEvent) -> dict[str, object]:
-    if event.kind == "tool":
-        return {"tool_calls": [{"function": {"arguments": event.text}}]}
-    return {"reasoning_content" if event.kind == "reasoning" else "content": event.text}
+def delta(heard: TokenEvent) -> dict[str, object]:
+    """What was heard, as OpenAI's stream has it."""
+    if heard.kind == "tool":
+        function = {"name": heard.call} if heard.call else {}
+        return {"tool_calls": [{"function": {**function, "arguments": heard.text[len(heard.call) :]}}]}
+    return {"reasoning_content" if heard.kind == "reasoning" else "content": heard.text}
 
 
 def _usage(usage: Usage) -> dict[str, object] | None:

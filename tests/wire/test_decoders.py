@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from wire.test_http import cut, cuts
 
 from llmexp.clients import anthropic, gemini, openai
-from llmexp.clients.base import Answer, Failure, Response, Usage
+from llmexp.clients.base import Answer, Failure, Response, TokenEvent, Usage
 from llmexp.clients.decoding import BEYOND_BELIEF, Wire, decode, is_noise
 from llmexp.companion.calls import calls_of
+from llmexp.worker import own_stream
 
 FOLDS = {"openai": openai.WIRE, "anthropic": anthropic.WIRE, "gemini": gemini.WIRE}
 
@@ -82,6 +83,12 @@ def test_calls_side_by_side_are_told_apart_though_one_has_no_arguments() -> None
         {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"x": 1}'}},
     ]
     assert calls_of(read(sse(*blocks), anthropic.WIRE).events) == expected
+
+
+def test_calls_that_litellm_streams_itself_are_told_apart() -> None:
+    heard = [TokenEvent(1, "tool", "now", "now"), TokenEvent(2, "tool", "look", "look"), TokenEvent(3, "tool", "{}")]
+    body = b"".join(own_stream.framed({"delta": own_stream.delta(each)}) for each in heard)
+    assert calls_of(read(body).events) == [{"name": "now", "arguments": ""}, {"name": "look", "arguments": "{}"}]
 
 
 def test_a_name_in_pieces_is_one_name() -> None:
