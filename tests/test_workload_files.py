@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import csv
 import gzip
@@ -18,7 +19,7 @@ import pytest
 from llmexp.config import Tokens, Workload
 from llmexp.errors import ConfigError
 from llmexp.workload import validate
-from llmexp.workload.request import Message, Request
+from llmexp.workload.request import Image, Message, Request
 from llmexp.workload.source import Source
 from llmexp.workload.text import nonce_text
 from llmexp.workload.tokens import Estimate
@@ -327,6 +328,24 @@ def test_a_layout_is_read_whole(tmp_path: Path, name: str) -> None:
     if reply:
         assert request.max_tokens == Estimate().count(reply)
     assert [tool.name for tool in request.tools] == (["look_up"] if name == "a call of a tool" else [])
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("picture", ["a.png", ["a.png"], {"bytes": PNG, "path": None}, "https://host/a.png"])
+def test_pictures_beside_a_prompt_go_before_it(tmp_path: Path, picture: object) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "a.png").write_bytes(PNG)
+    rows = pa.Table.from_pylist([{"question": "What is it?", "image": picture, "max_tokens": 5}])
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    made = source(str(tmp_path / "rows.parquet"), instruction="Be brief.")
+    (message,) = made.request(0).messages
+    (shown,) = [part for part in message.parts if isinstance(part, Image)]
+    assert shown.url or shown.data == base64.b64encode(PNG).decode()
+    assert message.text.endswith("What is it?\n\nBe brief.")
 
 
 @pytest.mark.parametrize(

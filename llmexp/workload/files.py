@@ -11,7 +11,7 @@ from llmexp.config import Workload
 from llmexp.errors import ConfigError
 from llmexp.workload.kit import Alone, Kit, Spot, digest, digest_of, filled, headed
 from llmexp.workload.lengths import Lengths, lengths
-from llmexp.workload.request import Message, Request, texts_of
+from llmexp.workload.request import Message, Request, Text, texts_of
 from llmexp.workload.row_source import rows_of
 from llmexp.workload.rows import Row
 from llmexp.workload.synthetic import Synthetic
@@ -100,7 +100,9 @@ class FromFile(Alone):
         if not self._workload.instruction:
             return messages
         asked, last = filled(self._workload.instruction, output_tokens), messages[-1]
-        return (*messages[:-1], replace(last, content=f"{last.text}\n\n{asked}"))
+        if isinstance(last.content, str):
+            return (*messages[:-1], replace(last, content=f"{last.content}\n\n{asked}"))
+        return (*messages[:-1], replace(last, content=(*last.content, Text(f"\n\n{asked}"))))
 
     @cached_property
     def _sampled(self) -> list[tuple[int, int]]:

@@ -6,6 +6,7 @@ Also lists and chats that stand as text in a cell: as JSON, or as Python wrote t
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ _CONTEXT = (
     "ctxs",
 )
 """What a question is about: SQuAD's, LongBench's, RACE's, HotpotQA's, Ragas', DPR's names."""
+_PICTURES = ("image", "images", "imageurl", "imageurls", "imagepath", "imagepaths")
+_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
 _TOLD = ("text", "content", "passage_text", "page_content", "passage", "paragraph_text", "body")
 _DEEPEST = 4
 _LITERAL_BYTES = 4 << 20
@@ -67,6 +70,25 @@ def _limits(record: Mapping[str, object], budgets: Sequence[str]) -> Iterator[tu
     for name, value in record.items():
         if isinstance(name, str) and isinstance(value, Mapping) and normal(name) in _SETTINGS:
             yield from ((key, inner) for key, inner in value.items() if normal(str(key)) in budgets)
+
+
+def pictures_of(record: Mapping[str, object]) -> list[dict[str, object]]:
+    """The pictures beside a row's prompt, as parts of a message. Raises `ValueError` for what is no picture."""
+    found = column(record, _PICTURES)
+    listed = found if isinstance(found, list) else [] if found is None else [found]
+    return [{"type": "image", "image": _picture(one)} for one in listed if one is not None]
+
+
+def _picture(found: object) -> str:
+    """A path or an address; bytes as a `data:` URL, their kind told by how they begin."""
+    if isinstance(found, Mapping):  # as `datasets` keeps them
+        found = found.get("bytes") or found.get("path") or found.get("url")
+    if isinstance(found, bytes):
+        kind = next((kind for mark, kind in _KINDS.items() if found.startswith(mark)), None)
+        found = kind and f"data:image/{kind};base64,{base64.b64encode(found).decode()}"
+    if not isinstance(found, str) or not found:
+        raise ValueError("its column of pictures holds neither paths, nor addresses, nor PNG, JPEG, GIF or WebP files")
+    return found
 
 
 def context_of(record: Mapping[str, object]) -> str:

@@ -9,6 +9,7 @@ A row is known by the names of its columns, whatever their case, spaces and unde
 | messages | messages, conversations, conversation, contents; a row that is itself a list of messages | a chat: OpenAI's, ShareGPT's, Gemini's |
 | turns | turns; prompt, beside prompt_id or category (MT-bench) | what the user says, turn by turn |
 | dialog | dialog, dialogue, utterances, data (UltraChat), as a list of texts | what the user and the model say in turn |
+| pictures | image, images, image_url, image_path beside a prompt: paths, addresses, or the bytes as `datasets` keeps them | parts before the text |
 | system | system, system_prompt (OpenOrca), instructions, systemInstruction | the system message |
 | tools | tools, functions | what the model may call |
 | answer | output, response, completion | the file's own answer, whose length may serve as a budget |
@@ -38,7 +39,7 @@ from typing import TypeGuard
 from llmexp.errors import ConfigError
 from llmexp.workload.chat import ROLES, SHAREGPT_ROLES, message_of, tools_of
 from llmexp.workload.expected import expected_of, question_of
-from llmexp.workload.layouts import flat, from_text, listed_in
+from llmexp.workload.layouts import flat, from_text, listed_in, pictures_of
 from llmexp.workload.request import Message, Tool, texts_of
 from llmexp.workload.tables import column, entries, is_empty, normal
 
@@ -280,7 +281,11 @@ def _prompted(prompt: object, record: Mapping[str, object], folder: Path) -> Row
         return _listed(prompt, folder)
     if isinstance(prompt, Mapping):
         return Row(_messages([prompt], folder))
-    return Row((Message("user", question_of(record, _text(prompt))),))
+    asked = question_of(record, _text(prompt))
+    pictures = pictures_of(record)
+    if not pictures:
+        return Row((Message("user", asked),))
+    return Row((message_of({"role": "user", "content": [*pictures, {"type": "text", "text": asked}]}, folder),))
 
 
 def _lengths(record: Mapping[str, object]) -> Row:
