@@ -201,6 +201,20 @@ def test_passwords_in_urls_are_masked_whatever_their_length() -> None:
         assert secrets.redact(url) == url
 
 
+@pytest.mark.timeout(30)  # in time that grows with the square of the length, each would take many minutes
+@pytest.mark.parametrize(
+    "text", ["://a", "a://b:", "a://b:c@", "a://b:c@ ", "a:", "a.", "\\", "sk-", "A" * 76 + "\n", " "]
+)
+def test_what_a_server_writes_is_looked_through_once(text: str) -> None:
+    secrets.register(
+        "sk-sk-sk-sk-sk-x", "A" * 50 + "+b/" * 9, "\\" * 12 + "x y z", "  two  spaces  ", "x" + " + \n" * 6 + "y"
+    )
+    shown = secrets.redact(text * 20_000)
+    assert (secrets.MASK in shown) == ("@" in text)
+    secrets.learn({"ANY": text * 20_000})
+    assert credentials.problems({"any": f"{text * 10_000} "}, {}) == [] or "@" in text
+
+
 def test_an_environment_is_learned_by_names_and_urls() -> None:
     secrets.learn({"SOME_TOKEN": "tok-11223344", "HTTPS_PROXY": "http://u:pr0xy%2Fpass@h:1", "PLAIN": "plain-value"})
     assert secrets.redact("tok-11223344 pr0xy/pass pr0xy%2Fpass plain-value") == "*** *** *** plain-value"

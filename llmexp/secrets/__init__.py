@@ -6,12 +6,12 @@ names say what they are, passwords inside URLs, and what the code registers wher
 it is, and as base64, URL encoding, JSON, HTML and others write it (`forms`).
 """
 
+from llmexp.secrets.forms import SHORTEST
 from llmexp.secrets.names import credentials_in_url, is_credential_name
 from llmexp.secrets.streams import guard_streams
 from llmexp.secrets.values import (
     LOOKED_AT,
     MASK,
-    SHORTEST,
     beginning,
     foreign,
     holds,

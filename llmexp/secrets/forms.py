@@ -12,19 +12,25 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+SHORTEST = 8
+"""Characters of a value that is looked for: a shorter one would be found in innocent words."""
 LONGEST_ESCAPE = 8
 """Backslashes before a character: JSON in JSON in JSON has seven."""
 _ESCAPES = rf"\\{{0,{LONGEST_ESCAPE}}}"
 _SLASHES = rf"\\{{1,{LONGEST_ESCAPE}}}"
 _PERCENT = "%(?:25)*"
 _AMPERSAND = rf"(?:&|{_SLASHES}u0026)(?:amp;)*"
-_SHORT = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
-_NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos", " ": "nbsp"}
+_PARTS = re.compile(r"\\+|\s+|.", re.DOTALL)
+_SPACE = (
+    rf"(?:{_ESCAPES}\s|{_SLASHES}(?:[nrtf]|u00(?:20|0[9a-dA-D]))|{_PERCENT}(?:20|0[9a-dA-D])|\+|"
+    rf"{_AMPERSAND}(?:nbsp|#0*(?:9|10|13|32)|#[xX]0*(?:9|[aAdD]|20));){{1,200}}"
+)
+"""White space between two words, as much as it was before or not: lines are folded, and messages put on one line."""
+_SHORT = {"\b": "b"}
+_NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _OTHERWISE = {
     "'": ("''", "'\"'\"'", r"'\\''"),  # YAML and SQL; a shell
     '"': ('""',),  # CSV
-    " ": (r"\\?\s+\\?", r"\+"),  # folded lines; a form
-    "+": (" ",),  # a form that was read
     "&": (rf"{_AMPERSAND[:-1]}+",),
 }
 
@@ -43,10 +49,20 @@ def pattern(values: Iterable[str]) -> re.Pattern[str]:
 
 def _patterns(value: str) -> Iterator[str]:
     """Regular expressions that find a value in any of its forms."""
-    one_space = re.sub(" {2,}", " ", value)  # folded lines and messages on one line have one where there were more
-    yield "".join(map(_spelled, one_space)).removeprefix(_ESCAPES)  # what stands before it may stay
+    core = value.strip()  # white space around it is no part that anybody could use
+    if len(core) < SHORTEST:
+        yield re.escape(value)
+        return
+    yield "".join(map(_piece, _PARTS.findall(core))).removeprefix(_ESCAPES)  # what stands before it may stay
     for core in _cores(_bytes(value)):
         yield "".join(_IN_BASE64.get(letter, letter) for letter in core)
+
+
+def _piece(part: str) -> str:
+    """A character, or a run of backslashes or of white space, which is one piece: two could share it in many ways."""
+    if part[0] == "\\":
+        return _backslashes(len(part))
+    return _SPACE if part.isspace() else _spelled(part)
 
 
 def _bytes(value: str) -> bytes:
@@ -62,9 +78,14 @@ def _spelled(character: str) -> str:
     """All spellings of a character; letters and digits of ASCII have one."""
     if character.isascii() and character.isalnum():
         return character
-    plain = _SLASHES if character == "\\" else re.escape(character)
-    ways = "|".join([*_OTHERWISE.get(character, ()), *_codes(character), plain])
+    ways = "|".join([*_OTHERWISE.get(character, ()), *_codes(character), re.escape(character)])
     return f"{_ESCAPES}(?:{ways})"
+
+
+def _backslashes(count: int) -> str:
+    """So many of them, each of which may be escaped."""
+    ways = [f"(?:{code}){{{count}}}" for code in _codes("\\")]
+    return f"(?:{'|'.join(ways)}|" + rf"\\{{{count},{LONGEST_ESCAPE * count}}})"
 
 
 def _codes(character: str) -> Iterator[str]:

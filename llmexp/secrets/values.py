@@ -14,10 +14,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from llmexp.secrets import forms
-from llmexp.secrets.names import PASSWORD_IN_URL, credentials_in_url, is_credential_name
+from llmexp.secrets.forms import SHORTEST
+from llmexp.secrets.names import credentials_in_url, is_credential_name, passwords_in_urls
 
-SHORTEST = 8
-"""Characters of a value that is looked for: a shorter one would be found in innocent words."""
 LONG_LINE = 20
 """Characters of a line of a longer secret, such as a private key's, that is looked for by itself."""
 DUMMIES = frozenset({"anything", "dummy-key", "no-key-required", "not-needed", "placeholder", "sk-no-key-required"})
@@ -52,7 +51,7 @@ def register(*values: str | None) -> None:
 _SCHEME = re.compile(
     r"(?:api-?key|basic|bearer|digest|jwt|key|negotiate|ntlm|sso-key|ssws|token)\s+(\S+)", re.IGNORECASE
 )
-_COOKIE = re.compile(r"[^\s=;,]+=([^\s;]{16,})(?:;|$)")
+_COOKIE = re.compile(r"(?<![^\s;,])[^\s=;,]+=([^\s;]{16,})(?:;|$)")
 
 
 def _parts(value: str) -> Iterator[str]:
@@ -88,7 +87,8 @@ def learn(environ: Mapping[str, str]) -> None:
 
 
 _SAID = re.compile(
-    r"""([A-Za-z][\w.-]*)['"]?\s*[=:]\s*['"]?((?:basic|bearer|token)(?:\s|%20)+)?([^\s,;&'"{}\[\]]+)""", re.IGNORECASE
+    r"""(?<![\w.])([A-Za-z][\w.-]{0,80})['"]?\s*[=:]\s*['"]?((?:basic|bearer|token)(?:\s|%20)+)?([^\s,;&'"{}\[\]]+)""",
+    re.IGNORECASE,
 )
 
 
@@ -135,9 +135,16 @@ def _in_json(document: str) -> Iterator[str]:
 def redact(text: str) -> str:
     """The text without any secret that is known, and without passwords in URLs."""
     pattern = _pattern or _compile()
-    if "://" in text:
-        text = PASSWORD_IN_URL.sub(rf"\1:{MASK}@", text)
+    text = _without_passwords(text)
     return forms.unwrapped(pattern.sub(MASK, text), pattern, MASK)
+
+
+def _without_passwords(text: str) -> str:
+    shown, last = [], 0
+    for start, end in passwords_in_urls(text):
+        shown += [text[last:start], MASK]
+        last = end
+    return "".join([*shown, text[last:]]) if shown else text
 
 
 def holds(text: str, value: str, least: int = SHORTEST) -> bool:
