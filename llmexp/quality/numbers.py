@@ -43,13 +43,13 @@ _NUMBER = re.compile(
       | \s?\^\s?\{{?(?P<raised>[-+−]?\d{{1,3}})\}}? )?
     (?: \s?/\s?(?P<under> \d+)(?![\d/]) | [ ](?P<top>\d+)/(?P<bottom>\d+)(?![\d/]) )?
     (?: \s?(?P<percent>%|percent\b|per\ cent\b) | \s?(?P<scale>thousand|million|billion|trillion)\b
-      | \s?(?-i:(?P<short>[kKMB]|bn))\b )?
+      | \s?(?-i:(?P<short>[kKMB]|bn|mn?))\b )?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _GROUPED = r"(?!0,)(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?:\.\d+)?"
-_SHORT = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9}
+_SHORT = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9, "m": 10**6, "mn": 10**6}
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _MIXED = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞]|\\[dt]?frac)")
 """Where a whole number meets the fraction that belongs to it, as in `2½`."""
@@ -130,6 +130,7 @@ def _tidy(text: str) -> str:
     text = _MIXED.sub(" ", text)
     text = _FRAC_SHORT.sub(r"\1/\2", _FRAC.sub(r"\1/\2", text))
     text = _VULGAR.sub(lambda found: normalize("NFKC", found.group()).replace("⁄", "/"), text)
+    text = text.replace("⁄", "/")
     text = _RAISED.sub(lambda found: "^" + normalize("NFKC", found.group()), text)
     text = re.sub(rf"(?<=\d)[{_SPACES}](?=\d{{3}}(?!\d))", "'", text)
     text = re.sub(r"(?<=\d)\\[,!](?=\d{3}(?!\d))", "'", text)
