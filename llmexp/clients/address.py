@@ -12,6 +12,7 @@ from llmexp.config import Model
 from llmexp.errors import ConfigError
 
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
+_QUERY_SAFE = f"{_PATH_SAFE}?[]|"
 
 
 def target(base_url: str) -> Target:
@@ -29,7 +30,7 @@ def path(base_url: str, suffix: str) -> str:
     """`suffix` below the base URL's path; a query of the base URL (Azure's `?api-version=…`) is kept."""
     url = urlsplit(base_url)
     joined = quote(f"{url.path.rstrip('/')}/{suffix.lstrip('/')}", safe=_PATH_SAFE)
-    return f"{joined}?{url.query}" if url.query else joined
+    return f"{joined}?{quote(url.query, safe=_QUERY_SAFE)}" if url.query else joined
 
 
 def api_key(model: Model) -> str | None:

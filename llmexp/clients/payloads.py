@@ -1,8 +1,8 @@
 """Payloads off a body in any of its forms, each with the stamp of the read that completed it.
 
 A body is an event stream, one JSON object (an answer that was not streamed), a JSON array, or JSON lines; which of them
-is told by its first byte, for servers label it wrongly. Servers report failures in fields of their own and outside of
-any framing, too: what stands there is handed over like the rest.
+is told by how it begins and by whether any line is framed, for servers label it wrongly. Servers report failures in
+fields of their own and outside of any framing, too: what stands there is handed over like the rest.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _END_WORDS = """
 """
 _ENDS = frozenset(_END_WORDS.split())
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}"]', re.DOTALL)
+_FRAMED = re.compile(rb"^data:", re.MULTILINE)
+"""A line of an event stream: no JSON holds a bare line like it."""
 _SSE_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?::|data|event|id|retry)")
 _PREFIXES = re.compile(rb"\A(?:\s|\xef\xbb\xbf|data:)+")
 """Marks that a gateway wrote once more before an event's data."""
@@ -60,7 +62,7 @@ def is_end_mark(text: str) -> bool:
 
 def payloads(response: Response) -> Iterator[Payload]:
     """The JSON values of a body; raises `NotJson` where it holds something else."""
-    if _first_byte(response) in (b"{", b"["):
+    if _first_byte(response) in (b"{", b"[") and not _FRAMED.search(response.content):
         return _objects(response)
     return _from_events(response)
 

@@ -72,6 +72,7 @@ def test_params_lie_over_the_body_and_null_takes_away() -> None:
         ("http://h:8000/v1", "chat", "/v1/chat/completions"),
         ("http://h:8000/v1/", "completions", "/v1/completions"),
         ("https://h", "chat", "/chat/completions"),
+        ("https://h/v1?team=日本&q=a%20b", "chat", "/v1/chat/completions?team=%E6%97%A5%E6%9C%AC&q=a%20b"),
         (
             "https://x.openai.azure.com/openai/deployments/my gpt?api-version=2024-10-21",
             "chat",
