@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -35,6 +36,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("chaos"), help="where folders of broken rounds go")
     parser.add_argument("--list", action="store_true", help="say which kinds there are, and end")
     asked = parser.parse_args()
+    # A shell has its background jobs ignore Ctrl-C, and so would all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if asked.list:
         print(*(f"{number:3} {kind.name}" for number, kind in enumerate(KINDS)), sep="\n")
         return 0
