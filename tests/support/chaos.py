@@ -46,6 +46,7 @@ SWEEP = (
     f"run.max_requests={ASKED}",
     f"run.warmup_requests={WARM_UP}",
     "run.timeout_s=60",
+    "model.ready_timeout_s=60",  # one that is stopped in its start is waited for so long
     "run.max_error_rate=1",
     f"concurrency={','.join(map(str, JOBS))}",
 )
