@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 
 from llmexp import secrets
+from llmexp.benchmark import cluster
 from llmexp.clients.aws_failures import http_failure
 from llmexp.clients.base import Failure, Response, excerpt
 from llmexp.config import credentials
@@ -243,6 +244,14 @@ def test_what_the_chain_of_aws_and_a_judge_s_variable_give_is_known(
     assert lacking.problems(aws) == lacking.problems(judge) == []
     said = "AKIAPROFILE0123456 pr0file/secret+0123456789 s3ssion-of-the-profile-0123 judge-of-all-0123"
     assert secrets.redact(said) == "*** *** *** ***"
+
+
+def test_ray_s_tokens_are_known_by_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Path(cluster._own_token(tmp_path)["RAY_AUTH_TOKEN_PATH"]).read_text()
+    (tmp_path / "theirs").write_text("token-of-a-cluster-0123\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "theirs"))
+    cluster._token_at_hand()
+    assert secrets.redact(f"{own} token-of-a-cluster-0123") == "*** ***"
 
 
 KEY_FILE = {

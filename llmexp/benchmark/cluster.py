@@ -27,6 +27,7 @@ from llmexp.benchmark import ray_parts
 from llmexp.config import Ray
 from llmexp.config.places import socket_folder
 from llmexp.errors import ConfigError, JobError, leave_at_once
+from llmexp.secrets import register
 
 if TYPE_CHECKING:
     import psutil
@@ -321,13 +322,17 @@ def _own_token(folder: Path) -> dict[str, str]:
     path = folder / "token"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
+        file.write(token := secrets.token_hex(32))
+    register(token)
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
 
 
 def _token_at_hand() -> dict[str, str]:
     """Have Ray use the token that this user has; clusters without authentication do not mind."""
     named = any(os.environ.get(name) for name in TOKEN_VARIABLES)
+    for path in filter(None, (os.environ.get("RAY_AUTH_TOKEN_PATH"), str(_default_token()))):
+        with contextlib.suppress(OSError, ValueError):
+            register(Path(path).read_text(encoding="utf-8").strip())
     return {"RAY_AUTH_MODE": "token"} if named or _default_token().exists() else {}
 
 
