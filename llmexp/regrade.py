@@ -86,7 +86,8 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
             _show(result, run.directory)
         if len(runs) > 1:
             _compare(directory)
-    print(f"MLflow's copy is as before; python -m llmexp.relog {directory} brings it up to date.", file=sys.stderr)
+    if any(run.settings.get("tracking.kind") != "none" for run in runs):
+        print(f"MLflow's copy is as before; python -m llmexp.relog {directory} brings it up to date.", file=sys.stderr)
 
 
 def _asked(overrides: Sequence[str], config_dir: Path | None) -> tuple[Config, tuple[Model, ...]]:
