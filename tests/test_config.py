@@ -65,6 +65,10 @@ def test_concurrency_follows_from_the_load_where_it_is_null() -> None:
             {"workload__input_tokens__mean": None, "workload__input_tokens__stddev": 3.0},
             "workload.input_tokens.mean: must be given (stddev is 3)",
         ),
+        (
+            {"workload__input_tokens__mean": 1e12},
+            "workload.input_tokens.mean: must be at most 1e+07, got 1000000000000",
+        ),
         ({"model__api": "opnai"}, "model.api: must be one of"),
         ({"model__base_url": "localhost"}, "model.base_url: must be a URL such as http://127.0.0.1:8000/v1"),
         ({"model__base_ulr": "x"}, "model.base_ulr: unknown key; did you mean model.base_url?"),

@@ -65,6 +65,13 @@ def test_what_counts_in_one_of_the_jobs_is_taken(overrides: list[str]) -> None:
     assert problems(*overrides) == []
 
 
+def test_a_job_that_is_asked_for_twice_is_told() -> None:
+    said = "simulated: asked for twice, with the same settings; name each value once, or set run.repeats=2"
+    assert problems("concurrency=2,2") == [said]
+    assert problems("ray.workers=1,2") == []
+    assert problems("concurrency=2", "run.repeats=2") == []
+
+
 def test_a_metric_of_money_needs_a_price() -> None:
     own = ["model=openai_compatible", "model.name=x", "model.base_url=http://127.0.0.1:9/v1"]
     (found,) = problems(*own, "compare.primary=cost_usd")

@@ -245,11 +245,17 @@ class Model(_Part):
 # --- workload --------------------------------------------------------------------------------------------------------
 
 
+LONGEST = 10_000_000
+"""Tokens of a text, at most: no model takes more, and making it up would take minutes."""
+
+
 class Tokens(_Part):
     """A distribution of token counts, truncated to [min, max]."""
 
     dist: Literal["normal", "lognormal", "uniform", "fixed", "empirical"] = "normal"
-    mean: Positive | None = Field(None, description="Tokens. For `uniform`: null, min and max bound it.")
+    mean: Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)] | None = Field(
+        None, description="Tokens. For `uniform`: null, min and max bound it."
+    )
     stddev: NonNegative | None = Field(None, description="Tokens; null: 0.")
     min: Count | None = None
     max: Count | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from llmexp.config import Config, unused
@@ -11,7 +12,18 @@ from llmexp.jobs.spec import Spec
 def problems(found: Sequence[Spec]) -> list[str]:
     """A line for each key of `compare` that no comparison of these jobs could answer, and for each without effect."""
     said = dict.fromkeys(line for spec in found for line in _problems(spec, found))
-    return [*unused.problems([spec.config for spec in found]), *_limits(found), *_primary(found), *said]
+    alike = [*_limits(found), *_twice(found)]
+    return [*unused.problems([spec.config for spec in found]), *alike, *_primary(found), *said]
+
+
+def _twice(found: Sequence[Spec]) -> Iterator[str]:
+    """Jobs that the command asks for more than once, word for word."""
+    seen: set[tuple[int, str, str]] = set()
+    for spec in found:
+        asked = (spec.repeat, spec.option, json.dumps(spec.tree, sort_keys=True, default=str))
+        if asked in seen and spec.repeat == 0:
+            yield f"{spec.name}: asked for twice, with the same settings; name each value once, or set run.repeats=2"
+        seen.add(asked)
 
 
 def _limits(found: Sequence[Spec]) -> Iterator[str]:
