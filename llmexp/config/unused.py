@@ -40,8 +40,9 @@ def _api(config: Config) -> str:
 
 
 def _on_aws(config: Config) -> bool:
-    """Whether AWS serves it, by our wires or through LiteLLM, whose other providers may have regions too."""
-    return config.model.api in ("bedrock", "sagemaker", "litellm")
+    """Whether AWS serves it, by whatever path; LiteLLM's other providers have regions too."""
+    model = config.model
+    return model.api in ("bedrock", "sagemaker", "litellm") or model.deployment.kind in ("bedrock", "sagemaker")
 
 
 def _loads(keys: str, kinds: str, remedy: str) -> _Rule:
