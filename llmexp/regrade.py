@@ -5,7 +5,8 @@
 
 DIR is a job's directory or a sweep's; its answers must have been kept (run.save_text=true). The rest are overrides of
 the group `quality`, as the command takes them, and `run.max_usd` for judges.
-Exit status: 0 graded, 2 there is nothing to grade or the overrides are wrong, 130 interrupted.
+Exit status: 0 graded, 1 judges cost more than `run.max_usd`, which bounds all folders together, 2 there is nothing to
+grade or the overrides are wrong, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from llmexp import composition, secrets
 from llmexp.config import Config, Model, load
-from llmexp.errors import INTERRUPTED, OK, ConfigError, LlmexpError
+from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError, LlmexpError
 from llmexp.plain_flags import Parser
 
 if TYPE_CHECKING:
@@ -37,13 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     composition.quiet_environment()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        regrade(Path(asked.directory), asked.overrides, None if asked.config_dir is None else Path(asked.config_dir))
+        return regrade(
+            Path(asked.directory), asked.overrides, None if asked.config_dir is None else Path(asked.config_dir)
+        )
     except LlmexpError as error:
         print(error, file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
-    return OK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,10 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None = None) -> None:
-    """Grade every job at or below a directory by other rules, and write its files anew."""
+def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None = None) -> int:
+    """Grade every job at or below a directory by other rules, and write its files anew; returns the exit status."""
     from llmexp.jobs import lock
-    from llmexp.jobs.ledger import Ledger
     from llmexp.jobs.spec import names_limit
     from llmexp.results import load_runs
 
@@ -79,8 +80,9 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
         if not runs:
             raise ConfigError(f"{directory}: holds no answers; no request was completed")
         _check(runs, how, judges, limited=names_limit(overrides))
+        money = _Money(how.run.max_usd)
         for run in runs:
-            ledger = Ledger(how.run.max_usd, lock.whole(run.directory or directory))
+            ledger = money.of(lock.whole(run.directory or directory))
             result = _regrade(run, how, judges, ledger)
             assert run.directory is not None
             _show(result, run.directory)
@@ -88,6 +90,40 @@ def regrade(directory: Path, overrides: Sequence[str], config_dir: Path | None =
             _compare(directory)
     if any(run.settings.get("tracking.kind") != "none" for run in runs):
         print(f"MLflow's copy is as before; python -m llmexp.relog {directory} brings it up to date.", file=sys.stderr)
+    if money.passed is not None:
+        print(f"{money.passed}: the limit was passed", file=sys.stderr)
+        return FAILED
+    return OK
+
+
+class _Money:
+    """One limit over all folders, each of which keeps a ledger of what its own command and this one spent there."""
+
+    def __init__(self, limit_usd: float | None) -> None:
+        self._limit_usd = limit_usd
+        self._ledgers: dict[Path, Ledger] = {}
+        self._before: dict[Path, float] = {}
+        """What each had spent before this command."""
+
+    def of(self, folder: Path) -> Ledger:
+        """The folder's ledger, which may spend what is left of the folder's own limit and of this command's."""
+        from llmexp.jobs.ledger import Ledger
+
+        if folder not in self._ledgers:
+            ledger = self._ledgers[folder] = Ledger(self._limit_usd, folder)
+            self._before[folder] = ledger.billed_usd + ledger.unsure_usd
+        ledger = self._ledgers[folder]
+        if self._limit_usd is not None:
+            elsewhere = sum(
+                one.billed_usd + one.unsure_usd - self._before[at] for at, one in self._ledgers.items() if at != folder
+            )
+            ledger.limit_usd = min(self._limit_usd, self._before[folder] + self._limit_usd - elsewhere)
+        return ledger
+
+    @property
+    def passed(self) -> str | None:
+        """Where the money is, in words, where more was spent than there was."""
+        return next((ledger.state() for ledger in self._ledgers.values() if ledger.passed()), None)
 
 
 def _asked(overrides: Sequence[str], config_dir: Path | None) -> tuple[Config, tuple[Model, ...]]:

@@ -21,13 +21,16 @@ from llmexp.benchmark.purse import End, Spending
 from llmexp.clients import unlimited
 from llmexp.companion.allowance import Allowance
 from llmexp.config import Model, Price, Slo
-from llmexp.jobs import demands, plan
+from llmexp.errors import FAILED, OK
+from llmexp.jobs import demands, lock, plan
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.ledger import LEDGER, Account, Ledger
+from llmexp.jobs.sweep import CommandRun
 from llmexp.metrics import bill, prices
 from llmexp.metrics.prices import PriceList
 from llmexp.metrics.summary import summarize
 from llmexp.records import Record
+from llmexp.regrade import _Money
 from llmexp.workload.request import Image, Message, Request, Text
 
 PRICE = PriceList(input_usd=0.001, output_usd=0.01)
@@ -375,6 +378,65 @@ def test_what_a_lost_companion_had_on_the_wire_may_have_been_billed() -> None:
     account.close()
     assert ledger.unsure_usd == pytest.approx(0.1)
     assert ledger.remaining() == pytest.approx(0.9)
+
+
+def test_a_warm_up_that_is_broken_off_may_have_cost_what_a_kill_would_count() -> None:
+    ledger = Ledger(10.0)
+    account = Account(ledger, "job", PRICE, 0.0, head_usd=2.0)
+    spending, allowance = Spending(account, 2), Allowance(PRICE)
+    allowance.grant(*spending.first()[0])
+    allowance.reserve(0, request(0))
+    spending.heard(0, allowance.state())  # asked at the end; the other one does not answer any more
+    spending.end()
+    account.close()
+    assert ledger.unsure_usd == pytest.approx(0.1 + 2.0 / 2)
+    assert ledger.remaining() == pytest.approx(10.0 - 1.1)
+
+
+def test_what_a_companion_spent_since_it_last_told_is_reckoned_when_it_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger, now = Ledger(10.0), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    spending, allowance = Spending(account := Account(ledger, "job", PRICE, 0.0), 1), Allowance(PRICE)
+    allowance.grant(*spending.first()[0])
+    for key in range(10):
+        now[0] += 1.0
+        allowance.reserve(key, request(key))
+        allowance.settle(key, record(0, chunks=(0.1,), tokens=(9,)))
+        spending.heard(0, allowance.state())
+        spending.decide(lambda _at: 0.0)
+    now[0] += 60.0
+    spending.lost(0)
+    spending.end()
+    account.close()
+    assert ledger.billed_usd == pytest.approx(1.0)
+    assert ledger.unsure_usd == pytest.approx(6.0, rel=0.02), "60 s at 0.1 USD a second"
+
+
+def test_what_was_spent_beyond_the_limit_is_exit_status_1_whoever_spent_it(tmp_path: Path) -> None:
+    command = CommandRun([], lock.claim(tmp_path / "job"), None)
+    command.ledger = Ledger(1.0)
+    command.ledger.add("job/judge0", 1.0)
+    assert command._status() == OK
+    command.ledger.add("job/judge0", 0.1)
+    assert command._status() == FAILED
+
+
+def test_regrading_several_folders_has_one_limit(tmp_path: Path) -> None:
+    money = _Money(1.0)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    Ledger(5.0, tmp_path / "b").add("job", 0.3)
+    assert money.of(tmp_path / "a").remaining() == pytest.approx(1.0)
+    money.of(tmp_path / "a").add("judge", 0.6)
+    assert money.of(tmp_path / "b").remaining() == pytest.approx(0.4), "of this command; 0.7 of the folder's own"
+    money.of(tmp_path / "b").add("judge", 0.3)
+    assert money.of(tmp_path / "c").remaining() == pytest.approx(0.1)
+    assert money.of(tmp_path / "a").remaining() == pytest.approx(0.1)
+    assert money.passed is None
+    money.of(tmp_path / "c").add("judge", 0.2)
+    assert money.passed == "run.max_usd: 0.2000 USD of 0.1 are spent"
 
 
 def test_a_price_source_of_any_text_is_text_in_the_plan() -> None:

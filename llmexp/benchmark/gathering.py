@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from llmexp import records
-from llmexp.benchmark import pairs
+from llmexp.benchmark import cluster, pairs
 from llmexp.benchmark.measurement import Job, Measurement
 from llmexp.benchmark.pairs import Pair
 from llmexp.benchmark.purse import End, Spending
@@ -54,8 +54,24 @@ class Gathering:
         self._heard_s = dict.fromkeys(self._pairs, time.monotonic())
 
     def end(self) -> None:
-        """Nothing more is handed out."""
-        self._spending.end()
+        """Nothing more is handed out. What was spent since companions last told, all of a warm-up that was broken off,
+        is heard first.
+        """
+        try:
+            if self._spending.counts and cluster.alive():
+                with contextlib.suppress(Exception):
+                    self._hear_of_money()
+        finally:
+            self._spending.end()
+
+    def _hear_of_money(self) -> None:
+        import ray
+
+        asked = {pair.companion.spent.remote(): pair for pair in self._pairs if pair.companion_lives}
+        done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=POLL_S) if asked else ([], [])
+        for ref in done:
+            with contextlib.suppress(Exception):  # that one has died: what it had is reckoned
+                self._spending.heard(asked[ref].number, ray.get(ref))
 
     # -- money --------------------------------------------------------------------------------------------------------
 

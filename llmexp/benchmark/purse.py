@@ -38,6 +38,11 @@ class Purse(Protocol):
         """What the endpoint costs by itself while it is up."""
         ...
 
+    @property
+    def head_usd(self) -> float | None:
+        """What can be billed before the first figures come; None: whatever is taken."""
+        ...
+
     def left(self) -> float:
         """What can still be taken; below 0 where more was billed than reserved."""
         ...
@@ -78,6 +83,10 @@ class Spending:
         self._purse = purse
         self._pairs = pairs
         self._states: list[Spent] = [Spent()] * pairs
+        self._heard_s: list[float | None] = [None] * pairs
+        """When each last told of its money."""
+        self._first: list[float] = [0.0] * pairs
+        """What each got before its first request."""
         self._hourly_usd = self._hourly_taken = self._booked_usd = self._usd_per_s = 0.0
         self._booked_s = time.monotonic()
         self._lock = threading.Lock()
@@ -91,7 +100,9 @@ class Spending:
 
     def first(self) -> list[Grant]:
         """What each companion gets before its first request."""
-        return [self._grant(0.0, self._pairs - at) for at in range(self._pairs)]
+        grants = [self._grant(0.0, self._pairs - at) for at in range(self._pairs)]
+        self._first = [grant.usd for grant in grants]
+        return grants
 
     def _grant(self, least: float, takers: int) -> Grant:
         """A portion of what is left for so many, `least` where that is more and there is so much."""
@@ -118,13 +129,25 @@ class Spending:
     def heard(self, at: int, spent: Spent) -> None:
         """What a companion said of its money."""
         if self._purse is not None:
-            self._states[at] = spent
+            self._states[at], self._heard_s[at] = spent, time.monotonic()
 
     def lost(self, at: int) -> None:
-        """A companion is gone: what it had handed over may have been billed."""
-        if self._purse is not None:
+        """A companion is gone: what it had handed over, since it last told too, may have been billed."""
+        if self._purse is not None and (heard_s := self._heard_s[at]) is not None:
             state = self._states[at]
-            self._states[at] = state._replace(unsure=state.unsure + state.reserved, reserved=0.0, free=0.0, wanted=0.0)
+            ahead = max(AHEAD_S, time.monotonic() - heard_s) * self._usd_per_s / self._pairs
+            self._states[at] = state._replace(unsure=state.unsure + min(state.free, ahead))
+            self._settle(at)
+
+    def _settle(self, at: int) -> None:
+        """Nothing more will be heard of what a companion had on the wire; nor of all, where it has never told."""
+        assert self._purse is not None
+        state = self._states[at]
+        unsure = state.unsure + state.reserved
+        if self._heard_s[at] is None:
+            head = self._purse.head_usd
+            unsure = self._first[at] if head is None else min(self._first[at], head / self._pairs)
+        self._states[at] = state._replace(unsure=unsure, reserved=0.0, free=0.0, wanted=0.0)
 
     def decide(self, recall: Callable[[int], float]) -> tuple[dict[int, Grant], End | None]:
         """Companion → what it gets now; and why the load must end, if it must. Asked at each round of polling.
@@ -199,5 +222,5 @@ class Spending:
             self._watch.join()
         if self._purse is not None:
             for at in range(len(self._states)):
-                self.lost(at)
+                self._settle(at)
             self._book()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 
 from llmexp.companion.ahead import give_way
+from llmexp.companion.allowance import Spent
 from llmexp.companion.core import Core
 from llmexp.companion.luggage import Luggage
 from llmexp.companion.task import Built, Drained, Task, Work
@@ -75,6 +76,10 @@ class Companion:
     def grant(self, usd: float, beyond: float) -> None:
         """More money; `beyond` is what could still follow."""
         self._now.grant(usd, beyond)
+
+    def spent(self) -> Spent:
+        """Where its money is."""
+        return self._now.spent()
 
     def give_back(self) -> float:
         """Return the money that nothing needs so far."""

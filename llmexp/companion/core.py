@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from llmexp.clients.base import Client, Failure, Target
 from llmexp.companion import ahead, luggage
-from llmexp.companion.allowance import Allowance
+from llmexp.companion.allowance import Allowance, Spent
 from llmexp.companion.feed import Feed
 from llmexp.companion.luggage import Luggage
 from llmexp.companion.rows import BATCH_S, Rows
@@ -353,6 +353,10 @@ class Core:
         """More money; `beyond` is what could still follow."""
         self._allowance.grant(usd, beyond)
         self._wake.set()
+
+    def spent(self) -> Spent:
+        """Where its money is."""
+        return self._allowance.state()
 
     def give_back(self) -> float:
         """Return the money that nothing needs so far."""

@@ -186,7 +186,7 @@ class Account:
         self, ledger: Ledger, what: str, price: PriceList, usd_per_s: float, head_usd: float | None = None
     ) -> None:
         self._ledger = ledger
-        self._at_risk = head_usd
+        self._at_risk = self._head_usd = head_usd
         self._what = what
         self._price = price
         self._usd_per_s = usd_per_s
@@ -203,6 +203,11 @@ class Account:
     def usd_per_s(self) -> float:
         """What the endpoint costs by itself while it is up."""
         return self._usd_per_s
+
+    @property
+    def head_usd(self) -> float | None:
+        """What can be billed before the first figures come; None: whatever is taken."""
+        return self._head_usd
 
     def left(self) -> float:
         """What can still be taken; below 0 where more was billed than reserved."""

@@ -136,6 +136,8 @@ class CommandRun:
     """What an earlier command measured and this one keeps."""
     servers: Servers | None = None
     """What jobs start by a command, kept for those that follow."""
+    ledger: Ledger | None = None
+    """The money of all of them."""
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.guard)
@@ -147,7 +149,7 @@ class CommandRun:
         from llmexp.jobs import plan
 
         todo = self._todo()
-        ledger = Ledger(self.specs[0].config.run.max_usd, self.folder.path)
+        ledger = self.ledger = Ledger(self.specs[0].config.run.max_usd, self.folder.path)
         self._count_unbooked(ledger)
         self._check_money(todo, ledger)
         if self.sweep is not None:
@@ -161,6 +163,8 @@ class CommandRun:
         except KeyboardInterrupt:
             self.statuses.append(INTERRUPTED)
         finally:
+            if ledger.passed() and FAILED not in self.statuses:
+                log.error("%s: the limit was passed", ledger.state())
             self._close()
         return Outcome(self._status(), self.folder.path, sweep=self.sweep is not None)
 
@@ -209,7 +213,8 @@ class CommandRun:
             self.statuses.append(INTERRUPTED)
 
     def _status(self) -> int:
-        return worst([*self.statuses, *self.guard.statuses])
+        passed = self.ledger is not None and self.ledger.passed()
+        return worst([*self.statuses, *self.guard.statuses, FAILED if passed else OK])
 
     def _todo(self) -> list[Spec]:
         """The jobs that are to run; those that stand already count with what they came to."""
