@@ -24,7 +24,7 @@ from llmexp.endpoints.simulator.routes import wire_of
 from llmexp.errors import ConfigError
 from llmexp.worker.own_stream import OwnStreams
 from llmexp.worker.pool import Exchange, Tape
-from llmexp.workload.request import Message, Request
+from llmexp.workload.request import Message, Request, Tool
 
 pytestmark = [
     pytest.mark.service,
@@ -615,3 +615,18 @@ def test_an_own_stream_that_is_cut_is_unfinished() -> None:
         base_url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         [tape] = own(model("hosted_vllm", base_url=base_url), base_url, 1, cut=True)
     assert (tape.unfinished, tape.failure) == (True, None)
+
+
+@pytest.mark.parametrize(("provider", "params"), [("openai", {"reasoning_effort": "low"}), ("azure", {})])
+def test_what_litellm_would_send_by_another_route_is_refused_and_never_sent(
+    provider: str, params: dict[str, Any]
+) -> None:
+    """With tools, LiteLLM turns from chat completions to Responses for these models."""
+    tools = (Tool("look_up", parameters={"type": "object", "properties": {}}),)
+    with Plain(*chat("never"), content_type="application/json") as server:
+        asked = model(provider, "gpt-5.4", params=params, base_url=f"{server.url}/v1")
+        client = LiteLLMClient(asked, asked.base_url)
+        assert client.prepare(request("a question in plain words")).path.partition("?")[0].endswith("/chat/completions")
+        with pytest.raises(ConfigError, match=r"to \S*/responses instead of \S*/chat/completions.*model\.api=openai"):
+            client.prepare(request("a question with a “tool”", tools=tools))
+        assert server.requests == []

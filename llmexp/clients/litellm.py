@@ -9,9 +9,10 @@ timed as it is.
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -91,8 +92,11 @@ class LiteLLMClient:
         return filled
 
     def prepare_slowly(self, request: Request) -> HttpRequest:
-        """The same by LiteLLM itself: 5 to 10 ms."""
-        return self._finish(self._take(self._caller.call(request), self._is_main))
+        """The same by LiteLLM itself: 5 to 10 ms. Raises `ConfigError` where it goes another way than the probe."""
+        try:
+            return self._finish(self._take(request, self._is_main))
+        except NotTaken as other:
+            raise ConfigError(self._other_way(str(other))) from None
 
     @property
     def signature_lifetime_s(self) -> float | None:
@@ -139,7 +143,7 @@ class LiteLLMClient:
             return _PROBE_TEXT.search(request.content) is not None
 
         try:
-            taken = self._take(self._caller.call(probe), is_main)
+            taken = self._take(probe, is_main)
         except NotTaken:
             return False
         except Exception as error:  # noqa: BLE001 -- LiteLLM raises what it likes
@@ -155,12 +159,23 @@ class LiteLLMClient:
     def _is_main(self, request: Sent) -> bool:
         return self._url is not None and (_target_of(request.url), request.url.path) == self._url
 
-    def _take(self, call: litellm_replay.Call, is_main: Callable[[Sent], bool]) -> Sent:
-        """The request that LiteLLM makes of a call, before it is sent."""
+    def _other_way(self, path: str) -> str:
+        known = self._url[1] if self._url else "the route that is known"
+        instead = f"to {path} instead of {known}" if path else f"by another way than {known}"
+        return (
+            f"model.api: LiteLLM sends these requests {instead}, where they cannot be timed; use model.api=openai, or "
+            "take away what makes LiteLLM do so, such as tools or model.params.reasoning_effort"
+        )
 
-        def taker(_http: Http, request: Sent) -> object:
-            if is_main(request):
-                raise Taken(request)
+    def _take(self, request: Request, is_main: Callable[[Sent], bool]) -> Sent:
+        """The request that LiteLLM makes of ours, before it is sent; only what fetches a token or asks is let out."""
+        call = self._caller.call(request)
+
+        def taker(_http: Http, sent: Sent) -> object:
+            if is_main(sent):
+                raise Taken(sent)
+            if self._url is not None and _carries(sent, request):
+                raise NotTaken(sent.url.path)  # it would be paid for, and no row would tell of it
             return litellm_sdk.PASS
 
         async def caught() -> Sent:
@@ -231,6 +246,32 @@ def _sagemaker(model: Model) -> Headers:
         "X-Amzn-SageMaker-Target-Variant": deployment.target_variant,
     }
     return tuple((name, value) for name, value in wanted.items() if value)
+
+
+def _carries(sent: Sent, request: Request) -> bool:
+    """Whether a request of LiteLLM's holds what is asked of the model, wherever it goes and however it is shaped."""
+    words = _squeezed(max((message.text for message in request.messages), key=len, default=""))
+    try:
+        body: object = json.loads(sent.content)
+    except ValueError:
+        return bool(words) and words in _squeezed(sent.content.decode("utf-8", "replace"))
+    return any(words in _squeezed(text) for text in _texts(body))
+
+
+def _texts(tree: object) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from _texts(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _texts(value)
+
+
+def _squeezed(text: str) -> str:
+    """Without the white space that an SDK may trim."""
+    return "".join(text.split())
 
 
 def _target_of(url: Url) -> Target:

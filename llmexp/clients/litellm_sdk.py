@@ -46,7 +46,7 @@ class Taken(BaseException):
 
 
 class NotTaken(BaseException):
-    """LiteLLM went for the network by another way than httpx."""
+    """LiteLLM went for the network by another way than the one that is known; nothing was sent."""
 
 
 @cache

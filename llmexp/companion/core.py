@@ -185,12 +185,13 @@ class Core:
         try:
             while not self._closing and self._step():
                 pass
-        except Exception as error:  # noqa: BLE001 -- told to the driver, which ends the job
+        except BaseException as error:  # noqa: BLE001 -- told to the driver, which ends the job
             self._problem = f"{type(error).__name__}: {error}"
             self._feed.send(Stop(cut=True))
-        with self._idle:
-            self._ended = True
-            self._idle.notify_all()
+        finally:  # whatever happens: `finish` waits for it
+            with self._idle:
+                self._ended = True
+                self._idle.notify_all()
 
     def _step(self) -> bool:
         """Supply first, then one tape, else wait; False when the worker is gone and nothing is left."""
