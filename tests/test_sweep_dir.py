@@ -230,13 +230,49 @@ def test_other_commands_keep_off_a_folder_that_somebody_is_at_work_in(
             pass
     assert relog.main([str(parts[1])]) == 2
     compare.main(["sweep"])
-    assert f"process {other.pid} on" in capsys.readouterr().err
-    assert not list((tmp_path / "sweep").glob("comparison*"))
+    assert f"sweep: process {other.pid} on" in capsys.readouterr().err
+    compare.main(["sweep", "--out", "sweep/0"])
+    assert "is at work there; the comparison so far goes to ./comparison" in capsys.readouterr().err
+    assert not list((tmp_path / "sweep").rglob("comparison*"))
+    assert (tmp_path / "comparison" / "comparison.csv").exists()
     other.kill()
     other.wait()
     other.stdout.close()
     with lock.all_held(tmp_path):
         assert lock.at_work(parts[1]) is None
+
+
+def test_a_comparison_holds_the_sweep_that_it_is_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmexp import report
+    from llmexp.compare import __main__ as compare
+
+    sweep = begun(tmp_path / "sweep", spec(0))
+    finished(sweep.specs[0])
+    drawn: list[Path] = []
+
+    def draw(_found: object, out: Path, _guard: object) -> None:
+        with pytest.raises(ConfigError, match="is at work in this folder"):  # as a resume would find it
+            lock.hold(sweep.path)
+        drawn.append(out)
+
+    monkeypatch.setattr(report, "comparison", draw)
+    assert compare.main([str(sweep.path)]) == 0
+    assert compare.main([str(sweep.path), "--out", str(sweep.specs[0].directory)]) == 0
+    assert drawn == [sweep.path, sweep.specs[0].directory]
+    assert not (sweep.path / lock.LOCK).exists()
+
+
+def test_a_lock_that_may_not_be_read_is_another_user_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / lock.LOCK).touch()
+    assert lock.at_work(tmp_path) is None
+
+    def refused(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:  # the tests may run as root, whom no file refuses
+        patched.setattr(os, "open", refused)
+        found = lock.at_work(tmp_path)
+    assert found == "another user's process"
 
 
 def test_resume_keeps_what_stands_and_runs_the_rest(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from llmexp import composition
 from llmexp.benchmark import driver
 from llmexp.benchmark.measurement import Measurement
 from llmexp.errors import FAILED, INTERRUPTED, OK, ConfigError, JobError
-from llmexp.jobs import command, readers
+from llmexp.jobs import command, lock, readers
 from llmexp.jobs.sweep import Outcome
 from llmexp.tracking.sweep import job_dirs
 
@@ -36,7 +36,7 @@ NAMES = "search.space={model.name: [fast, broken, other]}"
 
 def search(*overrides: str) -> Outcome:
     with composition.opened(None):
-        (one,) = composition.compose_all([*ASKED, *overrides, "hydra.run.dir=out"])
+        (one,) = composition.compose_all([*ASKED, "hydra.run.dir=out", *overrides])
         return command.run_composed(one.task, one.hydra)
 
 
@@ -81,7 +81,10 @@ def test_a_trial_that_fails_costs_itself_and_a_resume_tries_it_again_and_no_othe
     assert told()["best"]["params"] == {"model.name": "fast"}
     before = ids()
     del loads["broken"]
-    assert search(NAMES, "search.trials=4", "run.resume=out").status == OK
+    promised = lock.claim(Path("out"), promise=True)
+    assert promised.path.name == "out-2"
+    assert search(NAMES, "search.trials=4", "run.resume=out", f"hydra.run.dir={promised.path}").status == OK
+    assert not promised.path.exists()
     after, number = ids(), str(trials["broken"]["number"])
     assert before.pop(number) != after.pop(number)
     assert before == after
@@ -138,6 +141,20 @@ def test_what_is_wrong_in_the_space_is_known_before_anything_is_sent(loads: dict
     assert "search.space.run.max_requests: run.max_requests: " in said
     assert "search.space.load: " in said
     assert not Path("out/search.json").exists()
+
+
+@pytest.mark.parametrize("more", [["dry_run=true"], ["search.goal=ttft_s/p59"], ["run.resume=none"]], ids=str)
+def test_a_search_that_does_not_begin_leaves_no_folder(loads: dict[str, BaseException], more: list[str]) -> None:
+    assert not loads
+    lock.claim(Path("out"), promise=True)  # as Hydra's callback does
+    try:
+        outcome = search(NAMES, *more)
+    except ConfigError:
+        assert "dry_run=true" not in more
+    else:
+        assert (outcome.status, outcome.directory) == (OK, None)
+    assert not Path("out").exists()
+    assert not lock._held
 
 
 def test_a_group_may_be_searched_and_from_python_too(loads: dict[str, BaseException]) -> None:

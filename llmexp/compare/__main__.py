@@ -8,9 +8,10 @@ python -m llmexp.compare LAST_WEEK THIS_WEEK       two sweeps, jobs or MLflow id
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ from llmexp.plain_flags import Parser
 if TYPE_CHECKING:
     from llmexp.compare.model import Comparison, Options
     from llmexp.results.run import Run
+
+ELSEWHERE = Path("comparison")
+"""Where a comparison goes that has no folder of its own."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -95,7 +99,6 @@ def _run(args: argparse.Namespace) -> int:
     from llmexp import report
     from llmexp.compare.comparison import compare
     from llmexp.compare.output import write
-    from llmexp.jobs import lock
     from llmexp.results.guard import Guard
     from llmexp.results.run import load_runs
 
@@ -103,18 +106,32 @@ def _run(args: argparse.Namespace) -> int:
     comparison = compare(runs, _options(args, runs))
     # What an id names lies in MLflow's store or in our cache: neither is a place for a page.
     lone = Path(named[0]) if len(named) == 1 and Path(named[0]).is_dir() else None
-    if lone is not None and args.out is None and (owner := lock.at_work(lone)):
-        print(f"{lone}: {owner} is at work there; the comparison so far goes to ./comparison", file=sys.stderr)
-        lone = None
-    out = args.out or lone or Path("comparison")
     guard, later = Guard(), f"python -m llmexp.compare {shlex.join(named)} --out ELSEWHERE"
-    with guard("comparison.csv and comparison.json were not written", later, FAILED):
-        write(comparison, out)
-    with guard("comparison.html was not drawn", later):
-        report.comparison(comparison, out, guard)
-        print(f"Page: {out / 'comparison.html'}", file=sys.stderr)
+    with _place(args.out or lone or ELSEWHERE) as out:
+        with guard("comparison.csv and comparison.json were not written", later, FAILED):
+            write(comparison, out)
+        with guard("comparison.html was not drawn", later):
+            report.comparison(comparison, out, guard)
+            print(f"Page: {out / 'comparison.html'}", file=sys.stderr)
     _show(comparison, args)
     return worst([MISSED if comparison.missed else OK, *guard.statuses])
+
+
+@contextlib.contextmanager
+def _place(wanted: Path) -> Iterator[Path]:
+    """Where to write: a sweep's or a job's folder is ours meanwhile, so that no resume begins under our hands."""
+    from llmexp.jobs import lock
+
+    with contextlib.ExitStack() as stack:
+        if lock.is_taken(wanted):
+            try:
+                stack.enter_context(lock.held(wanted))
+            except ConfigError as error:
+                owner = lock.at_work(wanted)
+                why = str(error) if owner is None else f"{wanted}: {owner} is at work there"
+                print(f"{why}; the comparison so far goes to ./{ELSEWHERE}", file=sys.stderr)
+                wanted = ELSEWHERE
+        yield wanted
 
 
 def _show(comparison: Comparison, args: argparse.Namespace) -> None:

@@ -106,6 +106,8 @@ def at_work(path: Path) -> str | None:
         return None
     try:
         descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except PermissionError:
+        return "another user's process"
     except OSError:
         return None
     try:
@@ -117,6 +119,15 @@ def at_work(path: Path) -> str | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def is_taken(path: Path) -> bool:
+    """Whether a folder is a sweep's or a job's, or a part of one: to be held by whoever writes there."""
+    return _holds_ours(whole(path))
+
+
+def _holds_ours(path: Path) -> bool:
+    return any((path / name).exists() for name in OURS)
 
 
 def whole(path: Path) -> Path:
@@ -155,12 +166,12 @@ def claim(wanted: Path, *, promise: bool = False) -> Folder:
         if path.name.isdigit() and (path.parent / SWEEP).exists():
             continue  # a sweep gives numbers to its own jobs
         made = _make(path)
-        if not made and any((path / name).exists() for name in OURS):
+        if not made and _holds_ours(path):
             continue
         folder = _lock(path, made)
         if folder is None:
             continue
-        if not any((path / name).exists() for name in OURS):
+        if not _holds_ours(path):
             _promised.update({path} if promise else ())
             return folder
         folder.release()

@@ -56,7 +56,7 @@ class Outcome:
 def run_composed(task: DictConfig, hydra: DictConfig) -> Outcome:
     """A command without `-m`: one job, or a sweep of its repeats."""
     composed = Composed(task, hydra, jobs.typed_overrides(hydra))
-    with _owned(lock.claim(Path(str(hydra.runtime.output_dir)))) as folder:
+    with owned(lock.claim(Path(str(hydra.runtime.output_dir)))) as folder:
         found = _checked([composed])
         if found[0].config.dry_run:
             return plan_only(found)
@@ -86,18 +86,18 @@ def run_specs(found: list[Spec], directory: Path, multirun: DictConfig | None = 
     if config.dry_run:
         return plan_only(found)
     if config.run.resume is not None:
-        with _owned(lock.hold(Path(config.run.resume))) as folder:
+        with owned(lock.hold(Path(config.run.resume))) as folder:
             sweep = SweepDir.resume(folder, found)
             return CommandRun(sweep.specs, folder, sweep).run()
     plan.check_money(found, Ledger(config.run.max_usd))
-    with _owned(lock.claim(directory)) as folder:
+    with owned(lock.claim(directory)) as folder:
         sweep = SweepDir.new(folder, found)
         sweep.keep_composition(multirun)
         return CommandRun(sweep.specs, folder, sweep).run()
 
 
 @contextlib.contextmanager
-def _owned(folder: Folder) -> Iterator[Folder]:
+def owned(folder: Folder) -> Iterator[Folder]:
     """Keep a folder for as long as it is worked in; nothing stays of one that nothing was written to."""
     try:
         yield folder

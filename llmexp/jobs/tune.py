@@ -13,8 +13,8 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from llmexp.jobs import lock, sweep_dir, tune_goal
 from llmexp.jobs import spec as jobs
 from llmexp.jobs.ledger import Ledger
 from llmexp.jobs.spec import Composed, Spec
-from llmexp.jobs.sweep import CommandRun, Outcome, plan_only
+from llmexp.jobs.sweep import CommandRun, Outcome, owned, plan_only
 from llmexp.jobs.sweep_dir import SweepDir
 from llmexp.jobs.tune_goal import Value
 from llmexp.json_types import branch, items
@@ -65,6 +65,12 @@ class Trial:
 
 def run(composed: Composed) -> Outcome:
     """The whole search. Raises `ConfigError` before anything is sent."""
+    with owned(lock.claim(Path(str(composed.hydra.runtime.output_dir)))) as folder:
+        return _run(composed, folder)
+
+
+def _run(composed: Composed, own: lock.Folder) -> Outcome:
+    """The search in this folder, or in the one that `run.resume` names."""
     base = _specs(composed, {}, repeats=1)[0]
     problems = [*tune_goal.problems(base.config), *_price_problems(base)]
     if problems:
@@ -75,9 +81,12 @@ def run(composed: Composed) -> Outcome:
     planned = _planned(base, confirm if base.config.search.confirm else [])
     if base.config.dry_run:
         return plan_only(planned, at_least=_least(planned, base))
-    with _folder(composed, base) as (folder, resumed):
-        sweep = SweepDir.resume(folder, confirm) if resumed else SweepDir.new(folder, confirm)
-        return Search(planned, folder, sweep, composed=composed, base=base, space=space).run()
+    search = partial(Search, planned, composed=composed, base=base, space=space)
+    resume = base.config.run.resume
+    if resume is None:
+        return search(own, SweepDir.new(own, confirm)).run()
+    with owned(lock.hold(Path(resume))) as folder:
+        return search(folder, SweepDir.resume(folder, confirm)).run()
 
 
 def _planned(base: Spec, confirm: list[Spec]) -> list[Spec]:
@@ -102,16 +111,6 @@ def _price_problems(base: Spec) -> Iterator[str]:
             "search.goal: goodput_per_usd needs a price, and none is known: set model.price (usd_per_instance_hour for "
             "hardware of your own), or another goal such as goodput_per_s"
         )
-
-
-@contextmanager
-def _folder(composed: Composed, base: Spec) -> Iterator[tuple[lock.Folder, bool]]:
-    resume = base.config.run.resume
-    folder = lock.claim(Path(str(composed.hydra.runtime.output_dir))) if resume is None else lock.hold(Path(resume))
-    try:
-        yield folder, resume is not None
-    finally:
-        folder.drop_if_empty()
 
 
 # --- settings → jobs -------------------------------------------------------------------------------------------------
