@@ -92,6 +92,16 @@ def test_a_broken_ledger_blocks_nothing_and_forgets_nothing(tmp_path: Path, dama
     assert Ledger(1.0, tmp_path).remaining() == 0.5
 
 
+def test_what_was_reserved_and_never_spent_does_not_stay_in_the_file(tmp_path: Path) -> None:
+    account = Ledger(10.0, tmp_path).account("job a", PRICE, 0.0)
+    account.take(10.0)
+    account.close()
+    entries = json.loads((tmp_path / LEDGER).read_text())["entries"]
+    assert entries["job a"] == {"billed": 0.0, "unsure": 0.0, "reserved": 0.0, "at_risk": 0.0}
+    Ledger(10.0, tmp_path / "free").account("job b", PRICE, 0.0).close()
+    assert not (tmp_path / "free").exists()
+
+
 def test_a_name_that_is_used_again_has_spent_before(tmp_path: Path) -> None:
     for spent in (0.25, 0.5):
         account = Ledger(1.0, tmp_path).account("judge", PRICE, 0.0)

@@ -167,7 +167,7 @@ class Ledger:
 
     def _save(self) -> None:
         """Written at each change, so that a killed process has not forgotten what it spent."""
-        if self._file is None or not any(entry.total for entry in self._entries.values()):
+        if self._file is None or not (any(one.total for one in self._entries.values()) or self._file.exists()):
             return
         entries = {what: asdict(one) for what, one in self._entries.items()}
         tree = {"limit_usd": self.limit_usd, "entries": entries}
