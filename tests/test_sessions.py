@@ -1,5 +1,6 @@
 """Recorded sessions: what is sent in which turn, and a worker and a companion that replay them."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from support.in_process import config, pair, run
 
+from llmexp import secrets
+from llmexp.companion.core import Core
 from llmexp.config import Workload
 from llmexp.endpoints.simulator import Options
 from llmexp.endpoints.simulator.server import listening
@@ -208,4 +211,21 @@ def test_a_ramp_raises_the_sessions_in_flight(tmp_path: Path) -> None:
         assert open_at[0] == 1
         assert max(open_at) == 3
 
+    run(body())
+
+
+def test_a_fault_in_the_companion_is_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets.register("known-to-it-alone-0123")
+
+    def faulty(_self: object) -> bool:
+        raise RuntimeError("refused known-to-it-alone-0123")
+
+    async def body() -> None:
+        async with pair(config()) as both:
+            work = await asyncio.to_thread(both.companion.finish, 0)
+            said = both.companion.drain().problem
+        assert said == "internal error while explaining answers: RuntimeError: refused ***"
+        assert work.problem == "RuntimeError: refused ***"
+
+    monkeypatch.setattr(Core, "_step", faulty)
     run(body())

@@ -18,6 +18,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from support.tracked_job import config, result, write_job, write_sweep
 
+from llmexp import secrets
 from llmexp.config import Tracking
 from llmexp.errors import ConfigError, RecordingError
 from llmexp.results import Run, parse
@@ -268,11 +269,13 @@ def test_a_sweep_is_taken_up_again_and_replaced_jobs_are_marked(module_store: Ml
     old = module_store.log_job(Run.at(write_job(tmp_path / "0", result("old", job={"sweep": "sweep-2"}))), parent)
 
     assert module_store.resume_sweep("sweep-2") == parent
-    assert module_store.start_sweep("sweep-2", "after", {}, {"a": 2, "b": 3}) == parent
+    secrets.register("name-of-a-model-0123")
+    named = module_store.start_sweep("sweep-2", "after name-of-a-model-0123", {}, {"a": 2, "b": 3})
+    assert named == parent
     assert module_store.find_job("old") == old
     module_store.supersede(old)
     run = client_of(module_store).get_run(parent)
-    assert (run.info.status, run.info.run_name, run.data.params) == ("RUNNING", "after", {"a": "1", "b": "3"})
+    assert (run.info.status, run.info.run_name, run.data.params) == ("RUNNING", "after ***", {"a": "1", "b": "3"})
     assert client_of(module_store).get_run(old).data.tags["llmexp.superseded"] == "true"
 
 
@@ -436,6 +439,13 @@ def test_importing_it_imports_no_mlflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_run_s_name_holds_no_secret(tmp_path: Path) -> None:
+    secrets.register("name-of-a-model-4567")
+    run = Run.at(write_job(tmp_path / "0", result("x", "name-of-a-model-4567")))
+    assert "name-of-a-model-4567" in run.name
+    assert "name-of-a-model-4567" not in job_entry(run).name
 
 
 def test_the_entry_of_a_replaced_attempt_is_superseded(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from llmexp.companion.tally import Tally
 from llmexp.companion.task import Built, Drained, Task, Work
 from llmexp.config.places import socket_folder
 from llmexp.records import Record
+from llmexp.secrets import redact
 from llmexp.worker import journal
 from llmexp.worker.journal import Journal
 from llmexp.worker.line import (
@@ -157,7 +158,7 @@ class Core:
         try:
             self._feed.read(self._take_tape, self._hear)
         except Exception as error:  # noqa: BLE001 -- told to the driver, which ends the job
-            self._problem = f"{type(error).__name__}: {error}"
+            self._problem = redact(f"{type(error).__name__}: {error}")
         self._over = self._gone = True  # nobody is left to prepare for
         self._wake.set()
 
@@ -186,7 +187,7 @@ class Core:
             while not self._closing and self._step():
                 pass
         except BaseException as error:  # noqa: BLE001 -- told to the driver, which ends the job
-            self._problem = f"{type(error).__name__}: {error}"
+            self._problem = redact(f"{type(error).__name__}: {error}")
             self._feed.send(Stop(cut=True))
         finally:  # whatever happens: `finish` waits for it
             with self._idle:

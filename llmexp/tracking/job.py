@@ -21,6 +21,7 @@ from llmexp.json_types import Tree, branch, items, text
 from llmexp.results.files import RESULT
 from llmexp.results.model import Curves, Result
 from llmexp.results.run import PROBES, Run
+from llmexp.secrets import redact
 from llmexp.tracking.names import as_params, as_tags, as_text, clean_name
 from llmexp.tracking.note import describe
 
@@ -71,7 +72,7 @@ def job_entry(run: Run) -> Entry:
     """Everything about a job but its artifacts."""
     result = run.result
     return Entry(
-        name=run.name,
+        name=redact(run.name),
         status=result.status,
         tags=_tags(run),
         params=params_of(run),

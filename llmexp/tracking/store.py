@@ -106,7 +106,7 @@ class MlflowStore:
         """The sweep's run, new or taken up again, now running."""
         own = {"llmexp.kind": "sweep", "llmexp.sweep": sweep_id}
         entry = Entry(
-            name=name,
+            name=redact(name),
             status="running",
             tags=as_tags({**tags, **own}),
             params=as_params(flatten(params)),
