@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose
 
 from llmexp import __version__, command_line, mistakes
 from llmexp.composition import compose_all, conf_dir, opened
 from llmexp.config import load
 from llmexp.errors import ConfigError
+from llmexp.jobs.callback import BeforeTheFolder
 from llmexp.jobs.spec import specs
 
 DOORS = (
@@ -197,3 +199,32 @@ def test_a_reference_that_leads_nowhere_ends_the_command_with_2_and_one_line(tmp
     (line,) = done.stderr.splitlines()
     assert line.startswith("model.name: environment variable LLMEXP_NOT_SET is not set")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        (
+            "hydra/launcher=basic",
+            "hydra/launcher: sweeps are run by llmexp's own, which keeps one limit and one folder",
+        ),
+        ("hydra/sweeper=basic", "hydra/sweeper: sweeps are made by llmexp's own, which keeps one limit and one folder"),
+        ("hydra.launcher._target_=somebody.Elses", "hydra/launcher: sweeps are run by llmexp's own"),
+        ("+model.params.api_key=hunter2hunter2", "model.params.api_key: looks like a secret"),
+    ],
+)
+def test_a_sweep_by_others_or_with_a_credential_ends_before_there_is_a_sweeper(
+    override: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with opened(None):
+        composed = compose("config", [override], return_hydra_config=True)
+        ours = compose("config", [], return_hydra_config=True)
+    BeforeTheFolder().on_multirun_start(ours)
+    with pytest.raises(SystemExit) as ended:
+        BeforeTheFolder().on_multirun_start(composed)
+    assert ended.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(line)
+    assert "hunter2" not in said
+    assert list(tmp_path.iterdir()) == []

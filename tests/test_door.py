@@ -47,16 +47,23 @@ def llmexp(tmp_path: Path):  # type: ignore[no-untyped-def]
         (["model=gpt"], "environment variable OPENAI_API_KEY is not set"),
         (["-m", "concurrency=4,0,-1"], "concurrency: must be at least 1, got -1"),
         (["-m", "model=gpt,claude"], "environment variable ANTHROPIC_API_KEY is not set"),
+        (
+            ["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "+model.params.api_key=hunter2hunter2"],
+            "hydra/sweeper: sweeps are made by llmexp's own",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_command_exits_2_with_one_clear_message(llmexp, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_command_exits_2_with_one_clear_message(  # type: ignore[no-untyped-def]
+    llmexp, arguments: list[str], message: str, tmp_path: Path
+) -> None:
     done = llmexp(*arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert "earch path" not in done.stderr
     assert not done.stdout.strip()
+    assert list(tmp_path.iterdir()) == []
 
 
 CREDENTIALS = {
