@@ -252,7 +252,7 @@ def _composing(config_dir: str | Path | None) -> Iterator[None]:
         explained = mistakes.explain(error, given, composition.conf_dir())
         if explained is None:
             raise
-        raise ConfigError(explained) from error
+        raise ConfigError(explained) from None  # Hydra's own words hold what was typed, keys too
 
 
 @contextlib.contextmanager

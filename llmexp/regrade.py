@@ -141,7 +141,7 @@ def _asked(overrides: Sequence[str], config_dir: Path | None) -> tuple[Config, t
         explained = mistakes.explain(error, list(overrides), composition.conf_dir())
         if explained is None:
             raise
-        raise ConfigError(explained) from error
+        raise ConfigError(explained) from None
     config = load(resolved(composed))
     return config, judges_of(config, composed.hydra)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,28 @@ def test_what_the_command_answers_with_2_is_raised(
         llmexp.run(overrides, config_dir)
     assert message in str(raised.value)
     assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.api_key=KEY",
+        "models.api_key=KEY",
+        "model.headers={Authorization: KEY",
+        "model.name=${oc.env:LLMEXP_NOT_SET}-KEY",
+        "+model.params.api_key=KEY",
+    ],
+)
+def test_what_a_notebook_prints_of_an_error_holds_no_key(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    key = "-".join(["sk", "proj", "Qm7xT2vB9cLwR4nZ8kHd"])
+    with pytest.raises(ConfigError) as raised:
+        llmexp.run(["model=gpt", override.replace("KEY", key)])
+    printed = "".join(traceback.format_exception(raised.value))
+    assert "Qm7x" not in printed
+    assert "8kHd" not in printed
 
 
 def test_a_job_is_loaded_with_its_latencies(tmp_path: Path) -> None:

@@ -253,8 +253,9 @@ def answers(pairs: Sequence[Pair], refs: Sequence[ObjectRef[T]], limit_s: float,
         except RayTaskError as error:
             if isinstance(error.cause, ConfigError):
                 where = "" if pair.node.here else f"{pair.node}: "
-                raise ConfigError(f"{where}{error.cause}") from error
-            raise JobError(f"{pair} failed to {what}: {error.cause}") from error
+                raise ConfigError(f"{where}{error.cause}") from None
+            log.debug("%s failed to %s", pair, what, exc_info=error)  # redacted on its way, as a cause would not be
+            raise JobError(f"{pair} failed to {what}: {error.cause}") from None
         except GetTimeoutError as error:
             raise JobError(f"{pair} did not {what} within {limit_s:.0f} s") from error
         except RayError as error:

@@ -168,13 +168,13 @@ def resolved(composed: Composed) -> dict[str, object]:
 
     try:
         tree = OmegaConf.to_container(composed.task, resolve=True, throw_on_missing=False)
-    except InterpolationToMissingValueError as error:
+    except InterpolationToMissingValueError:
         unresolved = _plain(OmegaConf.to_container(composed.task, resolve=False))
-        raise ConfigError("\n".join(_wanted(unresolved))) from error
+        raise ConfigError("\n".join(_wanted(unresolved))) from None
     except InterpolationResolutionError as error:
-        raise ConfigError(_interpolation(error)) from error
+        raise ConfigError(_interpolation(error)) from None
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        raise ConfigError(str(error).splitlines()[0]) from None
     plain = _plain(tree)
     if wanted := _wanted(plain):
         raise ConfigError("\n".join([*_unknown_keys(plain), *wanted]))

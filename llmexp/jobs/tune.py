@@ -129,7 +129,7 @@ def _specs(composed: Composed, params: Mapping[str, Value], *, repeats: int) -> 
     try:
         config = compose(config_name="config", overrides=overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        raise ConfigError(str(error).splitlines()[0]) from None
     return jobs.specs([Composed.split(config, tuple(overrides))])
 
 
