@@ -20,8 +20,10 @@ import pytest
 from support.without_load import command, no_load  # noqa: F401 -- a fixture
 
 from llmexp import records, results
+from llmexp.benchmark import driver
+from llmexp.benchmark.measurement import Measurement
 from llmexp.config import Tracking
-from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, UNRECORDED, ConfigError
+from llmexp.errors import FAILED, INTERRUPTED, MISSED, OK, UNRECORDED, ConfigError, JobError
 from llmexp.jobs.reading import Reading
 from llmexp.jobs.sweep import CommandRun
 from llmexp.results import Run
@@ -248,6 +250,32 @@ def test_a_disk_that_fills_up_during_the_load_keeps_every_number(
     assert shown.count("60 completed") == 2, "the line of each job, from memory"
     assert shown.count("the disk was full: 60 requests are in these numbers") == 2
     assert errors(caplog)
+
+
+def test_a_job_whose_disk_was_full_does_not_count_as_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    compared = CommandRun._compare
+
+    def load(_self: driver.Benchmark) -> Measurement:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+        raise JobError("no room for what came back")
+
+    def with_room_again(self: CommandRun) -> str:
+        assert results.read(Path("out/0")).reason == "the process was killed", "what a job's folder says as it begins"
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        return compared(self)
+
+    monkeypatch.setattr(driver.Benchmark, "run", load)
+    monkeypatch.setattr(CommandRun, "_compare", with_room_again)
+    try:
+        assert command("tracking=none", "model.name=fast").status == FAILED
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    found = results.read(Path("out/0"))
+    assert (found.status, found.reason) == ("failed", "no room for what came back")
+    page = Path("out/comparison.html").read_text()
+    assert "no room for what came back" in page
+    assert "killed" not in page
 
 
 def test_what_a_full_disk_did_not_take_is_held_and_written_when_there_is_room(tmp_path: Path) -> None:

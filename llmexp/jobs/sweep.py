@@ -28,6 +28,7 @@ from llmexp.jobs.spec import Composed, Spec
 from llmexp.jobs.sweep_dir import SweepDir
 from llmexp.results import RESULT, Result, Run
 from llmexp.results.files import put
+from llmexp.results.files import write as write_result
 from llmexp.results.guard import Guard, compare_command, one_line, relog_command, shown
 from llmexp.results.run import TRIALS
 from llmexp.terminal.out import show
@@ -382,7 +383,8 @@ class CommandRun:
         demanded = config.slo.enforce or config.compare.fail_on is not None
         found: Comparison | None = None
         with self.guard("the comparison could not be made", later, MISSED if demanded else OK):
-            found = compare.compare(compare.load_runs([directory]), compare.Options.from_config(config))
+            runs = self._as_known(compare.load_runs([directory]))
+            found = compare.compare(runs, compare.Options.from_config(config))
         if found is None:
             return ""
         found = self._headed(found)
@@ -397,6 +399,22 @@ class CommandRun:
         if found.shortfalls:
             self.statuses.append(MISSED)
         return found.headline
+
+    def _as_known(self, runs: Sequence[Run]) -> list[Run]:
+        """A full disk keeps from a folder how its job ended. This command knows, and there may be room now."""
+        known = {one.job.id: one for one in self.results if one.status != "interrupted"}
+        found = []
+        for run in runs:
+            ended = known.get(run.result.job.id)
+            if ended is not None and run.result.status == "interrupted" and run.directory is not None:
+                reason = ended.reason or "its folder did not take its result"
+                told = run.result.model_copy(update={"status": "failed", "reason": reason})
+                with contextlib.suppress(OSError):
+                    write_result(run.directory, told)
+                found.append(Run(told, run.directory))
+            else:
+                found.append(run)
+        return found
 
     def _headed(self, found: Comparison) -> Comparison:
         """The comparison under the command's own headline, where it has one."""
