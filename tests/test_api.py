@@ -21,6 +21,8 @@ from llmexp.config import Slo
 from llmexp.errors import ConfigError
 from llmexp.metrics.summary import observe, summarize
 
+pytestmark = pytest.mark.e2e  # whole commands, composed as the user's are
+
 
 def test_importing_it_imports_nothing_heavy() -> None:
     code = "import sys, llmexp; print({'ray', 'mlflow', 'pandas', 'numpy', 'hydra', 'litellm'} & set(sys.modules))"

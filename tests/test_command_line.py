@@ -17,6 +17,8 @@ from llmexp.errors import ConfigError
 from llmexp.jobs.callback import BeforeTheFolder
 from llmexp.jobs.spec import specs
 
+pytestmark = pytest.mark.e2e  # whole commands, composed as the user's are
+
 DOORS = (
     "calibrate.__main__",
     "compare.__main__",

@@ -459,6 +459,7 @@ def test_the_table_fits_the_terminal_and_leads_with_the_verdict(sweep_dir):
     assert "p95 TTFT" in render(comparison, 160)
 
 
+@pytest.mark.e2e
 def test_the_command_line(sweep_dir, capsys, tmp_path):
     assert main([str(sweep_dir)]) == 0
     assert "sonnet's mean TTFT" in capsys.readouterr().out
@@ -470,6 +471,7 @@ def test_the_command_line(sweep_dir, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["stacks"]
 
 
+@pytest.mark.e2e
 def test_the_newest_sweep_is_the_default(sweep_dir, capsys):
     assert newest(sweep_dir.parent.parent) == sweep_dir
     assert main(["--outputs", str(sweep_dir.parent.parent)]) == 0
@@ -490,6 +492,7 @@ def test_a_wrong_argument_is_one_clear_message_and_exit_2(arguments, message, sw
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.e2e
 def test_a_gate_that_could_judge_nothing_is_missed_and_says_so(tmp_path, capsys):
     synthetic.write_sweep(tmp_path / "s", [replace(SONNET, requests=30), replace(LLAMA, requests=30)], [1], repeats=1)
     assert main([str(tmp_path / "s"), "--fail-on", "regression"]) == 3

@@ -522,6 +522,7 @@ def test_pictures_are_replaced_by_others_of_their_size(tmp_path: Path) -> None:
         assert replayed(tmp_path / "openai.jsonl").request(0).is_plain is False
 
 
+@pytest.mark.e2e
 def test_memory_stays_bounded_however_long_the_log(tmp_path: Path) -> None:
     source = tmp_path / "long.jsonl"
     with source.open("w") as file:

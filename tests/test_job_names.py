@@ -9,6 +9,8 @@ import pytest
 from llmexp import composition
 from llmexp.jobs import spec as jobs
 
+pytestmark = pytest.mark.e2e  # whole commands, composed as the user's are
+
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:

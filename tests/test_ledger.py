@@ -170,6 +170,7 @@ def test_params_that_take_the_token_limit_away_are_known(api: str, params: dict[
     assert plan.unheld([free], 5.0) is None
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("overrides", "is_set"),
     [
@@ -200,6 +201,7 @@ def test_a_limit_is_the_user_s_wherever_the_user_set_it(overrides: list[str], is
         assert jobs.specs([composed])[0].limit_is_set is is_set
 
 
+@pytest.mark.e2e
 def test_a_command_has_one_limit() -> None:
     with composition.opened(None):
         found = jobs.specs(composition.compose_all(["model=simulated", "run.max_usd=1,2"]))

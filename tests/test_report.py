@@ -184,6 +184,7 @@ def test_one_request_is_enough_for_a_page(tmp_path):
     assert "nothing to compare it with" in Page((tmp_path / "comparison.html").read_text()).text
 
 
+@pytest.mark.e2e
 def test_the_command_to_run_it_again_is_a_whole_one(tmp_path):
     directory = synthetic.write_job(tmp_path / "0", Truth(requests=30), 1)
     tree = json.loads((directory / "result.json").read_text())

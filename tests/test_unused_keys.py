@@ -10,6 +10,8 @@ from llmexp import composition
 from llmexp.errors import ConfigError
 from llmexp.jobs import demands, plan, spec
 
+pytestmark = pytest.mark.e2e  # whole commands, composed as the user's are
+
 
 def problems(*overrides: str) -> list[str]:
     with composition.opened(None):
