@@ -5,8 +5,10 @@ Nothing heavy is imported before a job is known to run: `--help` does not even i
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, cast
 
 from llmexp import command_line, mistakes, secrets
@@ -17,6 +19,8 @@ from llmexp.terminal import out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+AGAIN_S = 0.02
 
 
 def main() -> None:
@@ -29,6 +33,7 @@ def main() -> None:
         sys.exit(answered)
     quiet_environment()
     signal.signal(signal.SIGTERM, _terminated)
+    sys.unraisablehook = _unheard
     try:
         sys.argv[1:] = command_line.arranged(arguments)
         with command_line.errors_are_raised():
@@ -57,6 +62,16 @@ def main() -> None:
 
 def _terminated(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def _unheard(told: sys.UnraisableHookArgs) -> None:
+    """An interrupt that fell into a callback of Python's memory management, which swallows it, comes again at once."""
+    if isinstance(told.exc_value, KeyboardInterrupt):
+        again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(told)
 
 
 def _hydra() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -84,3 +86,26 @@ def test_what_a_library_makes_of_ctrl_c_is_known_for_one() -> None:
     with pytest.raises(KeyError) as other:
         {}["a fault"]
     assert not is_interrupt(other.value)
+
+
+SWALLOWED = """
+import os, signal, sys, time
+from llmexp import __main__ as door
+signal.signal(signal.SIGTERM, door._terminated)
+sys.unraisablehook = door._unheard
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.001)
+try:
+    last = Last()
+    del last
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_that_python_swallows_comes_again() -> None:
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
