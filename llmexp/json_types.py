@@ -49,6 +49,15 @@ def text(tree: object, *path: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def texts(tree: object, depth: int | None = None) -> Iterator[str]:
+    """Every text of a tree, names of its objects apart; `depth` levels down at most."""
+    if isinstance(tree, str):
+        yield tree
+    elif depth != 0 and isinstance(tree, Mapping | list):
+        for value in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from texts(value, None if depth is None else depth - 1)
+
+
 def numbers(tree: Tree, prefix: str = "") -> Iterator[tuple[str, float]]:
     """Every number of a tree under its path, as `ttft_s/p95`; true is 1, false 0, what is not finite is left out."""
     for name, value in tree.items():

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 from support.aws_server import AwsServer, Reply, Seen, call, clean_environment, converse, event, parts
+from support.marks import THROUGH_LITELLM
 
 from llmexp.clients import credentials, litellm_sdk
 from llmexp.clients.base import HttpRequest, Response, TokenEvent, Usage
@@ -26,15 +27,7 @@ from llmexp.worker.own_stream import OwnStreams
 from llmexp.worker.pool import Exchange, Tape
 from llmexp.workload.request import Message, Request, Tool
 
-pytestmark = [
-    pytest.mark.service,
-    pytest.mark.timeout(120),
-    # LiteLLM's own, and those of what it imports.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = THROUGH_LITELLM
 
 TEXTS = [
     "plain words",

@@ -6,6 +6,7 @@ import importlib
 from types import SimpleNamespace
 
 import pytest
+from support.marks import THROUGH_LITELLM
 
 from llmexp.clients import litellm_private, litellm_sdk
 from llmexp.clients.base import Usage
@@ -13,15 +14,7 @@ from llmexp.clients.litellm_call import Caller
 from llmexp.clients.litellm_replay import Heard
 from llmexp.config import Model
 
-pytestmark = [
-    pytest.mark.service,
-    pytest.mark.timeout(120),
-    # LiteLLM's own, and those of what it imports.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = THROUGH_LITELLM
 
 
 class Stream:

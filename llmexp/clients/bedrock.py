@@ -9,15 +9,14 @@ follows; sampling parameters by any of their usual names (`temperature`, `top_p`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
-from llmexp.clients import address, aws, aws_failures, chat_bedrock, failures
-from llmexp.clients.base import Answer, HttpRequest, Response, Target, Usage
-from llmexp.clients.decoding import Draft, Wire, as_text, count, decode_payloads, text_inside, total
-from llmexp.clients.eventstream import messages
-from llmexp.clients.http import Malformed
+from llmexp.clients import address, aws, aws_failures, aws_stream, chat_bedrock, failures
+from llmexp.clients.base import Answer, Failure, HttpRequest, Response, Target, Usage
+from llmexp.clients.decoding import Draft, Wire, as_text, count, text_inside, total
+from llmexp.clients.eventstream import EventMessage
 from llmexp.clients.json_text import NotJson, loads, mapping
 from llmexp.clients.payloads import Payload
 from llmexp.config import Model
@@ -122,26 +121,19 @@ _REDACTED = "[REDACTED]"
 
 def explain(response: Response) -> Answer:
     """What a ConverseStream response means; never raises for anything a server can send."""
-    if response.status != 200:
-        return Answer(failure=aws_failures.http_failure(response))
-    draft = Draft()
-    return decode_payloads(_payloads(draft, response), WIRE, draft)
+    return aws_stream.explain(response, WIRE, _read)
 
 
-def _payloads(draft: Draft, response: Response) -> Iterator[Payload]:
-    """The events of the stream; an exception among them ends it."""
-    try:
-        for message in messages(response.body):
-            kind = message.headers.get(":event-type")
-            if kind in EVENTS and message.headers.get(":message-type", "event") == "event":
-                yield Payload(message.at_ns, kind or "", mapping(loads(message.payload)))
-            elif failure := aws_failures.stream_failure(message):
-                draft.failure = failure
-                return
-            elif kind not in _PASSED:
-                yield Payload(message.at_ns, _UNKNOWN, _object_or_none(message.payload))
-    except Malformed as error:
-        draft.failure = aws_failures.unframed(error)
+def _read(message: EventMessage) -> Payload | Failure | None:
+    """An event of the stream."""
+    kind = message.headers.get(":event-type")
+    if kind in EVENTS and message.headers.get(":message-type", "event") == "event":
+        return Payload(message.at_ns, kind or "", mapping(loads(message.payload)))
+    if failure := aws_failures.stream_failure(message):
+        return failure
+    if kind in _PASSED:
+        return None
+    return Payload(message.at_ns, _UNKNOWN, _object_or_none(message.payload))
 
 
 def _object_or_none(payload: bytes) -> object:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from llmexp.clients import anthropic, aws_failures, bedrock, cohere, failures, openai
-from llmexp.clients.base import Answer, Response, Usage
-from llmexp.clients.decoding import Draft, Wire, as_text, count, decode_payloads, text_inside, total
-from llmexp.clients.eventstream import messages
-from llmexp.clients.http import Malformed
+from llmexp.clients import anthropic, aws_failures, aws_stream, bedrock, cohere, failures, openai
+from llmexp.clients.base import Answer, Failure, Response, Usage
+from llmexp.clients.decoding import Draft, Wire, as_text, count, text_inside, total
+from llmexp.clients.eventstream import EventMessage
 from llmexp.clients.json_text import listing, loads, mapping
 from llmexp.clients.payloads import Payload
 
@@ -27,23 +26,16 @@ _ALL = frozenset({*_NOVA, *_TEXTS, "choices", _METRICS})
 
 def explain(response: Response) -> Answer:
     """What the response means; never raises for anything a server can send."""
-    if response.status != 200:
-        return Answer(failure=aws_failures.http_failure(response))
-    draft = Draft()
-    return decode_payloads(_payloads(draft, response), WIRE, draft)
+    return aws_stream.explain(response, WIRE, _read)
 
 
-def _payloads(draft: Draft, response: Response) -> Iterator[Payload]:
-    """What the frames carry as `bytes`; an exception among them ends the stream."""
-    try:
-        for message in messages(response.body):
-            if failure := aws_failures.stream_failure(message):
-                draft.failure = failure
-                return
-            if message.headers.get(":event-type") == "chunk":
-                yield Payload(message.at_ns, "", _unpacked(message.payload))
-    except Malformed as error:
-        draft.failure = aws_failures.unframed(error)
+def _read(message: EventMessage) -> Payload | Failure | None:
+    """What a frame carries as `bytes`."""
+    if failure := aws_failures.stream_failure(message):
+        return failure
+    if message.headers.get(":event-type") == "chunk":
+        return Payload(message.at_ns, "", _unpacked(message.payload))
+    return None
 
 
 def _unpacked(payload: bytes) -> object:

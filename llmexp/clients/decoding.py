@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from llmexp.clients.json_text import NotJson, TooLarge, dumps, mend
 from llmexp.clients.payloads import Payload, Text, is_end_mark, payloads
 from llmexp.clients.repeats import tidy
 from llmexp.clients.sse import names_end, names_error
+from llmexp.json_types import texts
 from llmexp.secrets import trimmed
 
 BEYOND_BELIEF = 2**60
@@ -248,16 +249,9 @@ def _is_empty(value: object) -> bool:
 def _says_again(draft: Draft, tree: Mapping[str, object]) -> bool:
     """Whether an object of no known kind holds just the text that was streamed, as some closing events do."""
     said = "".join([event.text for event in draft.events if event.kind == "answer"]).strip()
-    return bool(said) and not failures.is_error(tree) and any(text.strip() == said for text in _texts_in(tree))
-
-
-def _texts_in(value: object, depth: int = 0) -> Iterator[str]:
-    """Every text of a tree."""
-    if isinstance(value, str):
-        yield value
-    elif depth < _DEEPEST_TEXT and isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts_in(inner, depth + 1)
+    return (
+        bool(said) and not failures.is_error(tree) and any(text.strip() == said for text in texts(tree, _DEEPEST_TEXT))
+    )
 
 
 def is_noise(text: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ from llmexp.clients.litellm_private import Http, Sent, Url
 from llmexp.clients.litellm_sdk import NotTaken, Taken
 from llmexp.config import Model
 from llmexp.errors import ConfigError, JobError
+from llmexp.json_types import texts
 from llmexp.workload.request import Message, Request
 
 SEVERAL_REQUESTS = frozenset({"replicate", "microsoft_365_copilot", "vllm", "a2a", "langgraph", "manus"})
@@ -255,18 +256,7 @@ def _carries(sent: Sent, request: Request) -> bool:
         body: object = json.loads(sent.content)
     except ValueError:
         return bool(words) and words in _squeezed(sent.content.decode("utf-8", "replace"))
-    return any(words in _squeezed(text) for text in _texts(body))
-
-
-def _texts(tree: object) -> Iterator[str]:
-    if isinstance(tree, str):
-        yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _texts(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _texts(value)
+    return any(words in _squeezed(text) for text in texts(body))
 
 
 def _squeezed(text: str) -> str:

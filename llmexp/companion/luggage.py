@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from llmexp.config import Config, load
+from llmexp.json_types import texts
 
 FOLDER = "files"
 _IMAGE = re.compile(rb'"((?:[^"\\\n]){1,500}\.(?:png|jpe?g|gif|webp))"', re.IGNORECASE)
@@ -17,7 +18,7 @@ Luggage = Mapping[str, Mapping[str, bytes]]
 def pack(config: Config) -> Luggage:
     """Every file that preparing a request reads, images that rows name among them."""
     tree = config.model_dump(mode="json", by_alias=True)
-    named = [*_texts(tree["workload"]), *_texts(tree["model"]["tokenizer"])]
+    named = [*texts(tree["workload"]), *texts(tree["model"]["tokenizer"])]
     return {name: _with_images(Path(name)) for name in dict.fromkeys(named) if _is_file(name)}
 
 
@@ -56,17 +57,6 @@ def unpack(config: Config, files: Luggage, directory: Path) -> Config:
     tree["workload"] = _renamed(tree["workload"], there)
     tree["model"]["tokenizer"] = _renamed(tree["model"]["tokenizer"], there)
     return load(tree)
-
-
-def _texts(node: object) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, Mapping):
-        for value in node.values():
-            yield from _texts(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _texts(value)
 
 
 def _is_file(name: str) -> bool:

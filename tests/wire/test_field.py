@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.aws_server import clean_environment
 from support.aws_server import event as frame
+from support.marks import THROUGH_LITELLM
 from support.reader import played_all
 from support.streams import STREAMS, Anthropic, AnyStream, Bedrock, Gemini, OpenAI, Tgi, script, sse
 
@@ -22,15 +23,7 @@ from llmexp.records import Record
 from llmexp.workload.request import Message, Request
 from llmexp.workload.tokens import estimate_tokenizer
 
-pytestmark = [
-    pytest.mark.service,
-    pytest.mark.timeout(120),
-    # LiteLLM's own, and those of what it imports.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = THROUGH_LITELLM
 
 Events = list[bytes | float]
 Cases = dict[str, tuple[Events, dict[str, object]]]

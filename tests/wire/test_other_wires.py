@@ -10,19 +10,12 @@ from pathlib import Path
 import pytest
 from support.aws_server import clean_environment, exception
 from support.aws_server import event as frame
+from support.marks import THROUGH_LITELLM
 from support.reader import played_all
 from support.streams import EVENT_STREAM, OpenAI, script, sse
 from wire.test_field import BY_SERVER, GOOD, PAUSE_S, TEXTS, WHOLE, Cases, Events, seen_of, wrong_of
 
-pytestmark = [
-    pytest.mark.service,
-    pytest.mark.timeout(120),
-    # LiteLLM's own, and those of what it imports.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = THROUGH_LITELLM
 
 FAILED: dict[str, object] = {"status": "failed", "error_class": "in_stream", "chunks": 5}
 CUT: dict[str, object] = {"status": "failed", "error_class": "cut", "chunks": 5}
