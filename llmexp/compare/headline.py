@@ -25,13 +25,17 @@ _CALLS = {
     "withheld": "no difference to be seen",
 }
 _UNTOLD = "no stack told apart from all others"
+_OURS = ("tie", "undecided", "no ", "within ", "at ")
+"""How a sentence begins with words of ours, not with a stack's name."""
 _BEST = {"lower": "lowest", "higher": "highest", None: "best"}
 
 
 def headline(comparison: Comparison) -> str:
     """The verdict in a sentence or two, for the top of a page and a run's description."""
     text = _headline(comparison)
-    return f"Rehearsal, the simulator played the models: {text}" if comparison.rehearsal else text
+    if not comparison.rehearsal:
+        return text
+    return f"Rehearsal, the simulator played the models: {_inside(text)}"
 
 
 def _headline(comparison: Comparison) -> str:
@@ -75,8 +79,13 @@ _MORE = f"run.repeats={stats.MIN_BLOCKS} or more gives a verdict"
 
 def _sentence(text: str) -> str:
     """A stack's name keeps its letters; our own words begin with a capital."""
-    ours = text.startswith(("tie", "undecided", "no ", "within ", "at "))
-    return f"{text[:1].upper() if ours else text[:1]}{text[1:]}."
+    return f"{text[:1].upper() if text.startswith(_OURS) else text[:1]}{text[1:]}."
+
+
+def _inside(sentence: str) -> str:
+    """The sentence behind a colon: words of ours begin small there."""
+    begun = f"{sentence[:1].lower()}{sentence[1:]}"
+    return begun if begun.startswith(_OURS) else sentence
 
 
 def _nothing(comparison: Comparison) -> str:
